@@ -1,0 +1,221 @@
+//! What the DNS plane is told to do: the meant form of `[dns]`.
+
+use std::{net::IpAddr, net::SocketAddr, path::PathBuf, time::Duration};
+
+use hickory_proto::rr::{Name, Record};
+use ipnet::IpNet;
+
+use crate::{
+    listen::Place,
+    origin::{Directory, PeerId},
+};
+
+/// The meant form of `[dns]`, with what it needs of other sections.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where UDP and TCP port 53 (or another) are served.
+    pub listen: Vec<Place>,
+    /// `node.domain`: relative names stand under it.
+    pub domain: Name,
+    /// Where list tables and caches are kept.
+    pub state: PathBuf,
+    /// Bytes of the answer cache.
+    pub cache_size: usize,
+    /// Bytes of the RRset cache.
+    pub rrset_cache: usize,
+    /// Shortest and longest time an answer is cached.
+    pub ttl: std::ops::RangeInclusive<u32>,
+    /// How long an expired answer may still be given when no authority can be reached.
+    pub stale: Duration,
+    /// Refresh popular answers before they expire.
+    pub prefetch: bool,
+    /// QNAME minimisation (RFC 9156).
+    pub minimise: bool,
+    /// 0x20.
+    pub case_randomisation: bool,
+    /// Accept SHA-1 signatures and digests.
+    pub sha1: bool,
+    /// Where answers come from.
+    pub resolve: Resolve,
+    /// A hints file instead of the built-in root servers.
+    pub root_hints: Option<PathBuf>,
+    /// A file of DS or DNSKEY records instead of the built-in root anchors.
+    pub trust_anchors: Option<PathBuf>,
+    /// Conditional forwarding.
+    pub forward: Vec<Forward>,
+    /// Names of the house, absolute.
+    pub records: Vec<LocalRecord>,
+    /// Block and allow lists.
+    pub lists: Vec<List>,
+    /// Groups of devices; the one called "default" holds everybody who is in no other.
+    pub groups: Vec<Group>,
+    /// Names which may have private addresses though they are public.
+    pub rebind_allow: Vec<Name>,
+    /// Names of networks and peers, for logs.
+    pub directory: Directory,
+    /// Switches for tests; all at their ordinary values outside `--testing`.
+    pub testing: Testing,
+}
+
+/// Where answers come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resolve {
+    /// The authoritative servers, from the root.
+    Recursive,
+    /// These servers.
+    Forward(Vec<Upstream>),
+}
+
+/// A server that is asked for recursion.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Its address. Names of servers are not looked up: the owner writes the address and the name that the
+    /// certificate must have.
+    pub address: SocketAddr,
+    /// How it is asked.
+    pub transport: Transport,
+}
+
+/// How an upstream server is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// UDP with fall-back to TCP.
+    Plain,
+    /// DNS over TLS (RFC 7858); the certificate must have this name.
+    Tls {
+        /// The name in the certificate.
+        name: String,
+    },
+    /// DNS over HTTPS (RFC 8484).
+    Https {
+        /// The name in the certificate.
+        name: String,
+        /// The path, usually `/dns-query`.
+        path: String,
+    },
+    /// DNS over QUIC (RFC 9250).
+    Quic {
+        /// The name in the certificate.
+        name: String,
+    },
+}
+
+/// A zone whose questions go to other servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// The zone.
+    pub zone: Name,
+    /// Its servers, asked over plain DNS.
+    pub to: Vec<SocketAddr>,
+}
+
+/// A record of the house.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LocalRecord {
+    /// A record as it is.
+    Fixed(Record),
+    /// An address made of each present prefix of the LAN and this suffix.
+    Suffix {
+        /// The owner name.
+        name: Name,
+        /// `::10` of `"::10"`.
+        suffix: std::net::Ipv6Addr,
+        /// Seconds.
+        ttl: u32,
+    },
+}
+
+/// A block or allow list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct List {
+    /// What the owner calls it.
+    pub name: String,
+    /// Where it is read from.
+    pub source: ListSource,
+    /// What it does.
+    pub action: Action,
+    /// What a blocked name gets.
+    pub block_as: BlockAs,
+    /// How often it is read again.
+    pub refresh: Duration,
+    /// Off without being deleted.
+    pub enabled: bool,
+}
+
+/// Where a list comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListSource {
+    /// A file.
+    Path(PathBuf),
+    /// Names given in place (the quick start's list).
+    Inline(Vec<String>),
+}
+
+/// What a list does with its names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Blocks them.
+    Block,
+    /// Lets them through whatever other lists say.
+    Allow,
+}
+
+/// What a blocked name gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BlockAs {
+    /// 0.0.0.0 and ::, NODATA for other types.
+    Null,
+    /// NXDOMAIN.
+    NxDomain,
+    /// NOERROR without records.
+    NoData,
+    /// REFUSED.
+    Refused,
+    /// This address for its family, NODATA for the rest.
+    Address(IpAddr),
+}
+
+/// A group of devices with rules of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// What the owner calls it.
+    pub name: String,
+    /// Who is in it.
+    pub devices: Vec<Device>,
+    /// Places in [`Config::lists`].
+    pub lists: Vec<usize>,
+    /// Names let through, with everything below them.
+    pub allow: Vec<Name>,
+    /// Names blocked, with everything below them.
+    pub block: Vec<Name>,
+}
+
+/// How a device is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// By its address or network.
+    Net(IpNet),
+    /// By its key in the VPN.
+    Peer(PeerId),
+}
+
+/// `[dns.testing]`: switches which only tests may set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Testing {
+    /// The time that signatures are checked against, in seconds since 1970.
+    pub now: Option<u64>,
+    /// Root servers by address instead of a hints file.
+    pub root_servers: Vec<SocketAddr>,
+    /// Loopback and special-purpose addresses may be asked.
+    pub special_servers: bool,
+    /// Upstream questions over IPv4.
+    pub ipv4: bool,
+    /// Upstream questions over IPv6.
+    pub ipv6: bool,
+}
+
+impl Default for Testing {
+    fn default() -> Self {
+        Self { now: None, root_servers: Vec::new(), special_servers: false, ipv4: true, ipv6: true }
+    }
+}

@@ -1,0 +1,5 @@
+//! The DNS plane.
+
+mod config;
+
+pub use config::*;

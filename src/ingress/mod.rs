@@ -1,0 +1,6 @@
+//! The ingress.
+
+pub mod canonical;
+mod config;
+
+pub use config::*;

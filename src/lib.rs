@@ -1,0 +1,34 @@
+//! hearthgate: the DNS server, the HTTP ingress and the VPN gate at the edge of a home, in one process.
+//!
+//! The house has four storeys, and imports go down only:
+//!
+//! - [`cli`] turns arguments into one of the commands; [`app`] is the only room that knows all planes:
+//!   it builds them, reloads them, hands their handles to one another and reports their state.
+//! - [`config`] reads what the owner wrote and compiles it into each plane's own `Config`.
+//! - The planes [`dns`], [`ingress`] and [`vpn`] never import one another. Each is a struct with four
+//!   verbs: `bind` takes ports and may fail, `prepare` builds a new policy and may fail, `commit` swaps it
+//!   in and cannot fail, `run` works until told to stop.
+//! - The floor carries what they share: [`origin`] is the threat model as types, [`onlink`] follows what
+//!   is on the LAN, [`listen`] binds every kernel socket, [`stream`] is an accepted stream or datagram with
+//!   its origin, [`limit`] holds per-client limits in fixed memory, [`lookup`] turns names into addresses,
+//!   [`supervise`] names and restarts tasks, [`metrics`] is the registry and its naming rule, [`store`]
+//!   writes state that is never torn, [`privilege`] drops what is not needed.
+
+pub mod app;
+pub mod cli;
+pub mod config;
+
+pub mod dns;
+pub mod ingress;
+pub mod vpn;
+
+pub mod limit;
+pub mod listen;
+pub mod lookup;
+pub mod metrics;
+pub mod onlink;
+pub mod origin;
+pub mod privilege;
+pub mod store;
+pub mod stream;
+pub mod supervise;

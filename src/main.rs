@@ -1,0 +1,3 @@
+//! Arguments to an exit code.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! What is on the LAN at this moment, followed by netlink.

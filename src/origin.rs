@@ -1,0 +1,241 @@
+//! The threat model as types: where something came from, and what that may reach.
+//!
+//! An [`Origin`] is set once, when a connection or datagram is accepted, and carried from there. On a
+//! kernel socket it comes from [`Networks::classify`]; `Origin::Vpn` is made by the gate alone, out of a
+//! packet that was decrypted and whose inner source belongs to the peer. No header, PROXY line or source
+//! address can produce it.
+
+use std::{
+    collections::HashSet,
+    net::{IpAddr, Ipv6Addr},
+};
+
+use ipnet::IpNet;
+
+/// Where a connection or datagram came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Origin {
+    /// The Internet, and everything that cannot be told from it.
+    Wan,
+    /// A network of the house.
+    Lan(NetworkId),
+    /// A peer of the VPN, known by its key.
+    Vpn(PeerId),
+}
+
+/// One network of the house.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NetworkId(u16);
+
+impl NetworkId {
+    /// This box itself: loopback and its own addresses.
+    pub const HOST: Self = Self(0);
+    /// The main LAN: what is on-link on a LAN interface, or in `lan.subnets`.
+    pub const MAIN: Self = Self(1);
+
+    /// Returns the id of the `index`th `[[lan.network]]`.
+    pub const fn named(index: u16) -> Self {
+        Self(2 + index)
+    }
+
+    /// Returns the place of this network in [`Directory::networks`].
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// One peer of the VPN. Stable for a public key as long as the process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerId(pub u32);
+
+/// Names for what an [`Origin`] holds, for logs and metrics; part of each policy.
+#[derive(Clone, Debug, Default)]
+pub struct Directory {
+    /// By [`NetworkId::index`]: "host", "lan", then the named networks.
+    pub networks: Vec<String>,
+    /// Peers by id with the name that the owner gave them.
+    pub peers: Vec<(PeerId, String)>,
+}
+
+impl Directory {
+    /// Returns what a log line calls this origin: `wan`, `lan`, `lan:iot`, `host`, `vpn:laptop`.
+    pub fn describe(&self, origin: Origin) -> String {
+        match origin {
+            Origin::Wan => "wan".into(),
+            Origin::Lan(NetworkId::HOST) => "host".into(),
+            Origin::Lan(NetworkId::MAIN) => "lan".into(),
+            Origin::Lan(network) => match self.networks.get(network.index()) {
+                Some(name) => format!("lan:{name}"),
+                None => "lan".into(),
+            },
+            Origin::Vpn(peer) => match self.peers.iter().find(|(id, _)| *id == peer) {
+                Some((_, name)) => format!("vpn:{name}"),
+                None => "vpn".into(),
+            },
+        }
+    }
+}
+
+/// Who may use a thing: a union, in which nothing is implied.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Access {
+    /// Everybody, wherever they come from.
+    pub public: bool,
+    /// Networks of the house. `lan` means [`NetworkId::MAIN`] and [`NetworkId::HOST`].
+    pub networks: Vec<NetworkId>,
+    /// Every peer of the VPN.
+    pub vpn: bool,
+    /// These peers of the VPN: named ones and the members of named groups.
+    pub peers: Vec<PeerId>,
+}
+
+impl Access {
+    /// Says whether something from this origin may use the thing.
+    pub fn admits(&self, origin: Origin) -> bool {
+        self.public
+            || match origin {
+                Origin::Wan => false,
+                Origin::Lan(network) => self.networks.contains(&network),
+                Origin::Vpn(peer) => self.vpn || self.peers.contains(&peer),
+            }
+    }
+}
+
+/// What a kernel socket says about a source address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The origin of everything that comes from there.
+    pub origin: Origin,
+    /// The address speaks for others (a default gateway, a trusted proxy). Its origin is `Wan`; the DNS
+    /// plane alone answers it, as one client of the group `router`.
+    pub relay: bool,
+}
+
+/// The networks of the house as they are at this moment; follows the kernel through [`crate::onlink`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Networks {
+    /// Kernel indices of the LAN interfaces.
+    pub interfaces: Vec<u32>,
+    /// Prefixes that are on-link on a LAN interface now.
+    pub on_link: Vec<IpNet>,
+    /// Every address of this box, on whatever interface, and `lan.this_box`.
+    pub own: HashSet<IpAddr>,
+    /// Default gateways, `lan.relays` and trusted proxies.
+    pub relays: HashSet<IpAddr>,
+    /// `lan.subnets` as [`NetworkId::MAIN`], and the subnets of each `[[lan.network]]`.
+    pub subnets: Vec<(IpNet, NetworkId)>,
+}
+
+impl Networks {
+    /// Says where a source address belongs.
+    ///
+    /// `interface` is the index of the interface that the packet came in by, where the socket tells: an
+    /// on-link source on another interface is spoofed. Link-local sources are known by it alone.
+    pub fn classify(&self, source: IpAddr, interface: Option<u32>) -> Source {
+        let source = source.to_canonical();
+        let origin = |origin| Source { origin, relay: false };
+        if source.is_loopback() {
+            return origin(Origin::Lan(NetworkId::HOST));
+        }
+        if self.relays.contains(&source) {
+            return Source { origin: Origin::Wan, relay: true };
+        }
+        if self.own.contains(&source) {
+            return origin(Origin::Lan(NetworkId::HOST));
+        }
+        let named = self.subnets.iter().filter(|(net, _)| net.contains(&source));
+        if let Some((_, network)) = named.max_by_key(|(net, _)| net.prefix_len()) {
+            return origin(Origin::Lan(*network));
+        }
+        let on_lan_interface = interface.map(|index| self.interfaces.contains(&index));
+        if is_link_local(source) && source.is_ipv6() {
+            // fe80::/10 is on every link; without the interface nothing is known.
+            return origin(match on_lan_interface {
+                Some(true) => Origin::Lan(NetworkId::MAIN),
+                _ => Origin::Wan,
+            });
+        }
+        let on_link = self.on_link.iter().any(|net| net.contains(&source));
+        origin(match (on_link, on_lan_interface) {
+            (true, Some(true) | None) => Origin::Lan(NetworkId::MAIN),
+            _ => Origin::Wan,
+        })
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => is_link_local_v6(v6),
+    }
+}
+
+fn is_link_local_v6(address: Ipv6Addr) -> bool {
+    address.segments()[0] & 0xffc0 == 0xfe80
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn house() -> Networks {
+        Networks {
+            interfaces: vec![2],
+            on_link: vec!["192.168.1.0/24".parse().unwrap(), "2001:db8:1::/64".parse().unwrap()],
+            own: HashSet::from(["192.168.1.2".parse().unwrap()]),
+            relays: HashSet::from(["192.168.1.1".parse().unwrap()]),
+            subnets: vec![
+                ("10.1.0.0/16".parse().unwrap(), NetworkId::MAIN),
+                ("10.1.30.0/24".parse().unwrap(), NetworkId::named(0)),
+            ],
+        }
+    }
+
+    fn origin_of(source: &str, interface: Option<u32>) -> Origin {
+        house().classify(source.parse().unwrap(), interface).origin
+    }
+
+    #[test]
+    fn sources_on_the_wire_are_the_lan() {
+        for source in ["192.168.1.77", "2001:db8:1::5", "::ffff:192.168.1.77"] {
+            assert_eq!(origin_of(source, Some(2)), Origin::Lan(NetworkId::MAIN), "{source}");
+        }
+    }
+
+    #[test]
+    fn a_lan_source_on_another_interface_is_wan() {
+        assert_eq!(origin_of("192.168.1.77", Some(3)), Origin::Wan);
+        assert_eq!(origin_of("fe80::1", Some(3)), Origin::Wan);
+        assert_eq!(origin_of("fe80::1", None), Origin::Wan);
+    }
+
+    #[test]
+    fn the_gateway_is_wan_and_marked_as_a_relay() {
+        let source = house().classify("192.168.1.1".parse().unwrap(), Some(2));
+
+        assert_eq!(source, Source { origin: Origin::Wan, relay: true });
+    }
+
+    #[test]
+    fn the_longest_listed_subnet_names_the_network() {
+        assert_eq!(origin_of("10.1.2.3", Some(2)), Origin::Lan(NetworkId::MAIN));
+        assert_eq!(origin_of("10.1.30.3", Some(2)), Origin::Lan(NetworkId::named(0)));
+    }
+
+    #[test]
+    fn this_box_is_a_network_of_its_own() {
+        assert_eq!(origin_of("127.0.0.1", None), Origin::Lan(NetworkId::HOST));
+        assert_eq!(origin_of("192.168.1.2", Some(1)), Origin::Lan(NetworkId::HOST));
+    }
+
+    #[test]
+    fn lan_access_holds_for_the_main_lan_and_the_box_and_nobody_else() {
+        let lan = Access { networks: vec![NetworkId::MAIN, NetworkId::HOST], ..Access::default() };
+
+        assert!(lan.admits(Origin::Lan(NetworkId::MAIN)));
+        assert!(lan.admits(Origin::Lan(NetworkId::HOST)));
+        assert!(!lan.admits(Origin::Lan(NetworkId::named(0))));
+        assert!(!lan.admits(Origin::Vpn(PeerId(0))));
+        assert!(!lan.admits(Origin::Wan));
+    }
+}

@@ -1,0 +1,1 @@
+//! Privileges: what is kept after the ports are bound.

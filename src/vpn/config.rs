@@ -1,0 +1,94 @@
+//! What the gate is told to do: the meant form of `[vpn]`.
+
+use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
+
+use ipnet::IpNet;
+
+use crate::{
+    origin::{Directory, PeerId},
+    vpn::keys::{PresharedKey, PrivateKey, PublicKey},
+};
+
+/// The meant form of `[vpn]`.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// UDP; one socket per address family and port.
+    pub listen: Vec<SocketAddr>,
+    /// What peers are told, `host:port`.
+    pub endpoint: Option<String>,
+    /// The gate's inner addresses with their prefixes. On no kernel interface, in any mode.
+    pub addresses: Vec<IpNet>,
+    /// The gate's key.
+    pub private_key: PrivateKey,
+    /// How peers reach the LAN.
+    pub mode: Mode,
+    /// Who may come in.
+    pub peers: Vec<Peer>,
+    /// TCP ports of the metrics listener inside the tunnel, if metrics are served.
+    pub metrics_port: Option<u16>,
+    /// Names of networks and peers, for logs.
+    pub directory: Directory,
+}
+
+/// How peers reach the LAN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// No privileges; the gate's own services only, until the relay comes.
+    Userspace,
+}
+
+/// A peer: its public key.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Stable for this key as long as the process lives.
+    pub id: PeerId,
+    /// What the owner calls it.
+    pub name: String,
+    /// Its group.
+    pub group: Option<String>,
+    /// Who it is.
+    pub public_key: PublicKey,
+    /// Mixed into the handshake.
+    pub preshared_key: Option<PresharedKey>,
+    /// Inner addresses that belong to it and to nobody else.
+    pub addresses: Vec<IpNet>,
+    /// What it may begin.
+    pub may_reach: Vec<Reach>,
+    /// Persistent keepalive that its own configuration is given.
+    pub keepalive: Option<Duration>,
+}
+
+/// Something that a peer may begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// The DNS plane inside the tunnel.
+    Dns,
+    /// The DNS plane, and the routes whose access lets this peer in.
+    Services,
+    /// The ingress for one host.
+    Route(String),
+    /// Everything in a network.
+    Net(IpNet),
+    /// A protocol and ports in a network.
+    Ports {
+        /// TCP or UDP.
+        protocol: Protocol,
+        /// The network.
+        net: IpNet,
+        /// Its ports.
+        ports: RangeInclusive<u16>,
+    },
+    /// Another peer.
+    Peer(PeerId),
+    /// Everything that is not private.
+    Internet,
+}
+
+/// A protocol with ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}

@@ -1,0 +1,6 @@
+//! The VPN gate.
+
+mod config;
+pub mod keys;
+
+pub use config::*;

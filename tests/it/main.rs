@@ -1,0 +1,1 @@
+//! What the edge does, as its users see it.
