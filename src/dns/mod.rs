@@ -1,5 +1,6 @@
 //! The DNS plane.
 
 mod config;
+pub mod filter;
 
 pub use config::*;
