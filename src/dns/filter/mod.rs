@@ -89,7 +89,7 @@ pub struct ListStatus {
     pub name: String,
     /// Distinct names with a rule.
     pub names: u64,
-    /// Entries that say what another one had said.
+    /// Further entries for a name that has one.
     pub duplicates: u64,
     /// Things that were not taken.
     pub ignored: u64,
@@ -305,3 +305,6 @@ fn wire_form(name: &hickory_proto::rr::Name) -> Vec<u8> {
     wire.push(0);
     wire
 }
+
+#[cfg(test)]
+mod tests;

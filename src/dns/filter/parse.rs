@@ -190,10 +190,8 @@ impl LineReader {
         let starts_with_space = text.first().is_some_and(u8::is_ascii_whitespace);
         let text = text.trim_ascii();
         let Some(&first) = text.first() else { return };
-        if self.adblock && is_cosmetic(text) {
-            return found(Found::Ignored(Reason::Cosmetic));
-        }
         match first {
+            b'#' if self.adblock && is_cosmetic(text) => return found(Found::Ignored(Reason::Cosmetic)),
             b'#' | b';' => return,
             b'!' => {
                 self.adblock = true;
@@ -229,12 +227,15 @@ impl LineReader {
         if word.ends_with(b":") && word.len() > 1 && parse_address(word).is_none() {
             return self.unbound(word, text.get(word.len()..).unwrap_or_default(), found);
         }
-        if word.starts_with(b"$") || word == b"@" || starts_with_space && is_zone_word(word) {
+        if word.starts_with(b"$") && !self.adblock || word == b"@" || starts_with_space && is_zone_word(word) {
             if word.eq_ignore_ascii_case(b"$origin") {
                 self.origin = words.next().unwrap_or_default().trim_ascii().to_vec();
                 self.origin = trim_dots(&self.origin).to_ascii_lowercase();
             }
             return found(Found::Ignored(Reason::Header));
+        }
+        if self.adblock && word.starts_with(b"$") {
+            return found(Found::Ignored(Reason::Modifier));
         }
         let Some(second) = words.next() else {
             return self.plain(word, found);
@@ -248,6 +249,10 @@ impl LineReader {
     fn plain(&mut self, word: &[u8], mut found: impl FnMut(Found<'_>)) {
         if word.contains(&b'$') {
             return found(Found::Ignored(Reason::Modifier));
+        }
+        if self.adblock && (word.starts_with(b".") || word.starts_with(b"-") || word.ends_with(b".")) {
+            // In this syntax it is a part of a URL.
+            return found(Found::Ignored(Reason::Pattern));
         }
         let (rest, reach) = match word.strip_prefix(b"*.").or_else(|| word.strip_prefix(b".")) {
             Some(rest) => (rest, Reach::Subtree),

@@ -127,7 +127,8 @@ fn what_is_no_name_is_ignored_with_its_reason() {
 fn adblock_rules_for_hosts_are_taken_and_the_rest_is_counted() {
     let list = b"[Adblock Plus 2.0]\n! Title: t\n||ads.example^\n@@||good.example^|\n||zip^\n|one.example^\n\
         ||*.sub.example^\n||ads.example^$third-party\n||ads.example/path^\n||ads*.example^\n||ads.\n\
-        ##.banner\n#@#.ad\nexample.com#?#div\n/banner/*/ad.\n/ads[0-9]/\n";
+        ##.banner\n#@#.ad\nexample.com#?#div\n/banner/*/ad.\n/ads[0-9]/\n\
+        .adserve.\n-300x250.example\n$popup,domain=example.com\n! see a##b\nplain.example\n";
 
     assert_eq!(
         found(list),
@@ -146,6 +147,10 @@ fn adblock_rules_for_hosts_are_taken_and_the_rest_is_counted() {
             "Cosmetic",
             "Url",
             "Regex",
+            "Pattern",
+            "Pattern",
+            "Modifier",
+            "=plain.example",
         ]
     );
 }
