@@ -1,0 +1,133 @@
+//! Look-ups in the table of blocked names, and how long it takes to build.
+//!
+//! With the data folder (`HEARTHGATE_DATA`, or `../shared/data`) the table is the union of its lists, asked
+//! with popular names; without it a million made-up names.
+
+use std::{fs, hint::black_box, path::Path, path::PathBuf, process::Command, time::Duration};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use hearthgate::{
+    dns::{
+        Action, BlockAs, Config, Group, List, ListSource, Resolve, Testing,
+        filter::{GroupId, Policy, Verdict},
+    },
+    origin::Directory,
+};
+use hickory_proto::rr::Name;
+
+fn bench(criterion: &mut Criterion) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (lists, asked) = real(folder.path()).unwrap_or_else(|| made_up(folder.path()));
+    let config = config(lists);
+    let (policy, _) = Policy::build(&config).expect("the lists can be read");
+    let per_name = policy.bytes() as f64 / policy.names() as f64;
+    println!("{} names, {} bytes: {per_name:.2} bytes a name", policy.names(), policy.bytes());
+    let asked: Vec<Vec<u8>> = asked.iter().map(|name| wire(name)).collect();
+    let (misses, hits): (Vec<_>, Vec<_>) =
+        asked.iter().partition(|name| policy.verdict(GroupId::DEFAULT, name, 1) == Verdict::Pass);
+    println!("{} names without a rule, {} with one", misses.len(), hits.len());
+
+    let mut group = criterion.benchmark_group("filter");
+    for (what, names) in [("miss", &misses), ("hit", &hits), ("mixed", &asked.iter().collect())] {
+        let mut next = names.iter().cycle();
+        group.bench_function(format!("verdict/{what}"), |bencher| {
+            bencher.iter(|| policy.verdict(GroupId::DEFAULT, black_box(next.next().expect("there are names")), 1));
+        });
+    }
+    group.sample_size(10).measurement_time(Duration::from_secs(10));
+    group.bench_function("build", |bencher| bencher.iter(|| Policy::build(&config).expect("as before")));
+}
+
+/// Unpacks the real lists; the names asked are popular ones.
+fn real(folder: &Path) -> Option<(Vec<List>, Vec<String>)> {
+    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data");
+    let data = std::env::var_os("HEARTHGATE_DATA").map_or_else(|| PathBuf::from(beside), PathBuf::from);
+    let mut lists = Vec::new();
+    for file in fs::read_dir(data.join("blocklists")).ok()? {
+        let packed = file.ok()?.path();
+        let name = packed.file_name()?.to_str()?.to_owned();
+        let path = folder.join(&name);
+        fs::write(&path, read(&packed)?).ok()?;
+        lists.push(list(name, path));
+    }
+    let names = read(&data.join("top/misp-cloudflare-top100k.json.zst"))?;
+    let names: serde_json::Value = serde_json::from_slice(&names).ok()?;
+    let names = names["list"].as_array()?.iter().filter_map(|name| Some(format!("www.{}", name.as_str()?)));
+    Some((lists, names.collect()))
+}
+
+fn made_up(folder: &Path) -> (Vec<List>, Vec<String>) {
+    let name = |number: u64| {
+        let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 24;
+        format!("host{}.name{mixed:x}.example", number % 7)
+    };
+    let path = folder.join("names");
+    fs::write(&path, (0..1_000_000).map(|number| name(number) + "\n").collect::<String>()).expect("room in the folder");
+    (vec![list("names".into(), path)], (990_000..1_090_000).map(name).collect())
+}
+
+fn read(path: &Path) -> Option<Vec<u8>> {
+    if path.extension()? != "zst" {
+        return fs::read(path).ok();
+    }
+    let output = Command::new("zstdcat").arg(path).output().ok()?;
+    output.status.success().then_some(output.stdout)
+}
+
+fn list(name: String, path: PathBuf) -> List {
+    let refresh = Duration::from_secs(86400);
+    List {
+        name,
+        source: ListSource::Path(path),
+        action: Action::Block,
+        block_as: BlockAs::Null,
+        refresh,
+        enabled: true,
+    }
+}
+
+fn config(lists: Vec<List>) -> Config {
+    let default = Group {
+        name: "default".into(),
+        devices: Vec::new(),
+        lists: (0..lists.len()).collect(),
+        allow: Vec::new(),
+        block: Vec::new(),
+    };
+    Config {
+        listen: Vec::new(),
+        domain: Name::root(),
+        state: std::env::temp_dir(),
+        cache_size: 0,
+        rrset_cache: 0,
+        ttl: 0..=86400,
+        stale: Duration::ZERO,
+        prefetch: false,
+        minimise: true,
+        case_randomisation: true,
+        sha1: false,
+        resolve: Resolve::Recursive,
+        root_hints: None,
+        trust_anchors: None,
+        forward: Vec::new(),
+        records: Vec::new(),
+        lists,
+        groups: vec![default],
+        rebind_allow: Vec::new(),
+        directory: Directory::default(),
+        testing: Testing::default(),
+    }
+}
+
+fn wire(name: &str) -> Vec<u8> {
+    let mut wire = Vec::new();
+    for label in name.split('.') {
+        wire.push(u8::try_from(label.len()).expect("a label is short"));
+        wire.extend_from_slice(label.as_bytes());
+    }
+    wire.push(0);
+    wire
+}
+
+criterion_group!(benches, bench);
+criterion_main!(benches);
