@@ -19,7 +19,12 @@ fn bench(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (lists, asked) = real(folder.path()).unwrap_or_else(|| made_up(folder.path()));
     let config = config(lists);
+    // Resets the peak (Linux, proc(5)).
+    let _ = fs::write("/proc/self/clear_refs", "5");
+    let before = memory("VmRSS:");
     let (policy, _) = Policy::build(&config).expect("the lists can be read");
+    let peak = memory("VmHWM:").saturating_sub(before);
+    println!("building took {peak} KiB at its peak, and keeps {} KiB", policy.bytes() / 1024);
     let per_name = policy.bytes() as f64 / policy.names() as f64;
     println!("{} names, {} bytes: {per_name:.2} bytes a name", policy.names(), policy.bytes());
     let asked: Vec<Vec<u8>> = asked.iter().map(|name| wire(name)).collect();
@@ -54,6 +59,13 @@ fn real(folder: &Path) -> Option<(Vec<List>, Vec<String>)> {
     let names: serde_json::Value = serde_json::from_slice(&names).ok()?;
     let names = names["list"].as_array()?.iter().filter_map(|name| Some(format!("www.{}", name.as_str()?)));
     Some((lists, names.collect()))
+}
+
+/// Reads a line of the process's status, in KiB.
+fn memory(line: &str) -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let value = status.lines().find_map(|candidate| candidate.strip_prefix(line));
+    value.and_then(|value| value.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
 fn made_up(folder: &Path) -> (Vec<List>, Vec<String>) {

@@ -1,11 +1,12 @@
-//! Builds the table without holding the lists: records of a key and a rule are sorted in chunks, chunks
-//! that do not fit are written to a file, and all are merged into one shard after the other.
+//! Builds the table without holding the lists: records of a key and a rule are sorted in chunks, and the
+//! chunks are merged into one shard after the other.
 
-use std::{cmp::Reverse, collections::BinaryHeap, collections::HashMap};
+use std::{collections::HashMap, io, path::Path};
 
 use super::{
     key::Seed,
     parse::Reach,
+    runs::{Record, Runs},
     table::{Shard, Table, shard_of},
 };
 use crate::dns::Action;
@@ -25,22 +26,21 @@ const CHUNK: usize = 1 << 17;
 /// Records of a shard.
 const SHARD: usize = 1 << 17;
 
-/// A key and the number of a rule.
-type Record = (u64, u16);
-
 /// Collects names and their rules.
 pub(super) struct Builder {
     seed: Seed,
     rules: Vec<Rule>,
     numbers: HashMap<Rule, u16>,
     chunk: Vec<Record>,
-    runs: Vec<Vec<Record>>,
+    runs: Runs,
     records: usize,
 }
 
 impl Builder {
-    pub(super) fn new(seed: Seed) -> Self {
-        Self { seed, rules: Vec::new(), numbers: HashMap::new(), chunk: Vec::new(), runs: Vec::new(), records: 0 }
+    /// Begins a table; what does not fit into memory is kept in a file in this folder.
+    pub(super) fn new(seed: Seed, folder: &Path) -> Self {
+        let (rules, numbers, chunk) = (Vec::new(), HashMap::new(), Vec::new());
+        Self { seed, rules, numbers, chunk, runs: Runs::new(folder), records: 0 }
     }
 
     /// Puts a rule at a name in wire form; what is no name has no rules. `None`: there are too many rules.
@@ -58,42 +58,32 @@ impl Builder {
         self.chunk.push((key, number));
         self.records += 1;
         if self.chunk.len() == CHUNK {
-            self.end_chunk();
+            self.runs.push(&mut self.chunk);
         }
         Some(())
     }
 
     /// Makes the table. `counts` gets the distinct names of each source.
-    pub(super) fn finish(mut self, counts: &mut [u64]) -> (Table, RuleSets) {
-        self.end_chunk();
+    pub(super) fn finish(mut self, counts: &mut [u64]) -> io::Result<(Table, RuleSets)> {
+        self.runs.push(&mut self.chunk);
+        drop(self.chunk);
         let shards = (self.records / SHARD + 1).next_power_of_two();
-        let mut runs: Vec<_> = self.runs.into_iter().map(Vec::into_iter).collect();
-        let mut heap: BinaryHeap<_> = runs
-            .iter_mut()
-            .enumerate()
-            .filter_map(|(place, run)| run.next().map(|record| Reverse((record, place))))
-            .collect();
-        let mut next = || {
-            let Reverse((record, place)) = heap.pop()?;
-            heap.extend(runs.get_mut(place).and_then(Iterator::next).map(|record| Reverse((record, place))));
-            Some(record)
-        };
-
+        let mut merge = self.runs.merge()?;
         let mut sets = RuleSets::new(self.rules);
         let mut finished = Vec::with_capacity(shards);
         let (mut keys, mut numbers) = (Vec::new(), Vec::new());
         let mut here: Vec<u16> = Vec::new();
-        let mut record = next();
+        let mut record = merge.next()?;
         while let Some((key, rule)) = record {
             here.clear();
             here.push(rule);
-            record = next();
+            record = merge.next()?;
             while let Some((_, rule)) = record.filter(|(next, _)| *next == key) {
                 // Records come in the order of their rules.
                 if here.last() != Some(&rule) {
                     here.push(rule);
                 }
-                record = next();
+                record = merge.next()?;
             }
             while finished.len() < shard_of(key, shards) {
                 finished.push(Shard::new(&keys, &numbers, shards));
@@ -109,17 +99,7 @@ impl Builder {
             keys.clear();
             numbers.clear();
         }
-        (Table::new(finished), sets.finished())
-    }
-
-    fn end_chunk(&mut self) {
-        self.chunk.sort_unstable();
-        self.chunk.dedup();
-        let run = self.chunk.as_slice().to_vec();
-        self.chunk.clear();
-        if !run.is_empty() {
-            self.runs.push(run);
-        }
+        Ok((Table::new(finished), sets.finished()))
     }
 }
 

@@ -18,6 +18,7 @@ mod build;
 mod group;
 mod key;
 mod parse;
+mod runs;
 mod table;
 
 use std::{
@@ -115,6 +116,9 @@ pub enum Error {
     /// There are more lists and groups than 16-bit numbers.
     #[error("too many lists and groups")]
     TooMany,
+    /// What was written to the state folder while sorting cannot be read.
+    #[error("cannot sort the lists in the state folder: {0}")]
+    Sort(io::Error),
     /// The system has no randomness to give.
     #[error("no random seed: {0}")]
     Random(#[from] getrandom::Error),
@@ -124,7 +128,7 @@ impl Policy {
     /// Reads the lists and builds the policy; blocks. Tells what became of each enabled list.
     pub fn build(config: &Config) -> Result<(Self, Vec<ListStatus>), Error> {
         let seed = Seed::random()?;
-        let mut builder = Builder::new(seed);
+        let mut builder = Builder::new(seed, &config.state);
         let mut statuses = Vec::new();
         let mut taken = Vec::new();
         for (place, list) in config.lists.iter().enumerate().filter(|(_, list)| list.enabled) {
@@ -143,7 +147,7 @@ impl Policy {
             }
         }
         let mut counts = vec![0; config.lists.len()];
-        let (table, sets) = builder.finish(&mut counts);
+        let (table, sets) = builder.finish(&mut counts).map_err(Error::Sort)?;
         for (status, (place, entries)) in statuses.iter_mut().zip(taken) {
             status.names = counts[place];
             status.duplicates = entries - status.names;

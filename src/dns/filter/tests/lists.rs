@@ -75,7 +75,8 @@ fn the_real_lists_load_and_their_counts_agree_with_the_table() {
         fs::write(&path, unpack(&data, &row.file)).unwrap();
         List { source: ListSource::Path(path), ..list(&row.file, Action::Block, &[]) }
     });
-    let config = config(lists.collect(), vec![group("default", &(0..rows.len()).collect::<Vec<_>>())]);
+    let mut config = config(lists.collect(), vec![group("default", &(0..rows.len()).collect::<Vec<_>>())]);
+    config.state = folder.path().to_owned();
 
     let (policy, statuses) = Policy::build(&config).unwrap();
 
