@@ -15,6 +15,7 @@
 //! writes into a group cover everything below them; those of lists do as their format says ([`parse`]).
 
 mod build;
+mod explain;
 mod group;
 mod key;
 mod parse;
@@ -30,14 +31,16 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+pub use explain::{Effect, Match};
 pub use group::GroupId;
 pub use parse::{Reach, ReadError, Reason};
 
 use self::{
     build::{Builder, Rule, RuleSets},
+    explain::Sources,
     group::Groups,
     key::Seed,
-    parse::{Found, Sense},
+    parse::Found,
     table::Table,
 };
 use super::{Action, BlockAs, Config, List, ListSource};
@@ -50,6 +53,7 @@ pub struct Policy {
     sets: RuleSets,
     groups: Groups,
     lists: Vec<ListRules>,
+    sources: Sources,
 }
 
 /// What a verdict needs to know of a list.
@@ -154,7 +158,8 @@ impl Policy {
         }
         let lists = config.lists.iter().map(|list| ListRules { name: list.name.clone(), block_as: list.block_as });
         let groups = Groups::build(config, |group| config.lists.len() + group).ok_or(Error::TooMany)?;
-        Ok((Self { seed, table, sets, groups, lists: lists.collect() }, statuses))
+        let (lists, sources) = (lists.collect(), Sources::new(config));
+        Ok((Self { seed, table, sets, groups, lists, sources }, statuses))
     }
 
     /// Says which group a client is in: a peer's by its key, else that of the longest prefix around its
@@ -265,32 +270,32 @@ enum Strength {
 /// Puts the names of a list into the table. Returns its status without the number of distinct names, and
 /// how many entries were taken.
 fn read_list(list: &List, source: u16, builder: &mut Builder) -> Result<(ListStatus, u64), Error> {
-    let path = match &list.source {
-        ListSource::Path(path) => Some(path.clone()),
-        ListSource::Inline(_) => None,
-    };
-    let refused = |error| Error::List { list: list.name.clone(), path: path.clone(), error };
     let mut status = ListStatus { name: list.name.clone(), ..ListStatus::default() };
     let mut reasons = std::collections::BTreeMap::new();
     let mut entries = 0;
     let mut fits = Some(());
-    let reader = open(&list.source).map_err(|error| refused(error.into()))?;
+    let reader = open(&list.source).map_err(|error| list_error(list, error.into()))?;
     status.bytes = parse::read(reader, |_, _, found| match found {
         Found::Name { name, reach, sense } => {
-            let action = match sense {
-                Sense::Listed => list.action,
-                Sense::Exception => Action::Allow,
-            };
+            let action = sense.action(list.action);
             entries += 1;
             fits = fits.and_then(|()| builder.add(name, Rule { source, action, reach }));
         }
         Found::Ignored(reason) => *reasons.entry(reason).or_insert(0) += 1,
     })
-    .map_err(refused)?;
+    .map_err(|error| list_error(list, error))?;
     fits.ok_or(Error::TooMany)?;
     status.ignored = reasons.values().sum();
     status.reasons = reasons.into_iter().map(|(reason, count)| (reason.text().to_owned(), count)).collect();
     Ok((status, entries))
+}
+
+fn list_error(list: &List, error: ReadError) -> Error {
+    let path = match &list.source {
+        ListSource::Path(path) => Some(path.clone()),
+        ListSource::Inline(_) => None,
+    };
+    Error::List { list: list.name.clone(), path, error }
 }
 
 fn open(source: &ListSource) -> io::Result<Box<dyn BufRead>> {

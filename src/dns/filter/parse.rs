@@ -22,6 +22,8 @@ use std::{
     net::IpAddr,
 };
 
+use crate::dns::Action;
+
 /// Longer lines are ignored; the rest of such a line is skipped without being kept.
 const MAX_LINE: usize = 4096;
 
@@ -43,6 +45,16 @@ pub(super) enum Sense {
     Listed,
     /// It is let through (`@@` of AdBlock, PASSTHRU of RPZ).
     Exception,
+}
+
+impl Sense {
+    /// Returns what an entry does in a list of this action.
+    pub(super) const fn action(self, of_list: Action) -> Action {
+        match self {
+            Self::Listed => of_list,
+            Self::Exception => Action::Allow,
+        }
+    }
 }
 
 /// What a line holds.

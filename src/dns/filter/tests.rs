@@ -237,3 +237,30 @@ fn the_status_counts_names_duplicates_and_what_was_ignored() {
     assert_eq!(reasons[Reason::Address.text()], 1);
     assert_eq!(reasons[Reason::Url.text()], 1);
 }
+
+#[test]
+fn a_verdict_is_explained_with_line_and_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hosts");
+    std::fs::write(&path, "# hosts\r\n0.0.0.0 other.example\r\n0.0.0.0 Ads.Example.com # bad\r\n").unwrap();
+    let lists = vec![
+        List { source: ListSource::Path(path), ..list("hosts", Action::Block, &[]) },
+        list("wild", Action::Block, &["||example.com^", "||*.ads.example.com^"]),
+        list("elsewhere", Action::Block, &["ads.example.com"]),
+    ];
+    let default = Group { block: names(&["com."]), ..group("default", &[0, 1]) };
+    let policy = policy(lists, vec![default, group("other", &[2])]);
+
+    let matches = policy.explain(GroupId::DEFAULT, &wire("ADS.example.com.")).unwrap();
+
+    let told: Vec<_> = matches.iter().map(|found| (&*found.list, found.line, &*found.text)).collect();
+    assert_eq!(
+        told,
+        [
+            ("default", None, "block = \"com\""),
+            ("hosts", Some(3), "0.0.0.0 Ads.Example.com # bad"),
+            ("wild", Some(1), "||example.com^"),
+        ]
+    );
+    assert_eq!(policy.explain(GroupId::DEFAULT, &wire("ads.example.org.")).unwrap(), []);
+}
