@@ -18,12 +18,14 @@ mod build;
 mod explain;
 mod group;
 mod key;
+mod name;
 mod parse;
+mod reason;
 mod runs;
 mod table;
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, BufRead, BufReader},
     net::IpAddr,
     path::PathBuf,
@@ -33,7 +35,8 @@ use serde::{Deserialize, Serialize};
 
 pub use explain::{Effect, Match};
 pub use group::GroupId;
-pub use parse::{Reach, ReadError, Reason};
+pub use parse::{Reach, ReadError};
+pub use reason::Reason;
 
 use self::{
     build::{Builder, Rule, RuleSets},
@@ -300,7 +303,13 @@ fn list_error(list: &List, error: ReadError) -> Error {
 
 fn open(source: &ListSource) -> io::Result<Box<dyn BufRead>> {
     Ok(match source {
-        ListSource::Path(path) => Box::new(BufReader::with_capacity(1 << 16, File::open(path)?)),
+        ListSource::Path(path) => {
+            // A pipe or a device might never end, or never begin.
+            if !fs::metadata(path)?.is_file() {
+                return Err(io::Error::other("not a file"));
+            }
+            Box::new(BufReader::with_capacity(1 << 16, File::open(path)?))
+        }
         ListSource::Inline(lines) => Box::new(io::Cursor::new(lines.join("\n"))),
     })
 }

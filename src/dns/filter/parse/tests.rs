@@ -198,6 +198,21 @@ fn a_web_page_is_refused_as_a_whole() {
 }
 
 #[test]
+fn a_packed_list_is_refused_as_a_whole() {
+    for packed in [&b"\x1f\x8b\x08\0\0"[..], b"\x28\xb5\x2f\xfd\x04"] {
+        assert!(matches!(read(packed, |_, _, _| ()), Err(ReadError::Compressed)));
+    }
+}
+
+#[test]
+fn a_list_without_an_end_is_refused() {
+    let endless = io::BufReader::new(io::repeat(b'a'));
+
+    assert!(matches!(read_within(1 << 20, endless, |_, _, _| ()), Err(ReadError::TooLarge)));
+    assert!(matches!(read_within(4, &b"a.b\n"[..], |_, _, _| ()), Ok(4)));
+}
+
+#[test]
 fn a_line_without_an_end_takes_no_memory_and_the_next_one_counts() {
     let mut list = vec![b'a'; 1 << 20];
     list.extend_from_slice(b"\nexample.org\n");
