@@ -2,7 +2,7 @@
 //!
 //! A question arrives with its client: [`Policy::group_of`] says which group the client is in, and
 //! [`Policy::verdict`] what that group's rules say about the name. It looks up every suffix of the name,
-//! from the top-level domain down, in one table for all lists and groups ([`table`]); a rule set that is
+//! from the top-level domain down, in one table for all lists and groups (`table.rs`); a rule set that is
 //! found there says which lists and groups put the name in, and whether what is below is meant too. Of the
 //! rules that apply to the group the strongest wins:
 //!
@@ -12,7 +12,7 @@
 //! 4. a block list.
 //!
 //! Among equals the longest name is the one that is told, then the list that stands first. Names that an owner
-//! writes into a group cover everything below them; those of lists do as their format says ([`parse`]).
+//! writes into a group cover everything below them; those of lists do as their format says (`parse.rs`).
 
 mod build;
 mod explain;
@@ -173,6 +173,8 @@ impl Policy {
     }
 
     /// Says what the rules of a group are for a name in wire form, in whatever case. What is no name passes.
+    ///
+    /// Allocates nothing and takes no lock. No rule depends on the type of the question yet.
     pub fn verdict(&self, group: GroupId, name: &[u8], _qtype: u16) -> Verdict {
         let Some(suffixes) = self.seed.suffixes(name) else { return Verdict::Pass };
         let mut best: Option<(Strength, Rule)> = None;

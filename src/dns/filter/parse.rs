@@ -19,7 +19,7 @@
 use std::{
     borrow::Cow,
     io::{self, BufRead},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use super::{
@@ -224,7 +224,9 @@ impl LineReader {
         let Some(second) = words.next() else {
             return self.plain(word, found);
         };
-        if let Some(address) = parse_address(word) {
+        // `0` is short for 0.0.0.0.
+        let address = if word == b"0" { Some(Ipv4Addr::UNSPECIFIED.into()) } else { parse_address(word) };
+        if let Some(address) = address {
             return self.hosts(address, std::iter::once(second).chain(words), found);
         }
         self.zone_record(word, std::iter::once(second).chain(words), found);

@@ -48,6 +48,7 @@ fn hosts_lines_name_hosts_exactly() {
         0.0.0.0 Ads.Example.COM. # inline\n\
         \t127.0.0.1\ttracker.example  other.example#joined\n\
         :: six.example\n\
+        0 zero.example\n\
         192.168.1.10 nas.example\n\
         0.0.0.0 single\n\
         0.0.0.0";
@@ -66,6 +67,7 @@ fn hosts_lines_name_hosts_exactly() {
             "=tracker.example",
             "=other.example",
             "=six.example",
+            "=zero.example",
             "Rewrite",
             "OneLabel",
             "Address",

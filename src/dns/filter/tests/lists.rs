@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, HashSet},
     fs,
+    io::{self, Write},
     path::Path,
     process::Command,
 };
@@ -22,14 +23,18 @@ fn data() -> Option<PathBuf> {
     let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data");
     let folder = std::env::var_os("HEARTHGATE_DATA").map_or_else(|| PathBuf::from(beside), PathBuf::from);
     if !folder.join("blocklists").is_dir() {
-        eprintln!("SKIPPED: no block lists at {} (HEARTHGATE_DATA names another folder)", folder.display());
-        return None;
+        return skipped(&format!("no block lists at {}; HEARTHGATE_DATA names the folder", folder.display()));
     }
     if Command::new("zstdcat").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: the program zstdcat is not there");
-        return None;
+        return skipped("the program zstdcat is not there");
     }
     Some(folder)
+}
+
+/// Says so on the real standard error, which the test harness does not keep to itself.
+fn skipped(why: &str) -> Option<PathBuf> {
+    let _ = writeln!(io::stderr(), "\nSKIPPED: {why}");
+    None
 }
 
 /// Reads the table; an entry is a line, or a name where the table counts both.
