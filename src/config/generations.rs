@@ -1,0 +1,1 @@
+//! Every configuration that was accepted, so that each change can be seen and taken back.
