@@ -152,9 +152,70 @@ fn peers(document: &mut DocumentMut) -> Result<&mut ArrayOfTables, EditError> {
 /// Returns the lowest address of each of the gate's networks that nobody has, for a new peer.
 pub fn free_addresses(gate: &[IpNet], taken: &[IpNet]) -> Vec<IpNet> {
     let free = |net: &IpNet| {
-        let is_free = |host: &IpAddr| *host != net.addr() && !taken.iter().any(|other| other.contains(host));
+        // The lowest address of an IPv6 network is every router's (RFC 4291 §2.6.1).
+        let reserved = |host: &IpAddr| *host == net.addr() || *host == net.network();
+        let is_free = |host: &IpAddr| !reserved(host) && !taken.iter().any(|other| other.contains(host));
         // Among more than `taken` candidates one is free, unless somebody owns whole networks.
         net.hosts().take(1 << 16).find(is_free).map(IpNet::from)
     };
     gate.iter().filter_map(free).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn laptop() -> NewPeer {
+        NewPeer {
+            name: "laptop".into(),
+            group: Some("admins".into()),
+            public_key: "6bkd+iwA2xU8SLZ2rrYKTjvFDuVTWHrAKX1rSG5RMHM=".into(),
+            addresses: vec!["10.77.0.2/32".parse().unwrap()],
+            may_reach: Some(vec!["services".into()]),
+        }
+    }
+
+    #[test]
+    fn a_peer_is_added_and_removed_and_the_rest_keeps_its_shape() {
+        let state = tempfile::tempdir().unwrap();
+        let mut edits = Edits::read(state.path()).unwrap();
+        edits.write("# mine\n[[vpn.peer]]   # the phone\nname = \"phone\"\n".into()).unwrap();
+
+        edits.add_peer(&laptop(), []).unwrap();
+        let with_laptop = Edits::read(state.path()).unwrap();
+        edits.remove_peer("laptop", []).unwrap();
+
+        assert_eq!(with_laptop.peers().unwrap(), ["phone", "laptop"]);
+        assert_eq!(
+            with_laptop.text(),
+            "# mine\n[[vpn.peer]]   # the phone\nname = \"phone\"\n\n[[vpn.peer]]\nname = \"laptop\"\ngroup = \"admins\"\n\
+             public_key = \"6bkd+iwA2xU8SLZ2rrYKTjvFDuVTWHrAKX1rSG5RMHM=\"\naddresses = [\"10.77.0.2/32\"]\n\
+             may_reach = [\"services\"]\n"
+        );
+        assert_eq!(edits.text(), "# mine\n[[vpn.peer]]   # the phone\nname = \"phone\"\n");
+    }
+
+    #[test]
+    fn what_the_file_names_is_refused_with_a_sentence() {
+        let state = tempfile::tempdir().unwrap();
+        let mut edits = Edits::read(state.path()).unwrap();
+
+        let add = edits.add_peer(&laptop(), ["laptop"]).unwrap_err();
+        let remove = edits.remove_peer("laptop", ["laptop"]).unwrap_err();
+
+        for error in [add, remove] {
+            assert!(error.to_string().contains("which is never rewritten"), "{error}");
+        }
+        assert!(matches!(edits.remove_peer("tablet", ["laptop"]), Err(EditError::Unknown(_))));
+    }
+
+    #[test]
+    fn a_new_peer_gets_the_lowest_addresses_that_are_free() {
+        let gate = ["10.77.0.1/24".parse().unwrap(), "fd77::1/64".parse().unwrap()];
+        let taken = ["10.77.0.2/31".parse().unwrap(), "fd77::2/128".parse().unwrap()];
+
+        let free = free_addresses(&gate, &taken);
+
+        assert_eq!(free, ["10.77.0.4/32".parse::<IpNet>().unwrap(), "fd77::3/128".parse().unwrap()]);
+    }
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     config::{
-        Compiled, Node, Options, PeerIds, Scrape,
+        Compiled, Node, Options, PeerIds, Scrape, edits,
         file::{self, File},
         made::{self, Purpose},
         problems::{About, At, Report},
@@ -227,7 +227,7 @@ pub(crate) fn complete_quick_start(file: &mut File, setting: &Setting<'_>) {
     for peer in &mut vpn.peers {
         peer.public_key_written = true;
         peer.public_key = Some(At { value: key.public_key(), at: peer.at });
-        let second = gate.iter().filter_map(|net| net.hosts().find(|host| *host != net.addr()));
-        peer.addresses = Some(second.map(|host| At { value: host.into(), at: peer.at }).collect());
+        let free = edits::free_addresses(&gate, &[]);
+        peer.addresses = Some(free.into_iter().map(|net| At { value: net, at: peer.at }).collect());
     }
 }
