@@ -1,6 +1,10 @@
 //! What is wrong with a configuration: everything at once, each thing with its place and what to do.
 
-use std::{cell::RefCell, fmt, path::Path};
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    path::Path,
+};
 
 /// One thing that is wrong, or only odd.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -138,6 +142,7 @@ pub(crate) struct Report {
     sources: Vec<Source>,
     errors: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
+    broken: Cell<bool>,
 }
 
 /// A text as the report needs it.
@@ -160,7 +165,12 @@ impl Source {
 
 impl Report {
     pub(crate) fn new(file: Source, edits: Source) -> Self {
-        Self { sources: vec![file, edits], errors: RefCell::default(), warnings: RefCell::default() }
+        Self {
+            sources: vec![file, edits],
+            errors: RefCell::default(),
+            warnings: RefCell::default(),
+            broken: Cell::default(),
+        }
     }
 
     /// Returns a text.
@@ -181,6 +191,16 @@ impl Report {
     /// Notes a value that cannot be read.
     pub(crate) fn wrong(&self, at: Span, about: &About, wrong: Wrong) {
         self.error(at, about, wrong.what, wrong.hint);
+    }
+
+    /// Notes that lines could not be read at all.
+    pub(crate) fn broken_syntax(&self) {
+        self.broken.set(true);
+    }
+
+    /// Says whether lines could not be read at all.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.get()
     }
 
     /// Says whether something was refused already.

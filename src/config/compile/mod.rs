@@ -192,6 +192,15 @@ fn places(written: &[At<Listen>], lan: &onlink::Config, report: &Report, about: 
             }
         }
     }
+    // The kernel lets loopback stand beside "every address of eth0" only if it is bound to its own interface.
+    let devices = places.iter().filter(|place| place.value.device.is_some());
+    let ports: Vec<u16> = devices.map(|place| place.value.address.port()).collect();
+    for place in &mut places {
+        let Place { address, device } = &mut place.value;
+        if address.ip().is_loopback() && device.is_none() && ports.contains(&address.port()) {
+            *device = Some("lo".into());
+        }
+    }
     places
 }
 

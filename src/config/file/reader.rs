@@ -73,6 +73,10 @@ impl<'a> Table<'a> {
 
     /// Notes that a mandatory key is missing.
     pub(crate) fn missing(&self, key: &'static str, hint: &str) {
+        if self.report.is_broken() {
+            // It may stand in a line that could not be read.
+            return;
+        }
         self.report.error(self.at, &self.about, format!("the key \"{key}\" is missing"), hint);
     }
 
@@ -229,8 +233,8 @@ fn article(kind: &str) -> String {
     format!("{article} {kind}")
 }
 
-/// Parses a text, reporting every mistake in its syntax.
-pub(crate) fn parse<'a>(text: Text, report: &'a Report) -> Option<Spanned<DeTable<'a>>> {
+/// Parses a text, reporting every mistake in its syntax; what could be read is returned.
+pub(crate) fn parse<'a>(text: Text, report: &'a Report) -> Spanned<DeTable<'a>> {
     let (document, errors) = DeTable::parse_recoverable(report.content(text));
     for error in &errors {
         let start = error.span().map_or(0, |span| span.start);
@@ -238,5 +242,8 @@ pub(crate) fn parse<'a>(text: Text, report: &'a Report) -> Option<Spanned<DeTabl
         let hint = "this is TOML: strings in quotes, each key once, a [section] or [[entry]] on a line of its own";
         report.error(Span { text, start }, &About::default(), message, hint);
     }
-    errors.is_empty().then_some(document)
+    if !errors.is_empty() {
+        report.broken_syntax();
+    }
+    document
 }
