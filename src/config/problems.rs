@@ -188,11 +188,6 @@ impl Report {
         self.warnings.borrow_mut().push(self.problem(at, about, what.into(), hint.into()));
     }
 
-    /// Notes a value that cannot be read.
-    pub(crate) fn wrong(&self, at: Span, about: &About, wrong: Wrong) {
-        self.error(at, about, wrong.what, wrong.hint);
-    }
-
     /// Notes that lines could not be read at all.
     pub(crate) fn broken_syntax(&self) {
         self.broken.set(true);

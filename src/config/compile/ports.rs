@@ -37,7 +37,9 @@ impl Taken {
             }
             if let Some((protocol, taken, other)) = clash {
                 let protocol = if protocol == Protocol::Tcp { "TCP" } else { "UDP" };
-                let what = format!("{protocol} {} is taken by `{other}` ({})", place.value.address, taken.address);
+                let device = taken.device.map(|device| format!(" on {device}")).unwrap_or_default();
+                let what =
+                    format!("{protocol} {} is taken by `{other}` ({}{device})", place.value.address, taken.address);
                 report.error(place.at, about, what, "choose another port or address for one of the two");
             }
         }
