@@ -7,4 +7,6 @@
 //! [`head`] reads a request's head, [`body`] its body, [`response`] writes what goes back. All of it is plain
 //! functions over bytes: no I/O, no clock.
 
+pub mod body;
 pub mod head;
+pub mod response;
