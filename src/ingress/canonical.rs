@@ -272,6 +272,57 @@ impl CanonicalPath {
     }
 }
 
+impl CanonicalPath {
+    /// Whether some server might take this path for one with that prefix: one that decodes a few times, resolves what then are dot segments, ignores case, and dots and spaces at the end of names.
+    ///
+    /// A path that is closed to somebody is closed in all these forms; to open one takes [`Self::starts_with_prefix`].
+    pub fn might_be_under(&self, prefix: &Self) -> bool {
+        if self.starts_with_prefix(prefix) {
+            return true;
+        }
+        let mut path = loose_segments(&self.0).into_iter();
+        loose_segments(&prefix.0).into_iter().all(|wanted| path.next() == Some(wanted))
+    }
+}
+
+/// The segments of a path to the most lenient of servers.
+fn loose_segments(path: &str) -> Vec<String> {
+    let mut bytes: Vec<u8> = path.bytes().collect();
+    // Nobody decodes more often; and without an end a long row of `%25` would cost the square of its length.
+    for _ in 0..4 {
+        bytes = decode(&bytes);
+    }
+    let text = String::from_utf8_lossy(&bytes).to_lowercase();
+    let mut segments: Vec<String> = Vec::new();
+    for segment in text.split(['/', '\\']) {
+        let name = segment.split([';', '?', '#', '\0']).next().unwrap_or_default();
+        match name {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            _ => segments.push(name.trim_end_matches(['.', ' ']).to_owned()),
+        }
+    }
+    segments
+}
+
+/// Decodes escapes once; what is none stays.
+fn decode(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let [first, tail @ ..] = rest {
+        let escaped = match tail {
+            [high, low, after @ ..] if *first == b'%' => {
+                hex_value(*high).zip(hex_value(*low)).map(|(high, low)| ((high << 4) | low, after))
+            }
+            _ => None,
+        };
+        let (byte, after) = escaped.unwrap_or((*first, tail));
+        out.push(byte);
+        rest = after;
+    }
+    out
+}
+
 fn push_escape(out: &mut String, byte: u8) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     out.push('%');

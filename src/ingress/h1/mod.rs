@@ -10,3 +10,4 @@
 pub mod body;
 pub mod head;
 pub mod response;
+mod target;
