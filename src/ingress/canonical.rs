@@ -66,6 +66,10 @@ impl CanonicalHost {
             return Ok(Self(address.to_string()));
         }
         let host = text.to_ascii_lowercase();
+        // UTS #46 §4.1: what is decoded may not look encoded.
+        if host.split('.').any(|label| label.starts_with("xn--xn--")) {
+            return Err(NotCanonical("host: not an A-label"));
+        }
         if punycode && to_ascii(&host, AsciiDenyList::EMPTY).as_deref() != Ok(&*host) {
             return Err(NotCanonical("host: not an A-label"));
         }
@@ -330,4 +334,4 @@ impl fmt::Display for CanonicalPath {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

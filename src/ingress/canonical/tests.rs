@@ -1,4 +1,8 @@
+use proptest::prelude::*;
+
 use super::*;
+
+pub(in crate::ingress) mod data;
 
 fn host(text: &str) -> Option<String> {
     CanonicalHost::parse(text).ok().map(|host| host.0)
@@ -201,4 +205,102 @@ fn prefixes_are_whole_segments() {
     ] {
         assert!(!starts(path, prefix), "{path} {prefix}");
     }
+}
+
+/// Text in which the bytes that matter are frequent.
+fn hostile() -> impl Strategy<Value = String> {
+    let part = prop::sample::select(vec![
+        "/", "/", ".", "..", "%2e", "%2E", "%2f", "%5C", "\\", ";", "%3b", "%", "%25", "%00", "%c0%ae", "%e2%80", "a",
+        "B", "%41", "admin", " ", "#", "[", "%5b", "!", "%21", "\u{e9}", "\u{7f}", ":", "@", "-", "_", "xn--", "1",
+        "0x",
+    ]);
+    prop::collection::vec(part, 0..12).prop_map(|parts| parts.concat())
+}
+
+proptest! {
+    #[test]
+    fn a_canonical_path_has_one_reading(text in hostile()) {
+        if let Ok(path) = CanonicalPath::parse(&format!("/{text}")) {
+            has_one_reading(&path);
+        }
+    }
+
+    #[test]
+    fn any_text_is_a_path_or_refused(text in any::<String>()) {
+        if let Ok(path) = CanonicalPath::parse(&format!("/{text}")) {
+            has_one_reading(&path);
+        }
+    }
+
+    #[test]
+    fn a_canonical_host_stays_as_it_is(text in hostile(), any in any::<String>()) {
+        for text in [text, any] {
+            if let Ok(host) = CanonicalHost::parse(&text) {
+                prop_assert_eq!(CanonicalHost::parse(host.as_str()), Ok(host.clone()));
+                prop_assert!(host.as_str().bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.[]:".contains(&b)));
+            }
+            let _ = CanonicalHost::from_unicode(&text);
+            let _ = CanonicalHost::from_authority(&text);
+        }
+    }
+
+    #[test]
+    fn escaping_more_changes_no_match(text in "/[a-z!@$]{1,3}(/[a-z!@$]{1,3}){0,2}", tail in "(/[a-z]{0,2}){0,2}") {
+        let prefix = CanonicalPath::parse(&text).unwrap();
+        let escaped: String = text.bytes().map(|b| if b == b'/' { "/".to_owned() } else { format!("%{b:02x}") }).collect();
+
+        prop_assert!(CanonicalPath::parse(&(text + &tail)).unwrap().starts_with_prefix(&prefix));
+        prop_assert!(CanonicalPath::parse(&(escaped + &tail)).unwrap().starts_with_prefix(&prefix));
+    }
+}
+
+/// What rule 5 is about, told by a decoder that is as lenient as the worst upstream.
+fn has_one_reading(path: &CanonicalPath) {
+    let text = path.as_str();
+    assert_eq!(CanonicalPath::parse(text).as_ref(), Ok(path));
+    assert!(
+        text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic() && b != b'\\' && b != b'#' && b != b'?')
+    );
+    assert!(!text.contains("//"), "{text}");
+
+    let bytes = decode_leniently(text);
+    assert!(!bytes.contains(&u32::from('\\')) && bytes.iter().all(|&c| c >= 32 && c != 127), "{text}");
+    assert_eq!(bytes.iter().filter(|&&c| c == 47).count(), text.matches('/').count(), "{text}");
+    for segment in bytes.split(|&c| c == 47) {
+        let name = segment.split(|&c| c == 59).next().unwrap();
+        assert!(name != [46] && name != [46, 46], "{text}");
+        assert!(!name.is_empty() || segment.is_empty(), "{text}");
+    }
+}
+
+/// Decodes escapes, and then UTF-8 without a look at whether a sequence is the shortest.
+fn decode_leniently(text: &str) -> Vec<u32> {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let (byte, tail) = match (first, tail) {
+            (b'%', [high, low, tail @ ..]) => (hex_value(*high).unwrap() * 16 + hex_value(*low).unwrap(), tail),
+            _ => (*first, tail),
+        };
+        bytes.push(byte);
+        rest = tail;
+    }
+    let mut out = Vec::new();
+    let mut rest = bytes.as_slice();
+    while let [first, tail @ ..] = rest {
+        let len = (first.leading_ones() as usize).clamp(1, 6) - 1;
+        let sequence = tail.get(..len).filter(|_| *first >= 0xc0).filter(|tail| tail.iter().all(|&b| b >> 6 == 2));
+        match sequence {
+            Some(sequence) => {
+                let start = u32::from(*first) & (0x3f >> len);
+                out.push(sequence.iter().fold(start, |c, &b| (c << 6) | u32::from(b & 0x3f)));
+                rest = &tail[len..];
+            }
+            None => {
+                out.push(u32::from(*first));
+                rest = tail;
+            }
+        }
+    }
+    out
 }

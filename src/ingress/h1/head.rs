@@ -178,10 +178,9 @@ fn find_end(buf: &[u8], limits: &Limits) -> Result<Option<(usize, usize)>, Rejec
         return Err(Reject::new(431, "head too long"));
     }
     // Whoever ends lines with a carriage return alone would otherwise wait for the deadline.
-    let rest = buf.get(start..).unwrap_or_default();
-    match memchr(b'\r', rest) {
-        Some(at) if at + 1 < rest.len() => Err(Reject::bad("bare carriage return")),
-        _ => Ok(None),
+    match memchr_iter(b'\r', buf).find(|at| buf.get(at + 1).is_some_and(|&next| next != b'\n')) {
+        Some(_) => Err(Reject::bad("bare carriage return")),
+        None => Ok(None),
     }
 }
 

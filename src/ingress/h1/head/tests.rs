@@ -1,4 +1,7 @@
+use proptest::{collection::vec, prelude::*};
+
 use super::*;
+use crate::ingress::canonical::tests::data;
 
 const LIMITS: Limits = Limits { line: 8000, head: 16 * 1024, fields: 100 };
 
@@ -357,4 +360,125 @@ fn a_second_request_behind_the_first_is_left_alone() {
 fn raw_quotes_and_angles_of_a_query_are_escaped() {
     assert_eq!(good(&get("/?a=<b>\"[]{}|\\^`", "")).query.as_deref(), Some("a=%3Cb%3E%22[]{}|\\^`"));
     assert_eq!(good(&get("/?", "")).query.as_deref(), Some(""));
+}
+
+#[test]
+fn fields_that_people_really_send_are_taken() {
+    for file in [
+        "http/seclists-request-headers-standard-examples.txt",
+        "http/seclists-request-headers-non-standard-examples.txt",
+    ] {
+        let Some(text) = data::read(file) else { return };
+        for line in text.lines().filter(|line| line.is_ascii() && line.contains(':')) {
+            let request = get("/", &format!("{line}\r\n"));
+            let name = line.split(':').next().unwrap().to_ascii_lowercase();
+            let ours = ["host", "expect", "content-length", "transfer-encoding"].contains(&name.as_str());
+            match read(&request) {
+                Ok(Parse::Complete { head, .. }) => assert!(head.headers.len() + head.dropped >= 1),
+                other => assert!(ours, "{line:?}: {other:?}"),
+            }
+        }
+    }
+    for file in ["http/seclists-user-agents-fuzz.txt", "http/seclists-user-agents-mid.txt"] {
+        let Some(text) = data::read(file) else { return };
+        for line in text.lines().filter(|line| line.bytes().all(|b| b >= b' ')) {
+            assert_eq!(
+                good(&get("/", &format!("User-Agent: {line}\r\n"))).headers["user-agent"].as_bytes(),
+                line.trim().as_bytes()
+            );
+        }
+    }
+}
+
+/// Heads that are nearly good.
+fn nearly() -> impl Strategy<Value = Vec<u8>> {
+    let part = prop::sample::select(vec![
+        &b"GET / HTTP/1.1\r\n"[..],
+        b"POST /a?b HTTP/1.1\r\n",
+        b"GET http://a/ HTTP/1.0\r\n",
+        b"Host: a\r\n",
+        b"Host: a\r\n",
+        b"Content-Length: 5\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"Connection: close\r\n",
+        b"\r\n",
+        b"\r\n",
+        b"\n",
+        b"\r",
+        b" ",
+        b"X: y\r\n",
+        b"X_y: z\r\n",
+        b"\0",
+        b":",
+        b"Upgrade: websocket\r\n",
+        b"Expect: x\r\n",
+        b"\xe9",
+    ]);
+    (vec(part, 0..10), vec((any::<prop::sample::Index>(), any::<u8>()), 0..2)).prop_map(|(parts, flips)| {
+        let mut text = parts.concat();
+        for (at, byte) in flips {
+            if !text.is_empty() {
+                let at = at.index(text.len());
+                text[at] = byte;
+            }
+        }
+        text
+    })
+}
+
+proptest! {
+    #[test]
+    fn splits_change_nothing(text in nearly()) {
+        let whole = parse(&text, &LIMITS);
+
+        for len in 0..text.len() {
+            match (parse(&text[..len], &LIMITS), &whole) {
+                (Ok(Parse::Partial), _) => {}
+                (Err(_), Err(_)) => {}
+                (Ok(Parse::Complete { head, used }), Ok(Parse::Complete { head: expected, used: end })) => {
+                    prop_assert_eq!(used, *end);
+                    prop_assert_eq!(format!("{head:?}"), format!("{expected:?}"));
+                }
+                (part, whole) => prop_assert!(false, "{:?} of {:?}", part, whole),
+            }
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_a_head_or_refused(text in vec(any::<u8>(), 0..200)) {
+        let _ = parse(&text, &LIMITS);
+        let mut request = b"GET / HTTP/1.1\r\nHost: a\r\n".to_vec();
+        request.extend(&text);
+        request.extend(b"\r\n\r\n");
+        if let Ok(Parse::Complete { used, .. }) = parse(&request, &LIMITS) {
+            prop_assert!(used <= request.len());
+        }
+    }
+
+    #[test]
+    fn a_head_has_one_framing_and_one_host(text in nearly()) {
+        let text = String::from_utf8_lossy(&text).into_owned();
+        if let Ok(Parse::Complete { head, used }) = parse(text.as_bytes(), &LIMITS) {
+            let lines: Vec<&str> = text[..used].split("\r\n").collect();
+            let count = |name: &str| lines.iter().filter(|line| line.to_ascii_lowercase().starts_with(name)).count();
+            prop_assert_eq!(count("host:"), 1);
+            prop_assert_eq!(count("content-length:"), usize::from(matches!(head.framing, Framing::Length(_))));
+            prop_assert_eq!(count("transfer-encoding:"), usize::from(head.framing == Framing::Chunked));
+            prop_assert!(!text[..used].replace("\r\n", "").contains(['\r', '\n', '\0']));
+        }
+    }
+}
+
+#[test]
+fn what_is_matched_can_be_sent_upstream_as_it_is() {
+    let visible: String = (b'!'..=b'~').map(char::from).collect();
+    let path = visible.replace(['#', '?', '%', '\\', ';'], "") + ";%20%E2%82%AC";
+    let query = visible.replace('#', "");
+    let head = good(&get(&format!("/{path}?{query}"), ""));
+    let sent = format!("{}?{}", head.path, head.query.unwrap());
+
+    let uri: hyper::http::uri::PathAndQuery = sent.parse().unwrap();
+
+    assert_eq!(uri.as_str(), sent);
+    assert_eq!(uri.path(), head.path.as_str());
 }
