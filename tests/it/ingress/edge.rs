@@ -19,7 +19,7 @@ use hearthgate::{
     },
     lookup::Lookup,
     metrics::Metrics,
-    origin::{Access, Directory, NetworkId, Networks, Origin, PeerId},
+    origin::{Access, Directory, Networks, Origin, PeerId},
     stream::{Accepted, Outlet, Stream, inlet},
     supervise::{Phase, Stopper, stop},
 };
@@ -64,9 +64,14 @@ impl Edge {
     }
 
     pub(crate) fn reload(&self, change: impl FnOnce(&mut Config)) {
+        self.try_reload(change).unwrap();
+    }
+
+    pub(crate) fn try_reload(&self, change: impl FnOnce(&mut Config)) -> Result<(), hearthgate::ingress::Error> {
         let mut config = config(self.state.path());
         change(&mut config);
-        self.plane.commit(self.plane.prepare(config).unwrap());
+        self.plane.commit(self.plane.prepare(config)?);
+        Ok(())
     }
 
     pub(crate) fn https(&self) -> SocketAddr {
@@ -223,10 +228,6 @@ pub(crate) fn vpn() -> Access {
     Access { vpn: true, ..Access::default() }
 }
 
-pub(crate) fn lan() -> Access {
-    Access { networks: vec![NetworkId::MAIN, NetworkId::HOST], ..Access::default() }
-}
-
 pub(crate) fn upstream(address: SocketAddr) -> Upstream {
     Upstream { host: UpstreamHost::Address(address.ip()), port: address.port(), tls: None }
 }
@@ -262,7 +263,7 @@ impl Behind {
 }
 
 async fn serve(mut stream: TcpStream, sent: Arc<AtomicUsize>) -> std::io::Result<()> {
-    let mut input = Vec::new();
+    let mut input = Vec::with_capacity(64 * 1024);
     loop {
         let end = loop {
             if let Some(at) = input.windows(4).position(|part| part == b"\r\n\r\n") {
