@@ -3,3 +3,4 @@
 mod config;
 mod ingress;
 mod vpn;
+mod dns;
