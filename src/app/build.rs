@@ -162,8 +162,9 @@ fn hint(options: &Options, held: Option<&lock::Error>) -> String {
         hint.push_str(&format!("\n{held}"));
     }
     if options.source == Source::QuickStart {
-        hint.push_str("\nthe quick start is config/quickstart.toml: change the key in a copy, `hearthgate run --config COPY`");
+        hint.push_str(
+            "\nthe quick start is config/quickstart.toml: change the key in a copy, `hearthgate run --config COPY`",
+        );
     }
     hint
 }
-

@@ -14,8 +14,8 @@ use crate::{
 pub struct Entry {
     /// Its number.
     pub number: u64,
-    /// When it was accepted.
-    pub time: jiff::Timestamp,
+    /// When it was accepted, in seconds since 1970.
+    pub time: i64,
     /// Who brought it.
     pub author: String,
     /// SHA-256 of file and edits.
@@ -38,7 +38,7 @@ pub fn log(state: &Path) -> Result<Vec<Entry>, Refusal> {
     let kept = generations::list(state).map_err(refusal)?;
     let entry = |kept: generations::Generation| Entry {
         number: kept.number,
-        time: kept.time,
+        time: kept.time.as_second(),
         author: kept.author,
         digest: kept.digest,
     };

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -176,7 +176,7 @@ fn allowed_ips(peer: &Peer, vpn: &Config) -> Vec<IpNet> {
             Reach::Peer(id) => {
                 nets.extend(vpn.peers.iter().filter(|other| other.id == *id).flat_map(|other| other.addresses.clone()));
             }
-            Reach::Internet => nets.extend(["0.0.0.0/0", "::/0"].map(|net| net.parse().expect("everything is a network"))),
+            Reach::Internet => nets.extend([IpNet::from(Ipv4Net::default()), IpNet::from(Ipv6Net::default())]),
         }
     }
     let mut seen = Vec::new();

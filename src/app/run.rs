@@ -140,6 +140,18 @@ async fn drain(edge: &Edge, stopper: &Stopper, signals: &mut Signals, threads: V
     let _ = tokio::time::timeout(LAST_MOMENT, finished(&threads)).await;
 }
 
+impl Edge {
+    /// Says what is still under way.
+    fn unfinished(&self) -> String {
+        let status = self.status();
+        let mut left = Vec::new();
+        if let Some(ingress) = &status.ingress {
+            left.push(format!("{} connections of the ingress", ingress.connections));
+        }
+        left.join(", ")
+    }
+}
+
 async fn finished(threads: &[(&'static str, JoinHandle<()>)]) {
     while threads.iter().any(|(_, thread)| !thread.is_finished()) {
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -238,24 +238,24 @@ impl Visible {
 fn add(sum: &mut Metric, other: &Metric, kind: MetricType, latest: bool) {
     match kind {
         MetricType::COUNTER => {
-            let mut counter = Counter::new();
+            let mut counter = Counter::default();
             counter.set_value(sum.get_counter().get_value() + other.get_counter().get_value());
             sum.set_counter(counter);
         }
         MetricType::GAUGE => {
             let (one, two) = (sum.get_gauge().get_value(), other.get_gauge().get_value());
-            let mut gauge = Gauge::new();
+            let mut gauge = Gauge::default();
             gauge.set_value(if latest { one.max(two) } else { one + two });
             sum.set_gauge(gauge);
         }
         MetricType::HISTOGRAM => {
             let (one, two) = (sum.get_histogram(), other.get_histogram());
-            let mut histogram = Histogram::new();
+            let mut histogram = Histogram::default();
             histogram.set_sample_count(one.get_sample_count() + two.get_sample_count());
             histogram.set_sample_sum(one.get_sample_sum() + two.get_sample_sum());
             // Series of one family have the same buckets.
             let buckets = one.get_bucket().iter().zip(two.get_bucket()).map(|(one, two)| {
-                let mut bucket = Bucket::new();
+                let mut bucket = Bucket::default();
                 bucket.set_upper_bound(one.upper_bound());
                 bucket.set_cumulative_count(one.cumulative_count() + two.cumulative_count());
                 bucket

@@ -1,9 +1,6 @@
 //! Hands the planes' handles to one another, and names each of them once for every verb.
 
-use std::{
-    sync::Arc,
-    thread::JoinHandle,
-};
+use std::{sync::Arc, thread::JoinHandle};
 
 use crate::{
     config::Compiled,
@@ -36,13 +33,13 @@ pub struct Prepared {
 }
 
 /// A plane's name, its health and its thread.
-pub type Running = (&'static str, Watched, JoinHandle<()>);
+pub(super) type Running = (&'static str, Watched, JoinHandle<()>);
 
 impl Planes {
     /// Takes every port; returns besides the planes what the tunnel hands to the metrics listener.
     pub fn bind(config: &Compiled, follower: &Follower, metrics: &Metrics) -> Result<(Self, Option<Inlet>), BindError> {
         let mut outlets = vpn::Outlets::default();
-        let mut door = |wanted: bool, outlet: &mut Option<stream::Outlet>| {
+        let door = |wanted: bool, outlet: &mut Option<stream::Outlet>| {
             (wanted && config.vpn.is_some()).then(|| {
                 let (out, inlet) = stream::inlet(INLET);
                 *outlet = Some(out);
@@ -73,7 +70,9 @@ impl Planes {
     /// Builds each plane's policy, and changes nothing. The error names the plane.
     pub fn prepare(&self, config: &Compiled) -> Result<Prepared, String> {
         let dns = match (&self.dns, &config.dns) {
-            (Some(plane), Some(config)) => Some(plane.prepare(config.clone()).map_err(|error| format!("dns: {error}"))?),
+            (Some(plane), Some(config)) => {
+                Some(plane.prepare(config.clone()).map_err(|error| format!("dns: {error}"))?)
+            }
             _ => None,
         };
         let ingress = match (&self.ingress, &config.ingress) {
@@ -83,7 +82,9 @@ impl Planes {
             _ => None,
         };
         let vpn = match (&self.vpn, &config.vpn) {
-            (Some(plane), Some(config)) => Some(plane.prepare(config.clone()).map_err(|error| format!("vpn: {error}"))?),
+            (Some(plane), Some(config)) => {
+                Some(plane.prepare(config.clone()).map_err(|error| format!("vpn: {error}"))?)
+            }
             _ => None,
         };
         Ok(Prepared { dns, ingress, vpn })
