@@ -1,9 +1,7 @@
 //! Peers as commands see them: added and removed through the edits, and the configuration that a new one
 //! is given.
 
-use std::net::IpAddr;
-
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -12,7 +10,7 @@ use crate::{
         Compiled,
         edits::{self, EditError, Edits},
     },
-    vpn::{Config, Peer, Reach},
+    vpn::{self, Config, GateSide, Peer, keys::PrivateKey},
 };
 
 /// A peer to be added. Its private key never leaves the command that made it.
@@ -60,20 +58,10 @@ pub struct Edited {
 /// What a peer must know to come in, besides its private key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invitation {
-    /// Its inner addresses.
-    pub addresses: Vec<IpNet>,
-    /// Who answers its questions inside the tunnel.
-    pub dns: Vec<IpAddr>,
-    /// The domain of the house.
-    pub domain: String,
-    /// The gate's key.
-    pub gate: String,
-    /// Where the gate is reached.
-    pub endpoint: Option<String>,
-    /// What it should send into the tunnel.
-    pub allowed_ips: Vec<IpNet>,
-    /// Seconds between signs of life, if it sends any.
-    pub keepalive: Option<u64>,
+    /// The configuration for its device; comments stand where the private key goes.
+    pub configuration: String,
+    /// `vpn.endpoint` is not set, and the configuration has a guess.
+    pub endpoint_is_guessed: bool,
 }
 
 /// A peer as `peer list` shows it.
@@ -152,71 +140,35 @@ pub fn edited(name: &str, config: &Compiled) -> Edited {
 }
 
 fn invitation(peer: &Peer, vpn: &Config, config: &Compiled) -> Invitation {
-    let gate = vpn.addresses.iter().map(IpNet::addr);
-    let asks = |reach: &Reach| matches!(reach, Reach::Dns | Reach::Services);
-    let dns = config.dns.is_some() && peer.may_reach.iter().any(asks);
+    let guess = || {
+        let port = vpn.listen.first().map_or(443, |address| address.port());
+        format!("vpn.{}:{port}", config.node.domain)
+    };
+    let gate = GateSide {
+        public_key: vpn.private_key.public_key(),
+        endpoint: vpn.endpoint.clone().unwrap_or_else(guess),
+        addresses: vpn.addresses.clone(),
+        dns: config.dns.is_some(),
+        domain: Some(config.node.domain.to_string()),
+    };
     Invitation {
-        addresses: peer.addresses.clone(),
-        dns: if dns { gate.collect() } else { Vec::new() },
-        domain: config.node.domain.to_string(),
-        gate: vpn.private_key.public_key().to_string(),
-        endpoint: vpn.endpoint.clone(),
-        allowed_ips: allowed_ips(peer, vpn),
-        keepalive: peer.keepalive.map(|keepalive| keepalive.as_secs()),
+        configuration: vpn::client_configuration(None, &gate, peer),
+        endpoint_is_guessed: vpn.endpoint.is_none(),
     }
-}
-
-/// The gate itself, and every network that the peer may reach.
-fn allowed_ips(peer: &Peer, vpn: &Config) -> Vec<IpNet> {
-    let mut nets: Vec<IpNet> = vpn.addresses.iter().map(|net| net.addr().into()).collect();
-    for reach in &peer.may_reach {
-        match reach {
-            Reach::Dns | Reach::Services | Reach::Route(_) => {}
-            Reach::Net(net) | Reach::Ports { net, .. } => nets.push(net.trunc()),
-            Reach::Peer(id) => {
-                nets.extend(vpn.peers.iter().filter(|other| other.id == *id).flat_map(|other| other.addresses.clone()));
-            }
-            Reach::Internet => nets.extend([IpNet::from(Ipv4Net::default()), IpNet::from(Ipv6Net::default())]),
-        }
-    }
-    let mut seen = Vec::new();
-    nets.retain(|net: &IpNet| {
-        let new = !seen.contains(net);
-        seen.push(*net);
-        new
-    });
-    nets
 }
 
 impl Invitation {
-    /// Writes the file that `wg-quick` and the WireGuard apps read.
-    ///
-    /// Without a private key (somebody else holds it) its line is left for them to fill in.
-    pub fn wg_quick(&self, private_key: Option<&str>) -> String {
-        let mut text = String::from("[Interface]\n");
-        match private_key {
-            Some(key) => text.push_str(&format!("PrivateKey = {key}\n")),
-            None => text.push_str("# PrivateKey = (the one whose public key was given)\n"),
-        }
-        text.push_str(&format!("Address = {}\n", list_of(&self.addresses)));
-        if !self.dns.is_empty() {
-            text.push_str(&format!("DNS = {}, {}\n", list_of(&self.dns), self.domain));
-        }
-        text.push_str(&format!("\n[Peer]\nPublicKey = {}\n", self.gate));
-        text.push_str(&format!("AllowedIPs = {}\n", list_of(&self.allowed_ips)));
-        match &self.endpoint {
-            Some(endpoint) => text.push_str(&format!("Endpoint = {endpoint}\n")),
-            None => text.push_str("# Endpoint = (set `vpn.endpoint`, or write HOST:PORT here)\n"),
-        }
-        if let Some(keepalive) = self.keepalive {
-            text.push_str(&format!("PersistentKeepalive = {keepalive}\n"));
+    /// Returns the configuration with a private key, which only the command that made it has.
+    pub fn with_private_key(&self, key: &PrivateKey) -> String {
+        let mut text = String::new();
+        for line in self.configuration.lines().filter(|line| !line.starts_with('#')) {
+            text.push_str(&format!("{line}\n"));
+            if line == "[Interface]" {
+                text.push_str(&format!("PrivateKey = {}\n", key.reveal()));
+            }
         }
         text
     }
-}
-
-fn list_of(things: &[impl ToString]) -> String {
-    things.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -224,22 +176,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_for_wg_quick_has_what_it_needs() {
+    fn the_private_key_takes_the_place_that_is_left_for_it() {
         let invitation = Invitation {
-            addresses: vec!["10.77.0.3/32".parse().unwrap(), "fd77::3/128".parse().unwrap()],
-            dns: vec!["10.77.0.1".parse().unwrap()],
-            domain: "home.example".into(),
-            gate: "GATE=".into(),
-            endpoint: Some("vpn.home.example:443".into()),
-            allowed_ips: vec!["10.77.0.1/32".parse().unwrap()],
-            keepalive: Some(25),
+            configuration: "[Interface]\n# PrivateKey = …\n# PublicKey = …\nAddress = 10.77.0.3/32\n\n[Peer]\n".into(),
+            endpoint_is_guessed: false,
         };
+        let key = PrivateKey::generate();
 
-        let text = invitation.wg_quick(Some("KEY="));
+        let text = invitation.with_private_key(&key);
 
-        let expected = "[Interface]\nPrivateKey = KEY=\nAddress = 10.77.0.3/32, fd77::3/128\n\
-                        DNS = 10.77.0.1, home.example\n\n[Peer]\nPublicKey = GATE=\nAllowedIPs = 10.77.0.1/32\n\
-                        Endpoint = vpn.home.example:443\nPersistentKeepalive = 25\n";
-        assert_eq!(text, expected);
+        assert_eq!(text, format!("[Interface]\nPrivateKey = {}\nAddress = 10.77.0.3/32\n\n[Peer]\n", key.reveal()));
     }
 }

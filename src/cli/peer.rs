@@ -8,7 +8,6 @@ use std::{
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 use ipnet::IpNet;
-use qrcode::{EcLevel, QrCode, render::unicode::Dense1x2};
 
 use crate::{
     app::{
@@ -19,7 +18,10 @@ use crate::{
     cli::{Problem, Running, client},
     config::{self, Loaded, PeerIds, edits::Edits},
     privilege,
-    vpn::keys::{PrivateKey, PublicKey},
+    vpn::{
+        self,
+        keys::{PrivateKey, PublicKey},
+    },
 };
 
 #[derive(Debug, Subcommand)]
@@ -125,10 +127,10 @@ pub(super) fn add(
         edited
     };
     let invitation = edited.invitation.with_context(|| format!("peer \"{name}\" was added and is not there"))?;
-    if invitation.endpoint.is_none() {
-        eprintln!("`vpn.endpoint` is not set: write the address of this house into the line \"Endpoint\"");
+    if invitation.endpoint_is_guessed {
+        eprintln!("`vpn.endpoint` is not set: the line \"Endpoint\" is a guess");
     }
-    Ok(invitation.wg_quick(private_key.map(PrivateKey::reveal).as_deref()))
+    Ok(private_key.map_or_else(|| invitation.configuration.clone(), |key| invitation.with_private_key(key)))
 }
 
 /// Prints the configuration alone on standard output, and everything else beside it.
@@ -136,10 +138,7 @@ pub(super) fn show(text: &str, has_private_key: bool, qr: bool) -> anyhow::Resul
     print!("{text}");
     std::io::stdout().flush()?;
     if has_private_key && (qr || std::io::stderr().is_terminal()) {
-        // The screen of a phone reads the lowest level well, and the code stays small.
-        let code = QrCode::with_error_correction_level(text, EcLevel::L).context("the QR code cannot be drawn")?;
-        let drawn = code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build();
-        eprintln!("\n{drawn}\n");
+        eprintln!("\n{}", vpn::qr(text).context("the configuration is too long for a QR code")?);
     }
     if has_private_key {
         eprintln!("the private key is shown this once and kept nowhere");
