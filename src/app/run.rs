@@ -16,6 +16,8 @@ use crate::{
 
 /// How often lists and certificates are looked at again.
 const RENEW: Duration = Duration::from_secs(3600);
+/// How often the process's own figures are set.
+const FIGURES: Duration = Duration::from_secs(5);
 /// What a plane has after [`Phase::Now`].
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
@@ -95,6 +97,7 @@ impl Signals {
 
     /// Reloads on SIGHUP and renews what ages, until a signal says that it is over.
     async fn work(&mut self, edge: &Arc<Edge>, stop: &Stop) {
+        let mut figures = tokio::time::interval(FIGURES);
         let mut renewal = tokio::time::interval_at(tokio::time::Instant::now() + RENEW, RENEW);
         loop {
             tokio::select! {
@@ -107,6 +110,7 @@ impl Signals {
                         _ = tokio::task::spawn_blocking(move || edge.reload("SIGHUP")).await;
                     });
                 }
+                _ = figures.tick() => edge.count_restarts(),
                 _ = renewal.tick() => {
                     let edge = edge.clone();
                     task("renewal", async move {
@@ -141,6 +145,12 @@ async fn drain(edge: &Edge, stopper: &Stopper, signals: &mut Signals, threads: V
 }
 
 impl Edge {
+    fn count_restarts(&self) {
+        for (name, watched) in self.watched.get().into_iter().flatten() {
+            self.series.restarts.with_label_values(&[*name]).set(watched.health().restarts.into());
+        }
+    }
+
     /// Says what is still under way.
     fn unfinished(&self) -> String {
         let status = self.status();

@@ -1,4 +1,6 @@
 //! What the edge does, as its users see it.
 
 mod config;
+mod dns;
+mod edge;
 mod vpn;
