@@ -4,3 +4,6 @@ mod config;
 mod ingress;
 mod vpn;
 mod dns;
+mod dns;
+mod edge;
+mod vpn;
