@@ -2,5 +2,6 @@
 
 pub mod canonical;
 mod config;
+pub mod h1;
 
 pub use config::*;
