@@ -140,7 +140,7 @@ def alternate(title, unit, scale, contenders, rounds=ROUNDS):
     for name, values in samples.items():
         rate = statistics.median(rates[name])
         print(f"  {name:28} {statistics.median(values):9.2f}   {min(values):9.2f} to {max(values):9.2f}"
-              f"   at {rate:,.1f} units/s")
+              f"   at {rate:,.2f} units/s")
     for name in others:
         ratio = statistics.median(samples[first]) / statistics.median(samples[name])
         print(f"  {first} / {name}: {ratio:.2f}")
