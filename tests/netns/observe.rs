@@ -77,3 +77,41 @@ fn a_reload_keeps_the_tunnel_and_a_bad_file_changes_nothing() {
     assert!(within(10, || dig(&world.lan, "@192.168.1.2 nas.home.example A").has("192.168.1.10")));
     assert!(edge.runs());
 }
+
+#[test]
+fn a_newcomer_sees_the_promise_kept() {
+    needs!("setpriv", "dig", "curl");
+    let world = World::new();
+    let state = world.path("newcomer");
+    std::fs::create_dir(&state).expect("the folder is ours");
+    super::world::shell(&format!("chown nobody {}", state.display()));
+    let state = state.display().to_string();
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups", super::edge::PROGRAM];
+    let start = |name: &str| {
+        let arguments = [&nobody[..], &["run", "--state", &state]].concat();
+        world.edge.spawn(&world.path(name), "setpriv", &arguments)
+    };
+
+    let mut process = start("newcomer.log");
+    let up = within(30, || {
+        let listeners = world.edge.run("ss -Hlntu");
+        !process.runs() || [":5300 ", ":8080 ", ":8443 ", ":9153 "].iter().all(|port| listeners.contains(port))
+    });
+    assert!(up && process.runs(), "{}", process.printed());
+
+    let local = dig(&world.edge, "@127.0.0.1 -p 5300 nas.home.arpa A");
+    assert_eq!(local.status, "NOERROR", "{}", local.text);
+    assert!(dig(&world.edge, "@127.0.0.1 -p 5300 blocked.example A").has("0.0.0.0"));
+    let tour = world.edge.command("setpriv").args(nobody).args(["tour", "--state", &state]).output().expect("it runs");
+    let said = String::from_utf8_lossy(&[tour.stdout, tour.stderr].concat()).into_owned();
+    assert!(tour.status.success() && said.contains('✓') && !said.contains('✗'), "{said}");
+
+    // A second one says which port is taken, and by what key to change it.
+    let other = world.path("second");
+    std::fs::create_dir(&other).expect("the folder is ours");
+    super::world::shell(&format!("chown nobody {}", other.display()));
+    let mut second = world.edge.command("setpriv");
+    let second = second.args(nobody).args(["run", "--state"]).arg(&other).output().expect("it runs");
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(!second.status.success() && said.contains("5300") && said.contains("dns.listen"), "{said}");
+}

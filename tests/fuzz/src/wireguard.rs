@@ -35,7 +35,11 @@ thread_local! {
 impl Pair {
     fn new() -> Self {
         let now = Instant::now();
-        let keys = [key("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAUE="), key("AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAkI="), key("AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDA0M=")];
+        let keys = [
+            key("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAUE="),
+            key("AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAkI="),
+            key("AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDA0M="),
+        ];
         let [private_key, his, hers] = keys;
         let gate_key = private_key.public_key();
         let peer = |id, public_key: PublicKey, addresses: [&str; 2]| Peer {
