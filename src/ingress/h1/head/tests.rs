@@ -468,3 +468,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_matched_can_be_sent_upstream_as_it_is() {
+    let visible: String = (b'!'..=b'~').map(char::from).collect();
+    let path = visible.replace(['#', '?', '%', '\\', ';'], "") + ";%20%E2%82%AC";
+    let query = visible.replace('#', "");
+    let head = good(&get(&format!("/{path}?{query}"), ""));
+    let sent = format!("{}?{}", head.path, head.query.unwrap());
+
+    let uri: hyper::http::uri::PathAndQuery = sent.parse().unwrap();
+
+    assert_eq!(uri.as_str(), sent);
+    assert_eq!(uri.path(), head.path.as_str());
+}
