@@ -1,1 +1,3 @@
 //! What the edge does, as its users see it.
+
+mod vpn;
