@@ -1,4 +1,5 @@
 //! What the edge does, as its users see it.
 
+mod config;
 mod dns;
 mod vpn;
