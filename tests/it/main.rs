@@ -2,4 +2,6 @@
 
 mod config;
 mod dns;
+mod edge;
 mod vpn;
+
