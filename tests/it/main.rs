@@ -4,4 +4,3 @@ mod config;
 mod dns;
 mod edge;
 mod vpn;
-

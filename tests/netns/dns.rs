@@ -48,7 +48,7 @@ fn a_client_that_validates_itself_is_content() {
     let world = World::new();
     let _authorities = Authorities::start(&world);
     let _edge = Edge::start(&world);
-    let anchor = std::fs::read_to_string(world.path("root.anchor")).expect("the authorities wrote it");
+    let anchor = std::fs::read_to_string(world.path("root.ds")).expect("the authorities wrote it");
     let words: Vec<&str> = anchor.split_whitespace().collect();
     let [.., tag, algorithm, digest, hash] = words[..] else { panic!("no DS: {anchor}") };
     let file = world.path("delv.keys");

@@ -58,7 +58,7 @@ impl Edge {
 
     fn answers(&self, world: &World) -> bool {
         let listeners = world.edge.run("ss -Hlntu");
-        [":53 ", ":80 ", ":443 ", ":9153 "].iter().all(|port| listeners.contains(port))
+        [":53 ", ":443 ", ":9153 "].iter().all(|port| listeners.contains(port))
             && world.edge.output("dig @127.0.0.1 nas.home.example +time=1 +tries=1").status.success()
     }
 
@@ -195,7 +195,7 @@ listen = ["lan:9153", "lo:9153"]
 "#,
         state = at("state"),
         hints = at("root.hints"),
-        anchor = at("root.anchor"),
+        anchor = at("root.key"),
         list = at("ads.hosts"),
         key = at("gate.key"),
         laptop = laptop.public,

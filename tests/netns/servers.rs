@@ -11,7 +11,14 @@ struct Zones {
     root: String,
     tld: String,
     leaves: Vec<(&'static str, String)>,
-    anchor: String,
+    anchor: Anchor,
+}
+
+/// The root's key, in both forms in which it can be trusted.
+#[derive(Clone)]
+struct Anchor {
+    ds: String,
+    dnskey: String,
 }
 
 /// How a leaf zone is made.
@@ -39,13 +46,15 @@ pub(crate) struct Authorities {
 }
 
 impl Authorities {
-    /// Starts one nsd for each level on an address of its own, and writes `root.hints` and `root.anchor`.
+    /// Starts one nsd for each level on an address of its own, and writes `root.hints`, `root.ds` and
+    /// `root.key`.
     pub(crate) fn start(world: &World) -> Self {
         static ZONES: OnceLock<Zones> = OnceLock::new();
         let zones = ZONES.get_or_init(make_zones);
         std::fs::write(world.path("root.hints"), ". 3600000 IN NS a.root.\na.root. 3600000 IN A 11.0.0.53\n")
             .expect("the folder is ours");
-        std::fs::write(world.path("root.anchor"), &zones.anchor).expect("the folder is ours");
+        std::fs::write(world.path("root.ds"), &zones.anchor.ds).expect("the folder is ours");
+        std::fs::write(world.path("root.key"), &zones.anchor.dnskey).expect("the folder is ours");
         let levels = [
             ("root", "11.0.0.53", vec![(".", zones.root.clone())]),
             ("tld", "11.0.1.53", vec![("tld.", zones.tld.clone())]),
@@ -109,7 +118,9 @@ fn make_zones() -> Zones {
     }
     let (tld, ds) = sign(folder, "tld.", &tld, Kind::Good);
     let root = zone(".", "11.0.0.53", &format!("tld. NS ns.tld.\nns.tld. A 11.0.1.53\n{ds}"));
-    let (root, anchor) = sign(folder, ".", &root, Kind::Good);
+    let (root, ds) = sign(folder, ".", &root, Kind::Good);
+    let dnskey = root.lines().find(|line| line.contains("DNSKEY")).expect("a signed zone has its key");
+    let anchor = Anchor { ds, dnskey: format!("{dnskey}\n") };
     Zones { root, tld, leaves, anchor }
 }
 
