@@ -82,17 +82,29 @@ pub(crate) fn tcp(host: &Host, to: SocketAddr, from: Option<IpAddr>, request: &[
     })
 }
 
-/// Sends one datagram and returns what came back within patience.
-pub(crate) fn udp(host: &Host, to: SocketAddr, request: &[u8]) -> Option<Vec<u8>> {
+/// Sends each datagram to each target from a socket of its own; returns who answered with what.
+pub(crate) fn udp_answers(host: &Host, targets: &[SocketAddr], datagrams: &[&[u8]]) -> Vec<(SocketAddr, Vec<u8>)> {
     host.inside(|| {
-        let any: SocketAddr = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().expect("it is an address");
-        let socket = UdpSocket::bind(any).expect("port 0 is free");
-        socket.set_read_timeout(Some(Duration::from_secs(3))).expect("not zero");
-        socket.send_to(request, to).ok()?;
-        let mut answer = vec![0; 65536];
-        let (length, _) = socket.recv_from(&mut answer).ok()?;
-        answer.truncate(length);
-        Some(answer)
+        let mut sockets = Vec::new();
+        for to in targets {
+            for datagram in datagrams {
+                let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+                let socket = UdpSocket::bind(any).expect("port 0 is free");
+                socket.set_nonblocking(true).expect("it is a socket");
+                socket.send_to(datagram, to).expect("there is a route");
+                sockets.push((*to, socket));
+            }
+        }
+        std::thread::sleep(Duration::from_secs(3));
+        let mut answers = Vec::new();
+        for (to, socket) in sockets {
+            let mut answer = vec![0; 65536];
+            if let Ok((length, _)) = socket.recv_from(&mut answer) {
+                answer.truncate(length);
+                answers.push((to, answer));
+            }
+        }
+        answers
     })
 }
 

@@ -37,9 +37,13 @@ fn an_administrator_is_answered_through_the_tunnel() {
         let answer = dig(&world.roamer, &format!("@{server} {transport} www.good.tld A"));
         assert!(answer.has("11.0.3.1") && answer.authenticated, "{server} {transport}: {}", answer.text);
     }
-    let metrics = edge.metrics(&world);
-    let bytes = metrics.series("hearthgate_vpn_");
-    assert!(bytes.iter().any(|(name, value)| name.contains("laptop") && *value > 0.0), "{bytes:?}");
+    // A reader sees what it may reach, and the rest as one.
+    let own = curl(&world.roamer, &[&format!("http://{INNER_V4}:9153/metrics")]);
+    assert!(own.contains("peer=\"laptop\"") && !own.contains("phone"), "{own}");
+    let outside = edge.metrics(&world);
+    assert!(!outside.text.contains("laptop") && !outside.text.contains("admin.home"), "{}", outside.text);
+    let bytes: f64 = outside.series("hearthgate_vpn_peer_bytes_total").values().sum();
+    assert!(bytes > 0.0, "{}", outside.text);
 }
 
 #[test]
@@ -72,7 +76,7 @@ fn a_peer_with_anothers_inner_address_is_dropped_and_counted() {
     tunnel.add_address(2);
     let drops = || -> f64 {
         let series = edge.metrics(&world).series("hearthgate_vpn_");
-        series.iter().filter(|(name, _)| name.contains("drop")).map(|(_, value)| value).sum()
+        series.iter().filter(|(name, _)| name.contains("spoofed_source")).map(|(_, value)| value).sum()
     };
     let before = drops();
 
