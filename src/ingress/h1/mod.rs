@@ -5,8 +5,9 @@
 //! answer, and what is sent on is written anew from what was understood, never copied.
 //!
 //! [`head`] reads a request's head, [`body`] its body, [`response`] writes what goes back. All of it is plain
-//! functions over bytes: no I/O, no clock.
+//! functions over bytes: no I/O, no clock. `connection` is the loop around them.
 
 pub mod body;
+pub(super) mod connection;
 pub mod head;
 pub mod response;
