@@ -334,12 +334,12 @@ mod tests {
         let shuffled = vec![
             record("c.example.", address),
             record("b.example.", alias("c.example.")),
-            record("WWW.example.", alias("b.example.")),
+            record("www.example.", alias("b.example.")),
             record("stray.example.", alias("www.example.")),
         ];
 
         let names: Vec<_> = in_order(&question, shuffled).iter().map(|one| one.name.to_string()).collect();
 
-        assert_eq!(names, ["WWW.example.", "b.example.", "c.example.", "stray.example."]);
+        assert_eq!(names, ["www.example.", "b.example.", "c.example.", "stray.example."]);
     }
 }
