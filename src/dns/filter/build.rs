@@ -187,3 +187,24 @@ impl RuleSets {
         size_of_val(&*self.rules) + size_of_val(&*self.members) + size_of_val(&*self.ends) + size_of_val(&*self.wide)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_beyond_sixteen_bits_are_found_too() {
+        let rule = |source| Rule { source, action: Action::Block, reach: Reach::Exact };
+        let rules: Vec<Rule> = (0..17).map(rule).collect();
+        let set_of = |key: u64| (0..17).filter(move |rule| key >> rule & 1 == 1).collect::<Vec<u16>>();
+        let mut sets = RuleSets::new(rules);
+
+        let numbers: Vec<u16> = (0..1 << 17).map(|key| sets.intern(key, &set_of(key))).collect();
+        let sets = sets.finished();
+
+        for (key, number) in (0..).zip(numbers) {
+            let found: Vec<u16> = sets.rules(key, number).map(|rule| rule.source).collect();
+            assert_eq!(found, set_of(key));
+        }
+    }
+}

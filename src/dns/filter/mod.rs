@@ -2,7 +2,7 @@
 //!
 //! A question arrives with its client: [`Policy::group_of`] says which group the client is in, and
 //! [`Policy::verdict`] what that group's rules say about the name. It looks up every suffix of the name,
-//! from the top-level domain down, in one table for all lists and groups ([`table`]); a rule set that is
+//! from the top-level domain down, in one table for all lists and groups (`table.rs`); a rule set that is
 //! found there says which lists and groups put the name in, and whether what is below is meant too. Of the
 //! rules that apply to the group the strongest wins:
 //!
@@ -12,18 +12,20 @@
 //! 4. a block list.
 //!
 //! Among equals the longest name is the one that is told, then the list that stands first. Names that an owner
-//! writes into a group cover everything below them; those of lists do as their format says ([`parse`]).
+//! writes into a group cover everything below them; those of lists do as their format says (`parse.rs`).
 
 mod build;
 mod explain;
 mod group;
 mod key;
+mod name;
 mod parse;
+mod reason;
 mod runs;
 mod table;
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, BufRead, BufReader},
     net::IpAddr,
     path::PathBuf,
@@ -33,7 +35,8 @@ use serde::{Deserialize, Serialize};
 
 pub use explain::{Effect, Match};
 pub use group::GroupId;
-pub use parse::{Reach, ReadError, Reason};
+pub use parse::{Reach, ReadError};
+pub use reason::Reason;
 
 use self::{
     build::{Builder, Rule, RuleSets},
@@ -170,6 +173,8 @@ impl Policy {
     }
 
     /// Says what the rules of a group are for a name in wire form, in whatever case. What is no name passes.
+    ///
+    /// Allocates nothing and takes no lock. No rule depends on the type of the question yet.
     pub fn verdict(&self, group: GroupId, name: &[u8], _qtype: u16) -> Verdict {
         let Some(suffixes) = self.seed.suffixes(name) else { return Verdict::Pass };
         let mut best: Option<(Strength, Rule)> = None;
@@ -300,7 +305,13 @@ fn list_error(list: &List, error: ReadError) -> Error {
 
 fn open(source: &ListSource) -> io::Result<Box<dyn BufRead>> {
     Ok(match source {
-        ListSource::Path(path) => Box::new(BufReader::with_capacity(1 << 16, File::open(path)?)),
+        ListSource::Path(path) => {
+            // A pipe or a device might never end, or never begin.
+            if !fs::metadata(path)?.is_file() {
+                return Err(io::Error::other("not a file"));
+            }
+            Box::new(BufReader::with_capacity(1 << 16, File::open(path)?))
+        }
         ListSource::Inline(lines) => Box::new(io::Cursor::new(lines.join("\n"))),
     })
 }

@@ -19,13 +19,20 @@
 use std::{
     borrow::Cow,
     io::{self, BufRead},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
 };
 
+use super::{
+    name::{WireName, parse_address},
+    reason::Reason,
+};
 use crate::dns::Action;
 
 /// Longer lines are ignored; the rest of such a line is skipped without being kept.
 const MAX_LINE: usize = 4096;
+
+/// Larger lists are refused.
+const MAX_BYTES: u64 = 512 << 20;
 
 /// How far an entry reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,67 +73,18 @@ pub(super) enum Found<'a> {
     Ignored(Reason),
 }
 
-/// Why something in a list is not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Reason {
-    /// Not a host name.
-    NotAName,
-    /// An address where a name belongs.
-    Address,
-    /// A URL, a path or a port.
-    Url,
-    /// A name of the machine itself, as hosts files have them.
-    ThisHost,
-    /// A name of one label, in a format that lists hosts.
-    OneLabel,
-    /// A hosts line or record that gives a real address, or a server to ask.
-    Rewrite,
-    /// A pattern that is not a name and its subtree.
-    Pattern,
-    /// A regular expression.
-    Regex,
-    /// A rule for the contents of pages.
-    Cosmetic,
-    /// A rule with a modifier that says nothing to a DNS server.
-    Modifier,
-    /// An RPZ trigger other than the name asked for.
-    Trigger,
-    /// A line about the list or zone itself.
-    Header,
-    /// A line of more than 4096 octets.
-    TooLong,
-    /// Bytes that are no text.
-    NotText,
-}
-
-impl Reason {
-    /// Says it in words, to follow "ignored: ".
-    pub const fn text(self) -> &'static str {
-        match self {
-            Self::NotAName => "not a host name",
-            Self::Address => "an address, not a name",
-            Self::Url => "a URL, not a name",
-            Self::ThisHost => "a name of the machine itself",
-            Self::OneLabel => "a name of one label",
-            Self::Rewrite => "an answer of its own",
-            Self::Pattern => "a pattern",
-            Self::Regex => "a regular expression",
-            Self::Cosmetic => "a rule for the contents of pages",
-            Self::Modifier => "a modifier that DNS does not know",
-            Self::Trigger => "a trigger other than the name",
-            Self::Header => "about the list itself",
-            Self::TooLong => "a line of more than 4096 octets",
-            Self::NotText => "not text",
-        }
-    }
-}
-
 /// Why a whole list is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// Reading failed.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// It is larger than any list: 512 MiB.
+    #[error("larger than 512 MiB")]
+    TooLarge,
+    /// It begins as a gzip or zstd file does.
+    #[error("is compressed: unpack it first")]
+    Compressed,
     /// It begins with a tag: an error page or a login page came instead of the list.
     #[error("looks like a web page, not a list")]
     WebPage,
@@ -134,24 +92,38 @@ pub enum ReadError {
 
 /// Reads a list to its end, and calls `found` with the number and text of a line for each thing in it.
 /// Returns the bytes read.
-pub(super) fn read(mut source: impl BufRead, mut found: impl FnMut(u64, &[u8], Found<'_>)) -> Result<u64, ReadError> {
+pub(super) fn read(source: impl BufRead, found: impl FnMut(u64, &[u8], Found<'_>)) -> Result<u64, ReadError> {
+    read_within(MAX_BYTES, source, found)
+}
+
+fn read_within(
+    limit: u64,
+    source: impl BufRead,
+    mut found: impl FnMut(u64, &[u8], Found<'_>),
+) -> Result<u64, ReadError> {
+    let mut source = source.take(limit + 1);
     let mut line = Vec::new();
     let mut reader = LineReader::default();
-    let (mut bytes, mut number) = (0, 0);
+    let (mut bytes, mut number, mut blank) = (0, 0, true);
     loop {
         line.clear();
         let (length, whole) = next_line(&mut source, &mut line)?;
+        if source.limit() == 0 {
+            return Err(ReadError::TooLarge);
+        }
         if length == 0 {
             return Ok(bytes);
         }
+        bytes += length;
         number += 1;
+        if number == 1 && (line.starts_with(b"\x1f\x8b") || line.starts_with(b"\x28\xb5\x2f\xfd")) {
+            return Err(ReadError::Compressed);
+        }
         let text = if number == 1 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line) } else { &line };
-        if bytes == 0 && text.trim_ascii_start().starts_with(b"<") {
+        if blank && text.trim_ascii_start().starts_with(b"<") {
             return Err(ReadError::WebPage);
         }
-        if bytes > 0 || !text.trim_ascii().is_empty() {
-            bytes += length;
-        }
+        blank &= text.trim_ascii().is_empty();
         if whole {
             reader.line(text, |thing| found(number, text, thing));
         } else {
@@ -252,7 +224,9 @@ impl LineReader {
         let Some(second) = words.next() else {
             return self.plain(word, found);
         };
-        if let Some(address) = parse_address(word) {
+        // `0` is short for 0.0.0.0.
+        let address = if word == b"0" { Some(Ipv4Addr::UNSPECIFIED.into()) } else { parse_address(word) };
+        if let Some(address) = address {
             return self.hosts(address, std::iter::once(second).chain(words), found);
         }
         self.zone_record(word, std::iter::once(second).chain(words), found);
@@ -456,12 +430,6 @@ fn blocks(address: IpAddr) -> bool {
     address.is_unspecified() || address.is_loopback()
 }
 
-fn parse_address(word: &[u8]) -> Option<IpAddr> {
-    // `fe80::1%lo0`: the zone says nothing here.
-    let word = word.split(|octet| *octet == b'%').next()?;
-    std::str::from_utf8(word).ok()?.parse().ok()
-}
-
 fn is_cosmetic(text: &[u8]) -> bool {
     let marks = [&b"##"[..], b"#@#", b"#?#", b"#$#", b"#%#"];
     let Some(at) = text.iter().position(|octet| *octet == b'#') else { return false };
@@ -495,85 +463,6 @@ fn trim_dots(mut text: &[u8]) -> &[u8] {
         text = rest;
     }
     text
-}
-
-/// A name in wire form, in lower case.
-pub(super) struct WireName {
-    octets: [u8; 256],
-    length: usize,
-}
-
-impl Default for WireName {
-    fn default() -> Self {
-        Self { octets: [0; 256], length: 0 }
-    }
-}
-
-impl WireName {
-    /// Returns the last name that was read.
-    pub(super) fn octets(&self) -> &[u8] {
-        self.octets.get(..self.length).unwrap_or_default()
-    }
-
-    /// Reads a host name as people write it, with or without the last dot. Returns the number of its labels.
-    pub(super) fn read(&mut self, text: &[u8]) -> Result<usize, Reason> {
-        if text.is_ascii() {
-            return self.read_ascii(text);
-        }
-        let text = std::str::from_utf8(text).map_err(|_| Reason::NotText)?;
-        let ascii = idna::domain_to_ascii(text).map_err(|_| Reason::NotAName)?;
-        self.read_ascii(ascii.as_bytes())
-    }
-
-    fn read_ascii(&mut self, text: &[u8]) -> Result<usize, Reason> {
-        self.length = 0;
-        let text = text.strip_suffix(b".").unwrap_or(text);
-        // 253 letters and dots make 255 octets (RFC 1035 §2.3.4).
-        if text.is_empty() || text.len() > 253 {
-            return Err(Reason::NotAName);
-        }
-        let mut labels = 0;
-        let mut at = 0;
-        for label in text.split(|octet| *octet == b'.') {
-            let length = u8::try_from(label.len()).ok().filter(|length| (1..=63).contains(length));
-            let Some(length) = length else { return Err(unlike_a_name(text)) };
-            self.octets[at] = length;
-            at += 1;
-            for (to, octet) in self.octets[at..].iter_mut().zip(label) {
-                // Underscores are no part of host names, but of names that are asked for.
-                match octet {
-                    b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => *to = *octet,
-                    b'A'..=b'Z' => *to = octet.to_ascii_lowercase(),
-                    _ => return Err(unlike_a_name(text)),
-                }
-            }
-            at += label.len();
-            labels += 1;
-        }
-        // No top-level name is a number, every IPv4 address ends in one.
-        if text.last().is_some_and(u8::is_ascii_digit) && parse_address(text).is_some() {
-            return Err(Reason::Address);
-        }
-        self.octets[at] = 0;
-        self.length = at + 1;
-        Ok(labels)
-    }
-}
-
-fn unlike_a_name(text: &[u8]) -> Reason {
-    if parse_address(text).is_some() {
-        Reason::Address
-    } else if text.iter().any(|octet| matches!(octet, b'/' | b':' | b'?' | b'=')) {
-        Reason::Url
-    } else if text.iter().any(|octet| matches!(octet, b'^' | b'(' | b'[' | b'\\' | b'+' | b'{')) {
-        Reason::Regex
-    } else if text.contains(&b'*') {
-        Reason::Pattern
-    } else if text.iter().any(|octet| octet.is_ascii_control()) {
-        Reason::NotText
-    } else {
-        Reason::NotAName
-    }
 }
 
 #[cfg(test)]

@@ -215,7 +215,14 @@ fn a_list_that_cannot_be_read_is_named_with_its_file() {
     let folder = tempfile::tempdir().unwrap();
     let page = folder.path().join("page.txt");
     std::fs::write(&page, "<html>").unwrap();
-    for (path, what) in [(folder.path().join("missing"), "No such file"), (page, "looks like a web page")] {
+    let missing = folder.path().join("missing");
+    let cases = [
+        (missing, "No such file"),
+        (page, "looks like a web page"),
+        (folder.path().into(), "not a file"),
+        ("/dev/zero".into(), "not a file"),
+    ];
+    for (path, what) in cases {
         let broken = List { source: ListSource::Path(path.clone()), ..list("stevenblack", Action::Block, &[]) };
 
         let error = Policy::build(&config(vec![broken], Vec::new())).unwrap_err().to_string();

@@ -48,6 +48,7 @@ fn hosts_lines_name_hosts_exactly() {
         0.0.0.0 Ads.Example.COM. # inline\n\
         \t127.0.0.1\ttracker.example  other.example#joined\n\
         :: six.example\n\
+        0 zero.example\n\
         192.168.1.10 nas.example\n\
         0.0.0.0 single\n\
         0.0.0.0";
@@ -66,6 +67,7 @@ fn hosts_lines_name_hosts_exactly() {
             "=tracker.example",
             "=other.example",
             "=six.example",
+            "=zero.example",
             "Rewrite",
             "OneLabel",
             "Address",
@@ -195,6 +197,21 @@ fn a_web_page_is_refused_as_a_whole() {
     for page in ["<!DOCTYPE html>\n<p>", "\n\n  <html>", "\u{feff}<?xml version=\"1.0\"?>"] {
         assert!(matches!(read(page.as_bytes(), |_, _, _| ()), Err(ReadError::WebPage)), "{page}");
     }
+}
+
+#[test]
+fn a_packed_list_is_refused_as_a_whole() {
+    for packed in [&b"\x1f\x8b\x08\0\0"[..], b"\x28\xb5\x2f\xfd\x04"] {
+        assert!(matches!(read(packed, |_, _, _| ()), Err(ReadError::Compressed)));
+    }
+}
+
+#[test]
+fn a_list_without_an_end_is_refused() {
+    let endless = io::BufReader::new(io::repeat(b'a'));
+
+    assert!(matches!(read_within(1 << 20, endless, |_, _, _| ()), Err(ReadError::TooLarge)));
+    assert!(matches!(read_within(4, &b"a.b\n"[..], |_, _, _| ()), Ok(4)));
 }
 
 #[test]

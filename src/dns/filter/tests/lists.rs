@@ -1,6 +1,12 @@
 //! The lists that people use, against the table that comes with them.
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+use std::{
+    collections::{BTreeSet, HashSet},
+    fs,
+    io::{self, Write},
+    path::Path,
+    process::Command,
+};
 
 use super::*;
 use crate::dns::filter::parse::{self, Found, Sense};
@@ -17,14 +23,18 @@ fn data() -> Option<PathBuf> {
     let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data");
     let folder = std::env::var_os("HEARTHGATE_DATA").map_or_else(|| PathBuf::from(beside), PathBuf::from);
     if !folder.join("blocklists").is_dir() {
-        eprintln!("SKIPPED: no block lists at {} (HEARTHGATE_DATA names another folder)", folder.display());
-        return None;
+        return skipped(&format!("no block lists at {}; HEARTHGATE_DATA names the folder", folder.display()));
     }
     if Command::new("zstdcat").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: the program zstdcat is not there");
-        return None;
+        return skipped("the program zstdcat is not there");
     }
     Some(folder)
+}
+
+/// Says so on the real standard error, which the test harness does not keep to itself.
+fn skipped(why: &str) -> Option<PathBuf> {
+    let _ = writeln!(io::stderr(), "\nSKIPPED: {why}");
+    None
 }
 
 /// Reads the table; an entry is a line, or a name where the table counts both.
@@ -137,4 +147,58 @@ fn one_list_in_many_formats_is_one_list() {
     assert!(wildcards == joined(rules("hagezi-light.rpz.zone.zst")));
     let parents = |rules: BTreeSet<(Vec<u8>, Reach)>| rules.into_iter().map(|(name, _)| name).collect::<BTreeSet<_>>();
     assert!(parents(wildcards) == parents(rules("hagezi-light.wildcard-onlydomains.txt.zst")));
+}
+
+#[test]
+fn popular_names_are_blocked_as_naive_sets_of_the_real_lists_say() {
+    let Some(data) = data() else { return };
+    let files = [
+        "hagezi-pro.wildcard.txt.zst",
+        "stevenblack.hosts.zst",
+        "blocklistproject-tracking.domains.txt.zst",
+        "hagezi-whitelist-referral.adblock.txt",
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let mut rules: HashMap<Vec<u8>, HashSet<(Reach, Sense)>> = HashMap::new();
+    let mut lists = Vec::new();
+    for file in files {
+        let list_text = unpack(&data, file);
+        parse::read(&list_text[..], |_, _, found| {
+            if let Found::Name { name, reach, sense } = found {
+                rules.entry(name.to_vec()).or_default().insert((reach, sense));
+            }
+        })
+        .unwrap();
+        let path = folder.path().join(file);
+        fs::write(&path, list_text).unwrap();
+        lists.push(List { source: ListSource::Path(path), ..list(file, Action::Block, &[]) });
+    }
+    let policy = Policy::build(&config(lists, vec![group("default", &[0, 1, 2, 3])])).unwrap().0;
+    let top: serde_json::Value =
+        serde_json::from_slice(&unpack(&data, "../top/misp-cloudflare-top100k.json.zst")).unwrap();
+    let top: Vec<&str> = top["list"].as_array().unwrap().iter().filter_map(serde_json::Value::as_str).collect();
+    assert!(top.len() > 50_000);
+
+    let mut blocked = 0;
+    for name in top.iter().flat_map(|name| [(*name).to_owned(), format!("www.{name}"), format!("a.b.{name}")]) {
+        let mut senses = HashSet::new();
+        let labels: Vec<&str> = name.split('.').collect();
+        for (above, suffix) in (0..labels.len()).map(|start| (start, labels[start..].join("."))) {
+            for (reach, sense) in rules.get(&wire(&format!("{suffix}."))).into_iter().flatten() {
+                if match reach {
+                    Reach::Exact => above == 0,
+                    Reach::Below => above > 0,
+                    Reach::Subtree => true,
+                } {
+                    senses.insert(*sense);
+                }
+            }
+        }
+        let verdict = policy.verdict(GroupId::DEFAULT, &wire(&format!("{name}.")), 1);
+        let expected = (senses.contains(&Sense::Exception), senses.contains(&Sense::Listed));
+        let told = (matches!(verdict, Verdict::Allow(_)), matches!(verdict, Verdict::Block { .. }));
+        assert_eq!(told, (expected.0, expected.1 && !expected.0), "{name}");
+        blocked += u32::from(told.1);
+    }
+    assert!(blocked > 1000, "only {blocked} blocked");
 }
