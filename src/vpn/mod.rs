@@ -1,6 +1,6 @@
 //! The VPN gate: the one trusted way in, for stock WireGuard clients.
 //!
-//! **The life of a packet.** A datagram comes in by [`udp`](self), which notes the address of ours that it was
+//! **The life of a packet.** A datagram comes in by a socket that notes the address of ours that it was
 //! sent to. The [`gate`] looks at type and length, and finds the peer: a handshake must first pass the porter
 //! (mac1, under load a cookie, the budgets), data names its session by an index. What decrypts is the peer's,
 //! and only now the gate believes where the peer is. The inner packet must be whole, and its source must belong

@@ -455,3 +455,23 @@ async fn a_second_gate_on_the_same_port_is_told_which_key_to_change() {
 
     assert!(taken.contains("is taken") && taken.contains("`vpn.listen`"), "{taken}");
 }
+
+#[tokio::test]
+async fn a_gate_that_was_started_again_works_on_the_sockets_it_had() {
+    let mut house = House::open();
+    let endpoint = house.endpoint();
+    drop(house.tunnel(0).await);
+    house.stopper.advance(Phase::Now);
+    let thread = house.thread.take().unwrap();
+    tokio::task::spawn_blocking(|| thread.join().unwrap()).await.unwrap().unwrap();
+
+    let (stopper, stop) = supervise::stop();
+    let plane = house.plane.clone();
+    house.stopper = stopper;
+    house.thread = Some(std::thread::spawn(move || plane.run(stop)));
+
+    let tunnel = house.tunnel(0).await;
+    let _client = tunnel.tcp(gate(443)).await.unwrap();
+    assert_eq!(house.accepted().await.origin, Origin::Vpn(PeerId(0)));
+    assert_eq!(house.endpoint(), endpoint);
+}

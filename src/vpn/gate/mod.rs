@@ -68,7 +68,8 @@ struct Peer {
     path: Option<Path>,
     /// The session that the gate answered last: proven by the first data on it.
     unproven: Option<u32>,
-    heard: Option<Instant>,
+    /// When it last spoke, or was first spoken to after a silence.
+    stirred: Option<Instant>,
     standing: Standing,
 }
 
@@ -151,7 +152,7 @@ impl Gate {
                 sessions,
                 path: None,
                 unproven: None,
-                heard: None,
+                stirred: None,
                 standing: Standing::default(),
             };
             self.peers.insert(*id, peer);
@@ -260,7 +261,7 @@ impl Gate {
             Err(_) => return self.refuse(Dropped::NoSession),
         }
         peer.standing.received += bytes.len() as u64;
-        peer.heard = Some(now);
+        peer.stirred = Some(now);
         self.active.insert(id);
         self.tally.touched.insert(id);
         Self::send(peer, path, &mut self.messages, actions);
@@ -292,7 +293,7 @@ impl Gate {
             peer.path = Some(path);
             peer.standing.endpoint = Some(path.remote);
         }
-        peer.heard = Some(now);
+        peer.stirred = Some(now);
         peer.standing.received += bytes.len() as u64;
         self.active.insert(id);
         self.tally.touched.insert(id);
@@ -319,7 +320,7 @@ impl Gate {
             return self.drop(Dropped::NoEndpoint);
         };
         if !self.active.contains(&id) {
-            peer.heard = Some(now);
+            peer.stirred = Some(now);
             self.active.insert(id);
             self.messages.extend(peer.sessions.tick(&mut self.buffer));
         }
@@ -337,8 +338,8 @@ impl Gate {
     pub fn handle_timeout(&mut self, now: Instant, actions: &mut Vec<Action>) {
         for id in self.active.clone() {
             self.tick(id, actions);
-            let silent = self.peers.get(&id).and_then(|peer| peer.heard);
-            if silent.is_none_or(|heard| now.saturating_duration_since(heard) > ACTIVE_FOR) {
+            let stirred = self.peers.get(&id).and_then(|peer| peer.stirred);
+            if stirred.is_none_or(|then| now.saturating_duration_since(then) > ACTIVE_FOR) {
                 self.active.remove(&id);
             }
         }

@@ -293,6 +293,52 @@ impl Netstack {
 mod tests {
     use super::*;
 
+    fn stack() -> (Netstack, mpsc::Receiver<Outbound>, crate::stream::Inlet) {
+        let config = crate::vpn::gate::tests::config(vec![crate::vpn::gate::tests::peer(0, "10.77.0.2/32")]);
+        let (outlet, inlet) = crate::stream::inlet(8);
+        let outlets = Outlets { dns: Some(outlet.clone()), ingress: Some(outlet), metrics: None };
+        let (outbound, packets) = mpsc::channel(64);
+        let (replies, _) = mpsc::channel(1);
+        let policy = Arc::new(Policy::new(&config).unwrap());
+        (Netstack::new(outlets, policy, outbound, replies, Instant::now()), packets, inlet)
+    }
+
+    /// A TCP segment of the peer to the gate, without a checksum.
+    fn segment(flags: u8, port: u16, rest: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(40 + rest.len()).unwrap().to_be_bytes();
+        let mut bytes = vec![0x45, 0, length[0], length[1], 0, 0, 0x40, 0, 64, packet::TCP, 0, 0];
+        bytes.extend([10, 77, 0, 2, 10, 77, 0, 1, 0x9c, 0x40]);
+        bytes.extend(port.to_be_bytes());
+        bytes.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+        bytes.extend(rest);
+        bytes
+    }
+
+    #[tokio::test]
+    async fn segments_of_no_connection_make_none() {
+        let (mut stack, _packets, _inlet) = stack();
+        const ACK: u8 = 0x10;
+
+        let answer = stack.handle_packet(PeerId(0), segment(ACK, 80, b"x"), Instant::now());
+
+        assert!(matches!(answer, Delivery::Answer(_)), "a reset");
+        assert_eq!(stack.connections(), 0);
+    }
+
+    #[tokio::test]
+    async fn refusals_have_a_budget_per_peer() {
+        let (mut stack, _packets, _inlet) = stack();
+        const SYN: u8 = 0x02;
+        let now = Instant::now();
+
+        let deliveries: Vec<Delivery> =
+            (0..100).map(|_| stack.handle_packet(PeerId(0), segment(SYN, 22, b""), now)).collect();
+
+        let answered = deliveries.iter().filter(|one| matches!(one, Delivery::Dropped(Dropped::Forbidden, Some(_))));
+        let silent = deliveries.iter().filter(|one| matches!(one, Delivery::Dropped(Dropped::Forbidden, None)));
+        assert_eq!((answered.count(), silent.count()), (50, 50));
+    }
+
     #[test]
     fn a_peer_holds_no_more_than_its_share_and_has_enough_connections() {
         let mut used = Use::default();
