@@ -73,8 +73,8 @@ impl Plane {
     /// Takes the ports. Nobody may come in before the first [`Plane::commit`].
     pub fn bind(config: &Config, metrics: &Metrics, outlets: Outlets) -> Result<Self, BindError> {
         let sockets = config.listen.iter().map(|address| udp::bind(*address)).collect::<Result<_, _>>()?;
-        let nobody = Config { peers: Vec::new(), ..config.clone() };
-        let policy = Policy::new(&nobody).expect("a policy without peers contradicts nothing");
+        let nobody = Config { peers: Vec::new(), addresses: Vec::new(), ..config.clone() };
+        let policy = Policy::new(&nobody).expect("a policy without peers and addresses contradicts nothing");
         let book = Book::new(metrics);
         book.set_peers(&nobody);
         Ok(Self { sockets, outlets, policy: ArcSwap::from_pointee(policy), changed: Notify::new(), book })
