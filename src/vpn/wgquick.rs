@@ -18,6 +18,8 @@ pub struct Gate {
     pub endpoint: String,
     /// Its inner addresses with their prefixes.
     pub addresses: Vec<IpNet>,
+    /// There is a DNS plane behind it.
+    pub dns: bool,
     /// The domain of the house: what is searched, and asked of the gate alone where the client can split.
     pub domain: Option<String>,
 }
@@ -37,8 +39,11 @@ pub fn client_configuration(private: Option<&PrivateKey>, gate: &Gate, peer: &Pe
         line(&mut text, "# PublicKey", &peer.public_key.to_string());
     }
     line(&mut text, "Address", &list(&mut peer.addresses.iter().map(IpNet::to_string)));
-    let servers = gate.addresses.iter().map(|address| address.addr().to_string());
-    line(&mut text, "DNS", &list(&mut servers.chain(gate.domain.clone())));
+    let asks = |reach: &Reach| matches!(reach, Reach::Dns | Reach::Services);
+    if gate.dns && peer.may_reach.iter().any(asks) {
+        let servers = gate.addresses.iter().map(|address| address.addr().to_string());
+        line(&mut text, "DNS", &list(&mut servers.chain(gate.domain.clone())));
+    }
     text.push_str("\n[Peer]\n");
     line(&mut text, "PublicKey", &gate.public_key.to_string());
     if let Some(key) = &peer.preshared_key {
@@ -112,6 +117,7 @@ mod tests {
             public_key: private_key(1_000).public_key(),
             endpoint: "vpn.home.example:443".into(),
             addresses: vec!["10.77.0.1/24".parse().unwrap(), "fd77::1/64".parse().unwrap()],
+            dns: true,
             domain: Some("home.example".into()),
         }
     }
