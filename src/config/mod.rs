@@ -1,6 +1,6 @@
 //! From the owner's file to what each plane is told.
 //!
-//! A file passes through four rooms. [`file`] reads it section by section into what was written, with the
+//! A file passes through four rooms. [`mod@file`] reads it section by section into what was written, with the
 //! place of every value; it goes on after a mistake, so that all of them are reported at once
 //! ([`problems`]). What commands added ([`edits`]) is read in the same way. `compile` makes of both what each
 //! plane means by it, and checks the sections against one another. What is accepted is kept as a generation
@@ -154,10 +154,7 @@ pub fn state_folder(source: Source<'_>, options: &Options) -> Result<PathBuf, Pr
     }
     let Source::File(path) = source else { return quick_start_state() };
     let report = problems::Report::new(text_of(path)?, problems::Source::edits(String::new(), Path::new("")));
-    match file::read(&report) {
-        Some(file) => Ok(folder_of(path).join(file.node.state)),
-        None => Err(report.finish().expect_err("what is no TOML has been reported")),
-    }
+    Ok(folder_of(path).join(file::read(&report).node.state))
 }
 
 fn read(source: Source<'_>, options: &Options, ids: &mut PeerIds, purpose: made::Purpose) -> Result<Loaded, Problems> {
@@ -198,8 +195,11 @@ fn compiled(
     ids: &mut PeerIds,
     purpose: made::Purpose,
 ) -> Option<Compiled> {
-    let (file, edits) = (file::read(report), file::read_edits(report));
-    let (mut file, edits) = file.zip(edits)?;
+    let (mut file, edits) = (file::read(report), file::read_edits(report));
+    if report.is_broken() {
+        // Sections refer to one another; with lines missing, more would be wrong than the owner wrote.
+        return None;
+    }
     let folder = match source {
         Source::File(path) => folder_of(path),
         Source::QuickStart => Path::new("."),

@@ -1,6 +1,10 @@
 //! What is wrong with a configuration: everything at once, each thing with its place and what to do.
 
-use std::{cell::RefCell, fmt, path::Path};
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    path::Path,
+};
 
 /// One thing that is wrong, or only odd.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -136,8 +140,11 @@ impl Wrong {
 /// Collects problems while the texts are read and compiled.
 pub(crate) struct Report {
     sources: Vec<Source>,
+    /// For each source the byte that each line begins at.
+    lines: Vec<Vec<usize>>,
     errors: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
+    broken: Cell<bool>,
 }
 
 /// A text as the report needs it.
@@ -160,7 +167,18 @@ impl Source {
 
 impl Report {
     pub(crate) fn new(file: Source, edits: Source) -> Self {
-        Self { sources: vec![file, edits], errors: RefCell::default(), warnings: RefCell::default() }
+        let sources = vec![file, edits];
+        let begins = |source: &Source| {
+            let newlines = source.content.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+            [0].into_iter().chain(newlines.map(|(at, _)| at + 1)).collect()
+        };
+        Self {
+            lines: sources.iter().map(begins).collect(),
+            sources,
+            errors: RefCell::default(),
+            warnings: RefCell::default(),
+            broken: Cell::default(),
+        }
     }
 
     /// Returns a text.
@@ -178,9 +196,14 @@ impl Report {
         self.warnings.borrow_mut().push(self.problem(at, about, what.into(), hint.into()));
     }
 
-    /// Notes a value that cannot be read.
-    pub(crate) fn wrong(&self, at: Span, about: &About, wrong: Wrong) {
-        self.error(at, about, wrong.what, wrong.hint);
+    /// Notes that lines could not be read at all.
+    pub(crate) fn broken_syntax(&self) {
+        self.broken.set(true);
+    }
+
+    /// Says whether lines could not be read at all.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.get()
     }
 
     /// Says whether something was refused already.
@@ -200,9 +223,11 @@ impl Report {
 
     fn problem(&self, at: Span, about: &About, what: String, hint: String) -> Problem {
         let source = &self.sources[at.text as usize];
-        let before = source.content.get(..at.start).unwrap_or(&source.content);
-        let line = before.matches('\n').count() + 1 + source.skipped_lines;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let begins = &self.lines[at.text as usize];
+        let line = begins.partition_point(|begin| *begin <= at.start);
+        let begin = begins[line.saturating_sub(1)];
+        let column = source.content.get(begin..at.start).map_or(0, |before| before.chars().count()) + 1;
+        let line = line + source.skipped_lines;
         let place = Place { order: at.text as usize, line, column, file: source.name.clone() };
         Problem { place: Some(place), about: about.to_string(), what, hint }
     }

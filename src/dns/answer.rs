@@ -221,7 +221,7 @@ pub(crate) fn answer(
 
     match alias {
         None => stored.write(&query, view.now, out),
-        Some(_) => append(&query, stored, out),
+        Some(_) => append(&query, stored, view.now, out),
     }
     encode::finish(&query, stored.rcode, stored.ede, limit, out);
     match ending && policy.config.prefetch && stored.claim_refresh() {
@@ -285,7 +285,7 @@ fn blocked(query: &Query<'_>, as_: BlockAs, limit: usize, out: &mut Vec<u8>) -> 
 }
 
 /// Writes the records of an answer behind the CNAME records of the house that led to it.
-fn append(query: &Query<'_>, stored: &Stored, out: &mut Vec<u8>) {
+fn append(query: &Query<'_>, stored: &Stored, now: u64, out: &mut Vec<u8>) {
     let Ok(message) = Message::from_vec(&stored.message) else { return };
     let head = Head { rcode: stored.rcode, authoritative: false, authentic: false };
     if let Some(flags) = out.get_mut(2..4) {
@@ -294,8 +294,9 @@ fn append(query: &Query<'_>, stored: &Stored, out: &mut Vec<u8>) {
     let sections = [(Section::Answer, &message.answers), (Section::Authority, &message.authorities)];
     for (section, records) in sections {
         for one in records {
-            let (owner, rdata) = (local::encoded(&one.name), local::encoded(&one.data));
-            record(out, section, &owner, one.record_type().into(), one.ttl, &rdata);
+            let (Some(owner), Some(rdata)) = (local::encoded(&one.name), local::encoded(&one.data)) else { continue };
+            let ttl = one.ttl.saturating_sub(stored.seconds_old(now));
+            record(out, section, &owner, one.record_type().into(), ttl, &rdata);
         }
     }
 }
@@ -348,3 +349,6 @@ pub(crate) fn give_up(bytes: &[u8], asker: &Asker, ede: Ede, out: &mut Vec<u8>) 
     encode::finish(&query, rcode::SERVFAIL, Some(ede), limit, out);
     Step::Done(Outcome::Failed)
 }
+
+#[cfg(test)]
+mod tests;

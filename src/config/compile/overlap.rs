@@ -20,6 +20,8 @@ struct Claim<'a> {
 enum Kind {
     Lan,
     Tunnel,
+    /// The gate's own address: whatever else it overlaps, its network does as well.
+    Gate,
     Peer,
 }
 
@@ -31,8 +33,9 @@ pub(crate) fn check(file: &File, gate: &[IpNet], report: &Report) {
             let overlap = earlier.net.contains(&claim.net) || claim.net.contains(&earlier.net);
             // A named network may be a part of the LAN: the longest prefix names it.
             let part_of_the_lan = claim.kind == Kind::Lan && earlier.kind == Kind::Lan && claim.net != earlier.net;
-            // Peers have addresses within the tunnel's network; the gate's own are a claim like a peer's.
+            // Peers have addresses within the tunnel's network.
             let within = claim.kind == Kind::Peer && earlier.kind == Kind::Tunnel && earlier.net.contains(&claim.net);
+            let within = within || claim.kind == Kind::Gate;
             if overlap && !part_of_the_lan && !within {
                 let Some((at, about)) = claim.place.or(earlier.place) else { continue };
                 let what = format!("{} overlaps {} of {}", claim.net, earlier.net, earlier.whose);
@@ -42,6 +45,7 @@ pub(crate) fn check(file: &File, gate: &[IpNet], report: &Report) {
                     format!("{} overlaps {} of {}", earlier.net, claim.net, claim.whose)
                 };
                 report.error(at, about, what, "choose a network or address that nobody else has");
+                break;
             }
         }
     }
@@ -72,7 +76,7 @@ fn claims<'a>(file: &'a File, gate: &[IpNet]) -> Vec<Claim<'a>> {
     }
     for net in gate {
         let whose = "the gate itself".into();
-        claims.push(Claim { net: net.addr().into(), place: None, whose, kind: Kind::Peer });
+        claims.push(Claim { net: net.addr().into(), place: None, whose, kind: Kind::Gate });
     }
     for peer in &vpn.peers {
         for net in peer.addresses.iter().flatten() {

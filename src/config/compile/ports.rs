@@ -37,7 +37,9 @@ impl Taken {
             }
             if let Some((protocol, taken, other)) = clash {
                 let protocol = if protocol == Protocol::Tcp { "TCP" } else { "UDP" };
-                let what = format!("{protocol} {} is taken by `{other}` ({})", place.value.address, taken.address);
+                let device = taken.device.map(|device| format!(" on {device}")).unwrap_or_default();
+                let what =
+                    format!("{protocol} {} is taken by `{other}` ({}{device})", place.value.address, taken.address);
                 report.error(place.at, about, what, "choose another port or address for one of the two");
             }
         }
@@ -53,16 +55,11 @@ impl Taken {
     }
 }
 
+/// As the kernel sees it: a socket without a device has the port on all of them.
 fn same(a: &Place, b: &Place) -> bool {
     let (x, y) = (a.address, b.address);
-    let overlap =
-        x.ip() == y.ip() || (x.is_ipv4() == y.is_ipv4() && (x.ip().is_unspecified() || y.ip().is_unspecified()));
-    // Port 0 is another one each time. A socket that is bound to a device stands beside one that is not only
-    // where both have an address of their own.
-    x.port() == y.port()
-        && x.port() != 0
-        && overlap
-        && (a.device == b.device
-            || (a.device.is_none() && x.ip().is_unspecified())
-            || (b.device.is_none() && y.ip().is_unspecified()))
+    let one_is_any = x.is_ipv4() == y.is_ipv4() && (x.ip().is_unspecified() || y.ip().is_unspecified());
+    let device = a.device.is_none() || b.device.is_none() || a.device == b.device;
+    // Port 0 is another one each time.
+    x.port() == y.port() && x.port() != 0 && (x.ip() == y.ip() || one_is_any) && device
 }

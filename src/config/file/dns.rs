@@ -357,7 +357,7 @@ fn block_as(text: &str) -> Result<BlockAs, Wrong> {
         "refused" => Ok(BlockAs::Refused),
         _ => text.parse().map(BlockAs::Address).map_err(|_| {
             let hint = "one of \"null\", \"nxdomain\", \"nodata\", \"refused\", or an address";
-            Wrong::new(format!("\"block_as\" cannot be \"{text}\""), hint)
+            Wrong::new(format!("block_as cannot be \"{text}\""), hint)
         }),
     }
 }

@@ -34,12 +34,12 @@ pub(crate) struct File {
     pub(crate) metrics: Option<Metrics>,
 }
 
-/// Reads the owner's file; `None` if it is not even TOML.
-pub(crate) fn read(report: &Report) -> Option<File> {
-    let document = reader::parse(Text::File, report)?;
+/// Reads the owner's file, as far as it can be read.
+pub(crate) fn read(report: &Report) -> File {
+    let document = reader::parse(Text::File, report);
     let start = Span { text: Text::File, start: 0 };
     let top = Table::open("", start, document.get_ref(), report);
-    Some(File {
+    File {
         node: Node::read(top.table("node", "node"), start),
         lan: Lan::read(top.table("lan", "lan")),
         dns: top.table("dns", "dns").map(|table| Dns::read(&table)),
@@ -47,14 +47,14 @@ pub(crate) fn read(report: &Report) -> Option<File> {
         routes: top.tables("route", "route").iter().filter_map(Route::read).collect(),
         vpn: top.table("vpn", "vpn").map(|table| Vpn::read(&table)),
         metrics: top.table("metrics", "metrics").map(|table| Metrics::read(&table)),
-    })
+    }
 }
 
-/// Reads the peers that commands added; `None` if the text is not even TOML.
-pub(crate) fn read_edits(report: &Report) -> Option<Vec<Peer>> {
-    let document = reader::parse(Text::Edits, report)?;
+/// Reads the peers that commands added.
+pub(crate) fn read_edits(report: &Report) -> Vec<Peer> {
+    let document = reader::parse(Text::Edits, report);
     let start = Span { text: Text::Edits, start: 0 };
     let top = Table::open("edits", start, document.get_ref(), report);
     let peers = top.table("vpn", "edits.vpn").map(|vpn| vpn.tables("peer", "vpn.peer")).unwrap_or_default();
-    Some(peers.iter().map(Peer::read).collect())
+    peers.iter().map(Peer::read).collect()
 }

@@ -20,11 +20,21 @@ pub(crate) struct Table<'a> {
 impl<'a> Table<'a> {
     /// Opens a table and reports the keys that its section does not have.
     pub(crate) fn open(section: &'static str, at: Span, entries: &'a DeTable<'a>, report: &'a Report) -> Self {
+        Self::open_within(section, None, at, entries, report)
+    }
+
+    fn open_within(
+        section: &'static str,
+        entry: Option<String>,
+        at: Span,
+        entries: &'a DeTable<'a>,
+        report: &'a Report,
+    ) -> Self {
         let name = ["name", "host"].iter().find_map(|key| entries.get(*key)).and_then(|value| match value.get_ref() {
             DeValue::Array(list) => list.first().and_then(|first| first.get_ref().as_str()),
             value => value.as_str(),
         });
-        let table = Self { about: About { section, name: name.map(str::to_owned) }, at, report, entries };
+        let table = Self { about: About { section, name: name.map(str::to_owned).or(entry) }, at, report, entries };
         let known = keys::of(section);
         for key in entries.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
             let kind = if section.is_empty() { "section" } else { "key" };
@@ -53,7 +63,8 @@ impl<'a> Table<'a> {
 
     fn type_error(&self, value: &At<&DeValue<'_>>, key: &str, wanted: &str) {
         let what = format!("\"{key}\" is {}, not {wanted}", article(value.value.type_str()));
-        self.report.error(value.at, &self.about, what, format!("write {wanted}"));
+        let quotes = if wanted == "a string" { " in quotes" } else { "" };
+        self.report.error(value.at, &self.about, what, format!("write {wanted}{quotes}"));
     }
 
     /// Returns where a key's value stands, or where the section begins.
@@ -73,6 +84,10 @@ impl<'a> Table<'a> {
 
     /// Notes that a mandatory key is missing.
     pub(crate) fn missing(&self, key: &'static str, hint: &str) {
+        if self.report.is_broken() {
+            // It may stand in a line that could not be read.
+            return;
+        }
         self.report.error(self.at, &self.about, format!("the key \"{key}\" is missing"), hint);
     }
 
@@ -94,8 +109,11 @@ impl<'a> Table<'a> {
         };
         match parse(text) {
             Ok(parsed) => Some(At { value: parsed, at: value.at }),
-            Err(wrong) => {
-                self.report.wrong(value.at, &self.about, wrong);
+            Err(Wrong { what, hint }) => {
+                // A message that begins with the value does not say what it is the value of.
+                let said = self.about.name.as_deref() == Some(key);
+                let what = if what.starts_with('"') && !said { format!("{key}: {what}") } else { what };
+                self.report.error(value.at, &self.about, what, hint);
                 None
             }
         }
@@ -136,7 +154,7 @@ impl<'a> Table<'a> {
             Some((_, value)) => Ok(*value),
             None => {
                 let all: Vec<_> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
-                Err(Wrong::new(format!("\"{key}\" cannot be \"{text}\""), format!("one of {}", all.join(", "))))
+                Err(Wrong::new(format!("{key} cannot be \"{text}\""), format!("one of {}", all.join(", "))))
             }
         })
     }
@@ -161,7 +179,7 @@ impl<'a> Table<'a> {
         match u64::from_str_radix(written.as_str(), written.radix()).ok().filter(|number| bounds.contains(number)) {
             Some(number) => Some(At { value: number, at: value.at }),
             None => {
-                let what = format!("\"{key}\" cannot be {written}");
+                let what = format!("{key} cannot be {written}");
                 let hint = format!("from {} to {}", bounds.start(), bounds.end());
                 self.report.error(value.at, &self.about, what, hint);
                 None
@@ -174,8 +192,10 @@ impl<'a> Table<'a> {
         let value = self.value(key)?;
         match value.value {
             DeValue::Table(entries) => Some(self.below(section, value.at, entries)),
-            _ => {
-                self.type_error(&value, key, "a table");
+            other => {
+                let what = format!("\"{key}\" is {}, not a table", article(other.type_str()));
+                let hint = format!("write [{section}] on a line of its own, and its keys below");
+                self.report.error(value.at, &self.about, what, hint);
                 None
             }
         }
@@ -216,11 +236,7 @@ impl<'a> Table<'a> {
 
     /// Opens a table below this one which belongs to the same entry as far as messages go.
     pub(crate) fn below(&self, section: &'static str, at: Span, entries: &'a DeTable<'a>) -> Table<'a> {
-        let mut table = Table::open(section, at, entries, self.report);
-        if table.about.name.is_none() {
-            table.about.name.clone_from(&self.about.name);
-        }
-        table
+        Table::open_within(section, self.about.name.clone(), at, entries, self.report)
     }
 }
 
@@ -229,14 +245,21 @@ fn article(kind: &str) -> String {
     format!("{article} {kind}")
 }
 
-/// Parses a text, reporting every mistake in its syntax.
-pub(crate) fn parse<'a>(text: Text, report: &'a Report) -> Option<Spanned<DeTable<'a>>> {
+/// Parses a text, reporting every mistake in its syntax; what could be read is returned.
+pub(crate) fn parse<'a>(text: Text, report: &'a Report) -> Spanned<DeTable<'a>> {
     let (document, errors) = DeTable::parse_recoverable(report.content(text));
     for error in &errors {
-        let start = error.span().map_or(0, |span| span.start);
-        let message = error.message().replace('\n', ", ");
+        let span = error.span().unwrap_or_default();
+        let start = span.start;
+        let mut message = error.message().replace('\n', ", ");
+        if let Some(key) = report.content(text).get(span).filter(|_| message == "duplicate key") {
+            message = format!("the key \"{key}\" is written twice");
+        }
         let hint = "this is TOML: strings in quotes, each key once, a [section] or [[entry]] on a line of its own";
         report.error(Span { text, start }, &About::default(), message, hint);
     }
-    errors.is_empty().then_some(document)
+    if !errors.is_empty() {
+        report.broken_syntax();
+    }
+    document
 }

@@ -124,7 +124,7 @@ fn mode(text: &str) -> Result<Mode, Wrong> {
     match text {
         "auto" | "userspace" => Ok(Mode::Userspace),
         "tun" => Err(Wrong::new("mode \"tun\" does not exist in this version", "write \"userspace\" or \"auto\"")),
-        _ => Err(Wrong::new(format!("\"mode\" cannot be \"{text}\""), "write \"userspace\" or \"auto\"")),
+        _ => Err(Wrong::new(format!("mode cannot be \"{text}\""), "write \"userspace\" or \"auto\"")),
     }
 }
 
