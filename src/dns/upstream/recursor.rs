@@ -13,7 +13,7 @@ use hickory_resolver::recursor::{
     AuthorityData, DnssecConfig, DnssecPolicy, QNameMinimization, Recursor, RecursorError, RecursorOptions,
 };
 
-use super::{Resolved, Security};
+use super::{Resolved, Security, with_soa};
 use crate::dns::{Config, encode::Ede, policy::Error, query::Question};
 
 /// A resolver that begins at the root.
@@ -139,12 +139,7 @@ fn positive(message: Message) -> Resolved {
 
 fn authority(negative: AuthorityData) -> Resolved {
     let code = if negative.is_nx_domain() { ResponseCode::NXDomain } else { ResponseCode::NoError };
-    let mut authorities = negative.authorities.map(|records| records.to_vec()).unwrap_or_default();
-    if authorities.is_empty()
-        && let Some(soa) = negative.soa
-    {
-        authorities.push(soa.into_record_of_rdata());
-    }
+    let authorities = with_soa(negative.authorities.as_deref(), negative.soa);
     let security = security(authorities.iter());
     Resolved::negative(code, authorities, security)
 }
@@ -152,12 +147,7 @@ fn authority(negative: AuthorityData) -> Resolved {
 fn dns_error(error: DnsError) -> Resolved {
     match error {
         DnsError::NoRecordsFound(none) => {
-            let mut authorities = none.authorities.map(|records| records.to_vec()).unwrap_or_default();
-            if authorities.is_empty()
-                && let Some(soa) = none.soa
-            {
-                authorities.push(soa.into_record_of_rdata());
-            }
+            let authorities = with_soa(none.authorities.as_deref(), none.soa);
             let security = security(authorities.iter());
             Resolved::negative(none.response_code, authorities, security)
         }
