@@ -145,16 +145,13 @@ impl Found {
             .iter()
             .find(|address| uplinks.contains(&address.interface) && is_public(address.address))
             .map(|address| address.address);
-        let private_v4 = |index: u32| {
-            kernel
-                .addresses
-                .iter()
-                .any(|a| a.interface == index && matches!(a.address, IpAddr::V4(v4) if v4.is_private()))
+        let at_home = |index: u32| {
+            kernel.addresses.iter().any(|address| address.interface == index && is_of_a_house(address.address))
         };
         let mut candidates: Vec<(u32, String)> = kernel
             .links
             .values()
-            .filter(|index| private_v4(**index))
+            .filter(|index| at_home(**index))
             .filter_map(|index| Some((*index, named(*index)?)))
             .filter(|(index, name)| uplinks.contains(index) || !is_virtual(name))
             .collect();
@@ -186,13 +183,18 @@ impl Found {
 
 fn is_public(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(v4) => {
-            // RFC 6598: 100.64.0.0/10 is a provider's own, behind another translation.
-            let shared = v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64;
-            !(v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.is_documentation() || shared)
-        }
+        IpAddr::V4(v4) => !(is_of_a_house(address) || v4.is_loopback() || v4.is_link_local() || is_shared(v4)),
         IpAddr::V6(v6) => v6.segments()[0] & 0xe000 == 0x2000,
     }
+}
+
+/// RFC 6598: 100.64.0.0/10 is a provider's own, behind another translation.
+fn is_shared(address: Ipv4Addr) -> bool {
+    address.octets()[0] == 100 && address.octets()[1] & 0xc0 == 64
+}
+
+fn is_of_a_house(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V4(v4) if v4.is_private() || v4.is_documentation())
 }
 
 fn is_virtual(name: &str) -> bool {

@@ -13,7 +13,10 @@ pub(super) fn holders(port: u16) -> Vec<String> {
     {
         let table = fs::read_to_string(format!("/proc/net/{file}")).unwrap_or_default();
         for socket in table.lines().skip(1).filter_map(Socket::parse) {
-            if socket.port == port && socket.state == listening {
+            // systemd-resolved sits on 127.0.0.53 and in nobody's way.
+            let aside =
+                socket.address.is_loopback() && socket.address != Ipv4Addr::LOCALHOST && socket.address.is_ipv4();
+            if socket.port == port && socket.state == listening && !aside {
                 let who = process(socket.inode).unwrap_or_else(|| "another user's process".into());
                 found.insert(format!("{who} ({protocol} {})", socket.address));
             }
