@@ -13,7 +13,7 @@ use hickory_resolver::recursor::{
     AuthorityData, DnssecConfig, DnssecPolicy, QNameMinimization, Recursor, RecursorError, RecursorOptions,
 };
 
-use super::{Resolved, Security};
+use super::{Resolved, Security, with_soa};
 use crate::dns::{Config, encode::Ede, policy::Error, query::Question};
 
 /// A resolver that begins at the root.
@@ -110,11 +110,13 @@ impl Recursion {
             Ok(message) => positive(message),
             Err(RecursorError::Negative(negative)) => authority(negative),
             Err(RecursorError::Net(NetError::Dns(error))) => dns_error(error),
-            Err(RecursorError::Timeout | RecursorError::Io(_)) => Resolved::failed(Ede::NoReachableAuthority),
-            Err(RecursorError::Net(NetError::Timeout | NetError::NoConnections | NetError::Io(_))) => {
-                Resolved::failed(Ede::NoReachableAuthority)
-            }
-            Err(_) => Resolved::failed(Ede::NetworkError),
+            Err(
+                RecursorError::RecursionLimitExceeded { .. }
+                | RecursorError::QueryBudgetExceeded
+                | RecursorError::MaxRecordLimitExceeded { .. },
+            ) => Resolved::failed(Ede::NetworkError),
+            // Servers that are not there, that refuse, and those whose answers make no sense.
+            Err(_) => Resolved::failed(Ede::NoReachableAuthority),
         }
     }
 }
@@ -137,12 +139,7 @@ fn positive(message: Message) -> Resolved {
 
 fn authority(negative: AuthorityData) -> Resolved {
     let code = if negative.is_nx_domain() { ResponseCode::NXDomain } else { ResponseCode::NoError };
-    let mut authorities = negative.authorities.map(|records| records.to_vec()).unwrap_or_default();
-    if authorities.is_empty()
-        && let Some(soa) = negative.soa
-    {
-        authorities.push(soa.into_record_of_rdata());
-    }
+    let authorities = with_soa(negative.authorities.as_deref(), negative.soa);
     let security = security(authorities.iter());
     Resolved::negative(code, authorities, security)
 }
@@ -150,12 +147,7 @@ fn authority(negative: AuthorityData) -> Resolved {
 fn dns_error(error: DnsError) -> Resolved {
     match error {
         DnsError::NoRecordsFound(none) => {
-            let mut authorities = none.authorities.map(|records| records.to_vec()).unwrap_or_default();
-            if authorities.is_empty()
-                && let Some(soa) = none.soa
-            {
-                authorities.push(soa.into_record_of_rdata());
-            }
+            let authorities = with_soa(none.authorities.as_deref(), none.soa);
             let security = security(authorities.iter());
             Resolved::negative(none.response_code, authorities, security)
         }
@@ -171,7 +163,7 @@ fn dns_error(error: DnsError) -> Resolved {
             }
         }
         DnsError::DnssecBogus => Resolved::failed(Ede::Bogus),
-        _ => Resolved::failed(Ede::NetworkError),
+        _ => Resolved::failed(Ede::NoReachableAuthority),
     }
 }
 
