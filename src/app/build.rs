@@ -167,7 +167,7 @@ fn hint(options: &Options, held: Option<&lock::Error>) -> String {
     }
     if options.source == Source::QuickStart {
         hint.push_str(
-            "\nthe quick start is config/quickstart.toml: change the key in a copy, `hearthgate run --config COPY`",
+            "\nthe quick start is config/quickstart.toml: copy it without its [[vpn.peer]], change the key there, and start with --config COPY",
         );
     }
     hint
