@@ -1,3 +1,7 @@
 //! What the edge does, as its users see it.
 
+mod config;
+mod dns;
+mod edge;
 mod ingress;
+mod vpn;
