@@ -1,6 +1,6 @@
 //! From the owner's file to what each plane is told.
 //!
-//! A file passes through four rooms. [`file`] reads it section by section into what was written, with the
+//! A file passes through four rooms. [`mod@file`] reads it section by section into what was written, with the
 //! place of every value; it goes on after a mistake, so that all of them are reported at once
 //! ([`problems`]). What commands added ([`edits`]) is read in the same way. `compile` makes of both what each
 //! plane means by it, and checks the sections against one another. What is accepted is kept as a generation

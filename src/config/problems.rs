@@ -140,6 +140,8 @@ impl Wrong {
 /// Collects problems while the texts are read and compiled.
 pub(crate) struct Report {
     sources: Vec<Source>,
+    /// For each source the byte that each line begins at.
+    lines: Vec<Vec<usize>>,
     errors: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
     broken: Cell<bool>,
@@ -165,8 +167,14 @@ impl Source {
 
 impl Report {
     pub(crate) fn new(file: Source, edits: Source) -> Self {
+        let sources = vec![file, edits];
+        let begins = |source: &Source| {
+            let newlines = source.content.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+            [0].into_iter().chain(newlines.map(|(at, _)| at + 1)).collect()
+        };
         Self {
-            sources: vec![file, edits],
+            lines: sources.iter().map(begins).collect(),
+            sources,
             errors: RefCell::default(),
             warnings: RefCell::default(),
             broken: Cell::default(),
@@ -215,9 +223,11 @@ impl Report {
 
     fn problem(&self, at: Span, about: &About, what: String, hint: String) -> Problem {
         let source = &self.sources[at.text as usize];
-        let before = source.content.get(..at.start).unwrap_or(&source.content);
-        let line = before.matches('\n').count() + 1 + source.skipped_lines;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let begins = &self.lines[at.text as usize];
+        let line = begins.partition_point(|begin| *begin <= at.start);
+        let begin = begins[line.saturating_sub(1)];
+        let column = source.content.get(begin..at.start).map_or(0, |before| before.chars().count()) + 1;
+        let line = line + source.skipped_lines;
         let place = Place { order: at.text as usize, line, column, file: source.name.clone() };
         Problem { place: Some(place), about: about.to_string(), what, hint }
     }

@@ -133,7 +133,7 @@ impl Stored {
         if let Some(asked) = out.get_mut(12..12 + question.len()) {
             asked.copy_from_slice(question);
         }
-        let age = u32::try_from(now.saturating_sub(self.stored)).unwrap_or(u32::MAX);
+        let age = self.seconds_old(now);
         if age > 0 {
             for at in &self.ttls {
                 let at = usize::from(*at);
@@ -142,6 +142,11 @@ impl Stored {
                 }
             }
         }
+    }
+
+    /// Returns how long ago this was resolved.
+    pub(crate) fn seconds_old(&self, now: u64) -> u32 {
+        u32::try_from(now.saturating_sub(self.stored)).unwrap_or(u32::MAX)
     }
 
     fn bytes(&self) -> usize {

@@ -18,6 +18,7 @@ mod config;
 mod counters;
 mod encode;
 pub mod filter;
+pub mod fuzz;
 mod local;
 mod policy;
 mod query;
@@ -28,7 +29,11 @@ mod upstream;
 
 use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::ScopedJoinHandle,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -39,7 +44,13 @@ pub use config::*;
 pub use policy::Error;
 pub use status::Status;
 
-use self::{cache::Cache, counters::Series, policy::Policy, room::Room, upstream::Flights};
+use self::{
+    cache::Cache,
+    counters::Series,
+    policy::Policy,
+    room::Room,
+    upstream::{Flights, Resolver},
+};
 use crate::{
     limit::Limits,
     listen::{self, BindError, Wanted},
@@ -58,6 +69,8 @@ pub struct Plane {
     tcp: Vec<TcpListener>,
     inlet: Mutex<Option<Inlet>>,
     runtime: Arc<ArcSwapOption<Handle>>,
+    /// It was running before: what asks others must be made anew.
+    ran: AtomicBool,
 }
 
 /// A policy that was built and is not in force yet.
@@ -76,6 +89,22 @@ struct Core {
     limits: Limits,
     series: Series,
     clock: Clock,
+}
+
+impl Core {
+    fn new(cache_size: usize, networks: Arc<ArcSwap<Networks>>, metrics: &Metrics) -> Self {
+        Self {
+            policy: ArcSwapOption::empty(),
+            networks,
+            cache: Cache::new(cache_size),
+            flights: Flights::default(),
+            room: Room::new(WAITING, WAITING_EACH),
+            connections: server::tcp::bound(),
+            limits: Limits::new(CLIENTS, Instant::now()),
+            series: Series::new(metrics),
+            clock: Clock,
+        }
+    }
 }
 
 /// Seconds since 1970. Cached answers age by the wall clock, which goes on while the machine sleeps.
@@ -121,19 +150,9 @@ impl Plane {
             }
             udp.extend(sockets);
         }
-        let core = Core {
-            policy: ArcSwapOption::empty(),
-            networks,
-            cache: Cache::new(config.cache_size),
-            flights: Flights::default(),
-            room: Room::new(WAITING, WAITING_EACH),
-            connections: server::tcp::bound(),
-            limits: Limits::new(CLIENTS, Instant::now()),
-            series: Series::new(metrics),
-            clock: Clock,
-        };
+        let core = Core::new(config.cache_size, networks, metrics);
         let runtime = Arc::new(ArcSwapOption::empty());
-        Ok(Self { core: Arc::new(core), udp, tcp, inlet: Mutex::new(inlet), runtime })
+        Ok(Self { core: Arc::new(core), udp, tcp, inlet: Mutex::new(inlet), runtime, ran: AtomicBool::new(false) })
     }
 
     /// Reads lists and files and builds the policy; blocks.
@@ -152,7 +171,7 @@ impl Plane {
             names.with_label_values(&[&list.name]).set(i64::try_from(list.names).unwrap_or(i64::MAX));
         }
         let before = self.core.policy.swap(Some(policy.clone()));
-        if before.is_some_and(|before| !Arc::ptr_eq(&before.upstream, &policy.upstream)) {
+        if before.is_some_and(|before| !Resolver::same(&before.config, &policy.config)) {
             self.core.cache.clear();
         }
     }
@@ -160,8 +179,10 @@ impl Plane {
     /// Answers until told to stop. Panics and errors of one thread end the run, and the next one finds the
     /// same sockets.
     pub fn run(&self, stop: Stop) -> Result<(), String> {
-        if self.core.policy.load().is_none() {
-            return Err("no policy was committed".into());
+        let Some(policy) = self.core.policy.load_full() else { return Err("no policy was committed".into()) };
+        if self.ran.swap(true, Ordering::Relaxed) {
+            let upstream = Resolver::new(&policy.config).map_err(|error| error.to_string())?;
+            policy.upstream.store(Arc::new(upstream));
         }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("dns-task")
@@ -178,17 +199,19 @@ impl Plane {
                 .iter()
                 .map(|socket| {
                     let (over, stop, handle) = (over.clone(), both.either(&runtime), runtime.handle());
-                    scope.spawn(move || {
+                    let work = move || {
                         let _tell = OnEnd(over);
                         server::udp::serve(socket, &self.core, handle, &stop)
-                    })
+                    };
+                    std::thread::Builder::new().name("dns-udp".into()).spawn_scoped(scope, work)
                 })
                 .collect();
             let tasks = runtime.block_on(self.serve_tasks(both.either(&runtime)));
             over.advance(Phase::Drain);
-            let ends = threads.into_iter().map(|thread| match thread.join() {
-                Ok(end) => end,
-                Err(panic) => Err(supervise::panic_text(panic.as_ref())),
+            let ends = threads.into_iter().map(|thread| match thread.map(ScopedJoinHandle::join) {
+                Ok(Ok(end)) => end,
+                Ok(Err(panic)) => Err(supervise::panic_text(panic.as_ref())),
+                Err(error) => Err(format!("no thread: {error}")),
             });
             ends.fold(tasks, |sum, end| sum.and(end))
         });

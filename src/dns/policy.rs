@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use super::{
     Config,
     filter::{self, ListStatus},
     local::{self, Records, Special},
-    upstream::Upstream,
+    upstream::Resolver,
 };
 
 /// What keeps a configuration from being prepared.
@@ -38,8 +40,8 @@ pub(crate) struct Policy {
     pub(crate) records: Records,
     /// Names without a place in the public DNS.
     pub(crate) special: Special,
-    /// Whoever is asked.
-    pub(crate) upstream: Arc<Upstream>,
+    /// Whoever is asked; made anew when the plane is started again, whose connections ended with it.
+    pub(crate) upstream: ArcSwap<Resolver>,
     /// Names that may have private addresses, in wire form and lower case.
     pub(crate) rebind_allow: Vec<Box<[u8]>>,
 }
@@ -50,8 +52,8 @@ impl Policy {
     pub(crate) fn build(config: Config, before: Option<&Self>) -> Result<Self, Error> {
         let (filter, lists) = filter::Policy::build(&config)?;
         let upstream = match before {
-            Some(before) if Upstream::same(&before.config, &config) => before.upstream.clone(),
-            _ => Arc::new(Upstream::new(&config)?),
+            Some(before) if Resolver::same(&before.config, &config) => before.upstream.load_full(),
+            _ => Arc::new(Resolver::new(&config)?),
         };
         let zones = config.forward.iter().map(|forward| local::wire(&forward.zone));
         let special = Special::new(zones.clone().collect());
@@ -59,6 +61,6 @@ impl Policy {
         let own = std::iter::once(local::wire(&config.domain));
         let rebind_allow = config.rebind_allow.iter().map(local::wire).chain(zones).chain(own).collect();
         let records = Records::new(&config.records);
-        Ok(Self { config, filter, lists, records, special, upstream, rebind_allow })
+        Ok(Self { config, filter, lists, records, special, upstream: upstream.into(), rebind_allow })
     }
 }

@@ -202,7 +202,19 @@ impl CanonicalPath {
             return Err(NotCanonical("path: does not begin with a slash"));
         }
         let mut out = String::with_capacity(text.len());
-        let mut bytes = text.bytes();
+        // Most paths are canonical from the beginning to the end.
+        let mut before = 0;
+        let same = text.bytes().take_while(|&byte| match class(byte) {
+            Class::Plain => {
+                before = byte;
+                true
+            }
+            Class::Slash => std::mem::replace(&mut before, b'/') != b'/',
+            _ => false,
+        });
+        let (same, rest) = text.split_at_checked(same.count()).unwrap_or(("", text));
+        out.push_str(same);
+        let mut bytes = rest.bytes();
         while let Some(byte) = bytes.next() {
             match class(byte) {
                 Class::Plain => out.push(char::from(byte)),
@@ -230,7 +242,9 @@ impl CanonicalPath {
             }
         }
         check_segments(&out)?;
-        check_overlong(&out)?;
+        if !rest.is_empty() {
+            check_overlong(&out)?;
+        }
         Ok(Self(out))
     }
 
@@ -256,6 +270,57 @@ impl CanonicalPath {
         let mut segments = self.0.split('/');
         prefix.split('/').all(|wanted| segments.next().is_some_and(|segment| name(segment).eq(name(wanted))))
     }
+}
+
+impl CanonicalPath {
+    /// Whether some server might take this path for one with that prefix: one that decodes a few times, resolves what then are dot segments, ignores case, and dots and spaces at the end of names.
+    ///
+    /// A path that is closed to somebody is closed in all these forms; to open one takes [`Self::starts_with_prefix`].
+    pub fn might_be_under(&self, prefix: &Self) -> bool {
+        if self.starts_with_prefix(prefix) {
+            return true;
+        }
+        let mut path = loose_segments(&self.0).into_iter();
+        loose_segments(&prefix.0).into_iter().all(|wanted| path.next() == Some(wanted))
+    }
+}
+
+/// The segments of a path to the most lenient of servers.
+fn loose_segments(path: &str) -> Vec<String> {
+    let mut bytes: Vec<u8> = path.bytes().collect();
+    // Nobody decodes more often; and without an end a long row of `%25` would cost the square of its length.
+    for _ in 0..4 {
+        bytes = decode(&bytes);
+    }
+    let text = String::from_utf8_lossy(&bytes).to_lowercase();
+    let mut segments: Vec<String> = Vec::new();
+    for segment in text.split(['/', '\\']) {
+        let name = segment.split([';', '?', '#', '\0']).next().unwrap_or_default();
+        match name {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            _ => segments.push(name.trim_end_matches(['.', ' ']).to_owned()),
+        }
+    }
+    segments
+}
+
+/// Decodes escapes once; what is none stays.
+fn decode(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let [first, tail @ ..] = rest {
+        let escaped = match tail {
+            [high, low, after @ ..] if *first == b'%' => {
+                hex_value(*high).zip(hex_value(*low)).map(|(high, low)| ((high << 4) | low, after))
+            }
+            _ => None,
+        };
+        let (byte, after) = escaped.unwrap_or((*first, tail));
+        out.push(byte);
+        rest = after;
+    }
+    out
 }
 
 fn push_escape(out: &mut String, byte: u8) {

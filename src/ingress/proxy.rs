@@ -138,6 +138,8 @@ pub(super) trait Uplink {
     fn go_ahead(&mut self);
     /// Moves the body on; ready when something moved, with an answer's status when it broke off.
     fn poll_pump(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StatusCode>>;
+    /// Whether the next step is the client's.
+    fn is_owed(&self) -> bool;
 }
 
 /// For a body that the upstream's connection pulls by itself.
@@ -148,6 +150,10 @@ impl Uplink for NoUplink {
 
     fn poll_pump(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), StatusCode>> {
         Poll::Pending
+    }
+
+    fn is_owed(&self) -> bool {
+        false
     }
 }
 
@@ -185,7 +191,6 @@ pub(super) async fn forward(
             };
             uplink.go_ahead();
             let spare = (wire.reused && outgoing.is_repeatable()).then(|| outgoing.copy());
-            deadline.set(policy.config.timeouts.response);
             match exchange(policy, permit, &mut wire, outgoing, uplink, deadline).await {
                 Ok(response) => {
                     let (head, incoming) = response.into_parts();
@@ -238,6 +243,9 @@ async fn exchange(
     deadline: &mut Deadline,
 ) -> Result<hyper::Response<hyper::body::Incoming>, Broken> {
     let mut response = pin!(wire.send(outgoing.into_request()));
+    let timeouts = &policy.config.timeouts;
+    let limit = |owed| if owed { timeouts.body } else { timeouts.response };
+    deadline.set(limit(uplink.is_owed()));
     let answered = poll_fn(|cx| {
         loop {
             let moved = match uplink.poll_pump(cx) {
@@ -252,13 +260,16 @@ async fn exchange(
                 }));
             }
             if moved {
-                deadline.set(policy.config.timeouts.response);
+                deadline.set(limit(uplink.is_owed()));
                 continue;
             }
             if permit.poll_revoked(cx).is_ready() {
                 return Poll::Ready(Err(Broken::Client(Failure::Revoked)));
             }
-            return deadline.poll(cx).map(|()| Err(Broken::TimedOut));
+            return deadline.poll(cx).map(|()| match uplink.is_owed() {
+                true => Err(Broken::Client(Failure::Status(StatusCode::REQUEST_TIMEOUT))),
+                false => Err(Broken::TimedOut),
+            });
         }
     });
     answered.await

@@ -195,6 +195,40 @@ fn a_file_over_one_mebibyte_is_refused() {
     assert!(problems.contains("is longer than 1 MiB\n  hint: "), "{problems}");
 }
 
+/// A file of an owner in a hurry, or another file named by mistake: never a panic, always a place and a hint.
+#[test]
+fn whatever_stands_in_a_file_is_accepted_or_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hearthgate.toml");
+    let whole = whole_reference() + &fs::read_to_string(examples().join("home.toml")).unwrap();
+    let lines: Vec<&str> = whole.lines().collect();
+    let pieces = ["\"", "[", "]", "=", "\n", "ü", "5", "::", "/", "0x", ".", "*", " ", "{", "}", "-"];
+    // xorshift64: the same files each time.
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    let mut below = |bound: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        usize::try_from(random % u64::try_from(bound).unwrap()).unwrap()
+    };
+    for round in 0..400 {
+        let from = below(lines.len());
+        let to = (from + 1 + below(60)).min(lines.len());
+        let mut text: Vec<char> = lines[from..to].join("\n").chars().collect();
+        for _ in 0..below(4) {
+            let at = below(text.len() + 1);
+            let removed = at..(at + below(3)).min(text.len());
+            let added = if below(4) == 0 { lines[below(lines.len())] } else { pieces[below(pieces.len())] };
+            text.splice(removed.start.min(removed.end)..removed.end, added.chars());
+        }
+        fs::write(&path, text.into_iter().collect::<String>()).unwrap();
+        if let Err(problems) = check(&path) {
+            let explained = problems.iter().all(|problem| problem.place.is_some() && !problem.hint.is_empty());
+            assert!(explained, "{round}: {problems}");
+        }
+    }
+}
+
 #[test]
 fn the_house_means_what_its_file_says() {
     let compiled = check(&examples().join("home.toml")).unwrap().compiled;

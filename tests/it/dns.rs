@@ -471,3 +471,64 @@ fn the_tunnel_is_answered_and_what_is_not_of_the_house_is_not() {
     assert!(replies.try_recv().is_err());
     assert_eq!(running.counted("hearthgate_dns_dropped_total"), 1);
 }
+
+#[test]
+fn a_plane_that_was_stopped_runs_again_on_its_sockets() {
+    let server = FalseServer::start(vec![rr("www.example.", 0, "A 192.0.2.80")]);
+    let (outlet, inlet) = stream::inlet(8);
+    let mut running = Running::start_with(config(server.address), Networks::default(), Some(inlet));
+    assert_eq!(running.ask("www.example.", RecordType::A).answers.len(), 1);
+    running.stopper.advance(Phase::Drain);
+    running.thread.take().unwrap().join().unwrap().unwrap();
+
+    let (stopper, stop) = supervise::stop();
+    let plane = running.plane.clone();
+    running.stopper = stopper;
+    running.thread = Some(std::thread::spawn(move || plane.run(stop)));
+
+    assert_eq!(running.ask("www.example.", RecordType::A).answers.len(), 1);
+    assert_eq!(running.ask_tcp("www.example.", RecordType::A).answers.len(), 1);
+    assert!(!outlet.datagrams.is_closed());
+}
+
+#[test]
+fn other_planes_look_names_up_here_and_no_rule_stands_in_their_way() {
+    let server = FalseServer::start(vec![rr("ads.example.", 300, "A 192.0.2.66")]);
+    let running = Running::start(config(server.address));
+    let lookup = running.plane.lookup();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+
+    let found = runtime.block_on(async {
+        // The plane's thread may not have begun yet.
+        while lookup.addresses("nas.home.example").await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        [lookup.addresses("nas.home.example").await, lookup.addresses("ads.example").await]
+    });
+    let none = runtime.block_on(lookup.addresses("nowhere.example"));
+
+    let found: Vec<String> = found.into_iter().flat_map(|found| found.unwrap()).map(|ip| ip.to_string()).collect();
+    assert_eq!(found, ["192.168.1.10", "192.0.2.66"]);
+    assert!(none.is_err());
+}
+
+#[test]
+fn questions_are_counted_by_outcome() {
+    let server = FalseServer::start(vec![rr("www.example.", 300, "A 192.0.2.80")]);
+    let running = Running::start(config(server.address));
+    for _ in 0..3 {
+        running.ask("www.example.", RecordType::A);
+    }
+    let metrics = running.metrics.clone();
+    drop(running);
+
+    let families = metrics.gather();
+    let family = families.iter().find(|family| family.name() == "hearthgate_dns_questions_total").unwrap();
+    let counted: HashMap<_, _> = family
+        .get_metric()
+        .iter()
+        .filter(|metric| metric.get_counter().get_value() > 0.0)
+        .map(|metric| (metric.get_label()[0].value().to_owned(), metric.get_counter().get_value()))
+        .collect();
+    assert_eq!(counted, HashMap::from([("resolved".into(), 1.0), ("cached".into(), 2.0)]));
+}

@@ -3,4 +3,5 @@
 mod config;
 mod dns;
 mod edge;
+mod ingress;
 mod vpn;

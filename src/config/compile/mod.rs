@@ -23,6 +23,9 @@ use crate::{
     origin::{Directory, NetworkId, PeerId},
 };
 
+/// The gate serves the first metrics port beside these, on its own inner addresses.
+const INNER: [u16; 3] = [53, 80, 443];
+
 /// What compiling needs besides the file.
 pub(crate) struct Setting<'a> {
     /// Paths in the file are relative to this folder.
@@ -91,6 +94,12 @@ pub(crate) fn compile(mut file: File, setting: &Setting<'_>, ids: &mut PeerIds) 
     let metrics_listen = file.metrics.as_ref().map(|metrics| {
         let places = places(&metrics.listen, &lan, report, &metrics.about);
         taken.take(&places, "metrics.listen", &[ports::Protocol::Tcp], &metrics.about, report);
+        if let Some(first) =
+            places.first().filter(|first| file.vpn.is_some() && INNER.contains(&first.value.address.port()))
+        {
+            let what = format!("port {} belongs to another service inside the tunnel", first.value.address.port());
+            report.error(first.at, &metrics.about, what, "choose another port, as 9153");
+        }
         places.into_iter().map(|place| place.value).collect::<Vec<_>>()
     });
     let dns = file.dns.as_ref().map(|dns| dns::compile(dns, &lan, &names, setting, &mut taken));

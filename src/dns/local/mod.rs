@@ -22,16 +22,16 @@ const NEGATIVE_TTL: u32 = 60;
 
 /// Writes a name in wire form and lower case.
 pub(crate) fn wire(name: &Name) -> Box<[u8]> {
-    encoded(&name.to_lowercase())
+    encoded(&name.to_lowercase()).expect("a name fits into a message")
 }
 
-/// Writes names and record data without compression.
-pub(crate) fn encoded(what: &impl BinEncodable) -> Box<[u8]> {
+/// Writes names and record data without compression; `None` if they do not fit into a message.
+pub(crate) fn encoded(what: &impl BinEncodable) -> Option<Box<[u8]>> {
     let mut bytes = Vec::new();
     let mut encoder = BinEncoder::new(&mut bytes);
     encoder.set_name_encoding(NameEncoding::Uncompressed);
-    what.emit(&mut encoder).expect("what was read from a configuration fits into a message");
-    bytes.into()
+    what.emit(&mut encoder).ok()?;
+    Some(bytes.into())
 }
 
 /// Writes the SOA record of a zone of the house, which is the last `zone_len` bytes of the query's name: as

@@ -62,7 +62,7 @@ impl Records {
                     let value = |ttl, data: &RData| Value::Fixed {
                         rtype: data.record_type().into(),
                         ttl,
-                        rdata: encoded(data),
+                        rdata: encoded(data).expect("what was read from a configuration fits into a message"),
                     };
                     records.add(&wire(&fixed.name), value(fixed.ttl, &fixed.data));
                     if let Some(address) = fixed.data.ip_addr()
@@ -74,7 +74,8 @@ impl Records {
                 }
                 LocalRecord::Suffix { name, suffix, ttl } => {
                     records.add(&wire(name), Value::Suffix { suffix: *suffix, ttl: *ttl });
-                    records.suffixes.push((*suffix, encoded(name), *ttl));
+                    let written = encoded(name).expect("a name fits into a message");
+                    records.suffixes.push((*suffix, written, *ttl));
                 }
             }
         }

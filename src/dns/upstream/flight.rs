@@ -97,18 +97,23 @@ impl Flight {
     async fn ask(&self, policy: &Policy) -> Arc<Stored> {
         let (core, question) = (&self.core, &self.question);
         let started = Instant::now();
-        let mut resolved = policy.upstream.resolve(question).await;
+        let mut resolved = policy.upstream.load_full().resolve(question).await;
         core.series.upstream_took(started.elapsed());
         let now = core.clock.seconds();
         if is_failure(resolved.rcode) {
             // RFC 8767 §5: an expired answer is better than none. A validation failure is no failure to ask.
             if resolved.security != Security::Bogus
                 && let Some(known) = core.cache.find_question(question)
-                && known.age(now) != Age::Dead
             {
-                let stale = Arc::new(known.gone_stale(now));
-                core.cache.keep(question, stale.clone());
-                return stale;
+                match known.age(now) {
+                    Age::Fresh | Age::Ending => return known,
+                    Age::Stale => {
+                        let stale = Arc::new(known.gone_stale(now));
+                        core.cache.keep(question, stale.clone());
+                        return stale;
+                    }
+                    Age::Dead => {}
+                }
             }
         } else if leads_home(policy, question, &resolved) {
             tracing::debug!("private address under a public name refused");
@@ -185,7 +190,7 @@ fn store(policy: &Policy, question: &Question, mut resolved: Resolved, now: u64)
     let ede = resolved.ede;
     let head = (resolved.rcode, secure, ede);
     let aliases = resolved.answers.iter().filter_map(|record| match &record.data {
-        RData::CNAME(target) => Some(local::wire(&target.0)),
+        RData::CNAME(target) => local::encoded(&target.0.to_lowercase()),
         _ => None,
     });
     let aliases = aliases.collect();
@@ -222,4 +227,75 @@ fn message(question: &Question, resolved: Resolved) -> Option<Box<[u8]>> {
     let bytes = message.to_vec().ok()?;
     // hickory cuts what is too long and says so.
     (bytes.get(2)? & 0x02 == 0).then(|| bytes.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+    use crate::dns::{
+        Resolve, Transport, Upstream,
+        encode::{self, Head, QNAME, Section},
+        fuzz::House,
+        query::{Query, qtype, tests::query},
+    };
+
+    /// A house whose upstream server is not there.
+    fn cut_off() -> House {
+        let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let upstream = Upstream { address, transport: Transport::Plain };
+        House::new(|config| config.resolve = Resolve::Forward(vec![upstream]))
+    }
+
+    fn known(age: u64, lifetime: u32, now: u64) -> (Question, Arc<Stored>) {
+        let bytes = query("www.example", qtype::A, None);
+        let asked = Query::parse(&bytes).unwrap();
+        let mut out = Vec::new();
+        encode::start(&asked, Head::code(0), &mut out);
+        encode::record(&mut out, Section::Answer, QNAME, 1, lifetime, &[192, 0, 2, 1]);
+        let stored = Stored::new(out.into(), Box::default(), (0, false, None), now - age, lifetime, 3600).unwrap();
+        (asked.question(), Arc::new(stored))
+    }
+
+    #[tokio::test]
+    async fn rfc8767_an_expired_answer_stands_in_for_a_failure_and_for_a_while_only() {
+        let house = cut_off();
+        let now = house.core.clock.seconds();
+        for (age, rcode, ede) in [
+            (400, rcode::NOERROR, Some(Ede::Stale)),
+            (300 + 3600, rcode::SERVFAIL, Some(Ede::NoReachableAuthority)),
+            (100, rcode::NOERROR, None),
+        ] {
+            let (question, stored) = known(age, 300, now);
+            house.core.cache.keep(&question, stored);
+
+            let given = house.core.flights.fetch(&house.core, &house.policy, question.clone()).await.unwrap();
+
+            assert_eq!((given.rcode, given.ede), (rcode, ede), "{age}");
+            let kept = house.core.cache.find_question(&question).unwrap();
+            assert_eq!(kept.ede, ede, "{age}");
+        }
+        assert!(house.core.flights.lock().is_empty());
+    }
+
+    #[test]
+    fn negative_answers_are_kept_as_long_as_their_soa_says() {
+        let house = cut_off();
+        let (question, _) = known(0, 1, 10);
+        let soa = |ttl, minimum| {
+            let root = hickory_proto::rr::Name::root();
+            let soa = hickory_proto::rr::rdata::SOA::new(root.clone(), root.clone(), 1, 2, 3, 4, minimum);
+            vec![Record::from_rdata(root, ttl, RData::SOA(soa))]
+        };
+        let lifetime = |authorities| {
+            let negative = Resolved::negative(ResponseCode::NXDomain, authorities, Security::Insecure);
+            store(&house.policy, &question, negative, 10).1
+        };
+
+        assert_eq!(lifetime(soa(900, 60)), 60);
+        assert_eq!(lifetime(soa(30, 60)), 30);
+        assert_eq!(lifetime(soa(999_999, 999_999)), LONGEST_NEGATIVE);
+        assert_eq!(lifetime(Vec::new()), 0);
+    }
 }

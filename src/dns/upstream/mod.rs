@@ -68,7 +68,7 @@ impl Resolved {
 }
 
 /// Whoever is asked.
-pub(crate) struct Upstream {
+pub(crate) struct Resolver {
     general: General,
     /// The longest zone first, in wire form and lower case.
     zones: Vec<(Box<[u8]>, Forwarder)>,
@@ -79,16 +79,16 @@ enum General {
     Forward(Forwarder),
 }
 
-impl std::fmt::Debug for Upstream {
+impl std::fmt::Debug for Resolver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self.general {
-            General::Recursive(_) => "Upstream(recursive)",
-            General::Forward(_) => "Upstream(forward)",
+            General::Recursive(_) => "Resolver(recursive)",
+            General::Forward(_) => "Resolver(forward)",
         })
     }
 }
 
-impl Upstream {
+impl Resolver {
     /// Makes what a configuration asks for. Nothing is sent yet.
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
         let general = match &config.resolve {
@@ -140,7 +140,7 @@ pub(crate) async fn addresses(core: &Arc<Core>, host: &str) -> io::Result<Vec<Ip
 async fn addresses_of(core: &Arc<Core>, host: &str, qtype: u16) -> io::Result<Vec<IpAddr>> {
     let name = Name::from_ascii(host).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let mut query = vec![0, 0, 0x01, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    query.extend(local::encoded(&name));
+    query.extend(local::encoded(&name).unwrap_or_default());
     query.extend(qtype.to_be_bytes());
     query.extend(IN.to_be_bytes());
     let answer = super::server::serve_house(core, &query).await;

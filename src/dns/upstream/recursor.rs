@@ -7,7 +7,7 @@ use hickory_net::{DnsError, NetError, runtime::TokioRuntimeProvider};
 use hickory_proto::{
     dnssec::{Proof, TrustAnchors},
     op::{Message, Query, ResponseCode},
-    rr::Record,
+    rr::{Record, RecordType},
 };
 use hickory_resolver::recursor::{
     AuthorityData, DnssecConfig, DnssecPolicy, QNameMinimization, Recursor, RecursorError, RecursorOptions,
@@ -18,7 +18,9 @@ use crate::dns::{Config, encode::Ede, policy::Error, query::Question};
 
 /// A resolver that begins at the root.
 pub(super) struct Recursion {
-    recursor: Recursor<TokioRuntimeProvider>,
+    validating: Recursor<TokioRuntimeProvider>,
+    /// For clients that validate themselves (CD): it says what it hears.
+    unchecked: Recursor<TokioRuntimeProvider>,
 }
 
 /// The root servers' addresses as IANA publishes them.
@@ -90,15 +92,21 @@ impl Recursion {
         if testing.special_servers {
             options.deny_server.clear();
         }
-        let policy = DnssecPolicy::ValidateWithStaticKey(dnssec);
-        let recursor = Recursor::new(&roots, policy, None, options, TokioRuntimeProvider::new())
-            .map_err(|error| wrong("dns.resolve", error.to_string()))?;
-        Ok(Self { recursor })
+        let recursor = |policy, options| {
+            Recursor::new(&roots, policy, None, options, TokioRuntimeProvider::new())
+                .map_err(|error| wrong("dns.resolve", error.to_string()))
+        };
+        let fewer = RecursorOptions { response_cache_size: options.response_cache_size / 4, ..options.clone() };
+        Ok(Self {
+            validating: recursor(DnssecPolicy::ValidateWithStaticKey(dnssec), options)?,
+            unchecked: recursor(DnssecPolicy::ValidationDisabled, fewer)?,
+        })
     }
 
     /// Asks the authorities.
     pub(super) async fn resolve(&self, query: Query, question: &Question) -> Resolved {
-        match self.recursor.resolve(query, Instant::now(), question.dnssec_ok).await {
+        let recursor = if question.checking_disabled { &self.unchecked } else { &self.validating };
+        match recursor.resolve(query, Instant::now(), question.dnssec_ok).await {
             Ok(message) => positive(message),
             Err(RecursorError::Negative(negative)) => authority(negative),
             Err(RecursorError::Net(NetError::Dns(error))) => dns_error(error),
@@ -112,7 +120,9 @@ impl Recursion {
 }
 
 fn positive(message: Message) -> Resolved {
-    let security = security(message.answers.iter().chain(&message.authorities));
+    // Who else is an authority proves nothing and is not passed on.
+    let proofs = message.authorities.iter().filter(|record| record.record_type() != RecordType::NS);
+    let security = security(message.answers.iter().chain(proofs));
     if security == Security::Bogus {
         return Resolved::failed(Ede::Bogus);
     }
@@ -203,5 +213,21 @@ mod tests {
         let found = root_hints(file.path()).unwrap();
 
         assert_eq!(found, ["10.0.0.1".parse::<IpAddr>().unwrap(), "fd00::1".parse().unwrap()]);
+    }
+
+    #[test]
+    fn files_that_cannot_be_used_are_named_by_their_key() {
+        let house = |change: fn(&mut Config)| {
+            let mut config = crate::dns::fuzz::House::new(|_| {}).policy.config.clone();
+            config.resolve = crate::dns::Resolve::Recursive;
+            change(&mut config);
+            Recursion::new(&config).map(drop).map_err(|error| error.to_string())
+        };
+
+        assert_eq!(house(|_| {}), Ok(()));
+        let hints = house(|config| config.root_hints = Some("/nowhere/root.hints".into())).unwrap_err();
+        assert!(hints.starts_with("dns.root_hints: /nowhere/root.hints: "), "{hints}");
+        let anchors = house(|config| config.trust_anchors = Some("/nowhere/root.key".into())).unwrap_err();
+        assert!(anchors.starts_with("dns.trust_anchors: "), "{anchors}");
     }
 }

@@ -207,6 +207,38 @@ fn prefixes_are_whole_segments() {
     }
 }
 
+#[test]
+fn a_closed_path_is_closed_in_every_form() {
+    let might =
+        |path: &str| CanonicalPath::parse(path).unwrap().might_be_under(&CanonicalPath::parse("/app/Admin").unwrap());
+
+    for path in [
+        "/app/Admin",
+        "/app/Admin/x",
+        "/APP/admin",
+        "/app/admin./x",
+        "/app/admin%20",
+        "/app/admin%20.",
+        "/app;x/admin;y",
+        "/app/%2561dmin",
+        "/app%252fadmin",
+        "/x%252f..%252fapp/admin",
+        "/app/x/%252e%252e/admin",
+        "/app%255cadmin",
+        "/%252e/app/admin",
+        "/app/admin%2500.png",
+        "/app/admin%3Fx",
+        "/app/admin%23x",
+        "/app/Admin/%252e%252e/x",
+        "/app/%25252561dmin",
+    ] {
+        assert!(might(path), "{path}");
+    }
+    for path in ["/", "/app", "/app/administration", "/app/x/admin", "/admin", "/app/.admin", "/app/100%25"] {
+        assert!(!might(path), "{path}");
+    }
+}
+
 /// Text in which the bytes that matter are frequent.
 fn hostile() -> impl Strategy<Value = String> {
     let part = prop::sample::select(vec![
@@ -222,6 +254,7 @@ proptest! {
     fn a_canonical_path_has_one_reading(text in hostile()) {
         if let Ok(path) = CanonicalPath::parse(&format!("/{text}")) {
             has_one_reading(&path);
+            prop_assert!(path.might_be_under(&path) && path.starts_with_prefix(&path));
         }
     }
 

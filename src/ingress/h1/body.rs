@@ -131,9 +131,9 @@ impl Decoder {
             (State::Size { digits: 1.., size }, b'\r') => State::SizeLf { size },
             (State::Size { digits: 1.., size }, b';') => State::Extension { size, read: 0 },
             (State::Size { size, digits }, _) => {
-                let digit = char::from(byte).to_digit(16).ok_or(bad("chunk: bad size"))?;
+                let digit = char::from(byte).to_digit(16).ok_or(Reject::bad("chunk: bad size"))?;
                 if digits >= SIZE_DIGITS_MAX {
-                    return Err(bad("chunk: size too long"));
+                    return Err(Reject::bad("chunk: size too long"));
                 }
                 State::Size { size: (size << 4) | u64::from(digit), digits: digits + 1 }
             }
@@ -141,10 +141,10 @@ impl Decoder {
             (State::Extension { size, read }, _) => {
                 self.extensions += 1;
                 if read >= EXTENSION_MAX || self.extensions > EXTENSIONS_MAX {
-                    return Err(bad("chunk: extensions too long"));
+                    return Err(Reject::bad("chunk: extensions too long"));
                 }
                 if !is_value_byte(byte) {
-                    return Err(bad("chunk: bad extension"));
+                    return Err(Reject::bad("chunk: bad extension"));
                 }
                 State::Extension { size, read: read + 1 }
             }
@@ -155,11 +155,11 @@ impl Decoder {
             (State::Trailer { part: Part::LastLf, .. }, b'\n') => State::End,
             (State::Trailer { part, read }, _) => {
                 if read >= TRAILERS_MAX {
-                    return Err(bad("trailers: too long"));
+                    return Err(Reject::bad("trailers: too long"));
                 }
                 State::Trailer { part: part.next(byte)?, read: read + 1 }
             }
-            _ => return Err(bad("chunk: no line end where one belongs")),
+            _ => return Err(Reject::bad("chunk: no line end where one belongs")),
         };
         Ok(())
     }
@@ -174,7 +174,7 @@ impl Part {
             (Self::Value, b'\r') => Ok(Self::Lf),
             (Self::Value, _) if is_value_byte(byte) => Ok(Self::Value),
             (Self::Lf, b'\n') => Ok(Self::Start),
-            _ => Err(bad("trailers: malformed")),
+            _ => Err(Reject::bad("trailers: malformed")),
         }
     }
 }
@@ -190,10 +190,6 @@ fn take(input: &[u8], at: usize, left: &mut u64) -> Option<Range<usize>> {
 /// HTAB, SP, visible ASCII and obs-text.
 fn is_value_byte(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
-}
-
-const fn bad(reason: &'static str) -> Reject {
-    Reject { status: 400, reason }
 }
 
 /// Ends a chunked body.

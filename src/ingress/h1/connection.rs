@@ -527,6 +527,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Uplink for Upload<'_, S> {
             }
         }
     }
+
+    fn is_owed(&self) -> bool {
+        self.feed.as_ref().is_some_and(|feed| feed.wants()) && !self.decoder.is_end()
+    }
 }
 
 /// Writes an answer of ours in one piece; says whether the client took it.

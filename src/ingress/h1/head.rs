@@ -7,6 +7,8 @@ use hyper::{
 };
 use memchr::{memchr, memchr_iter};
 
+use super::target::read_target;
+pub use super::target::{Form, Scheme};
 use crate::ingress::canonical::{CanonicalHost, CanonicalPath};
 
 /// How much of a head is read.
@@ -52,11 +54,11 @@ pub struct Reject {
 }
 
 impl Reject {
-    const fn new(status: u16, reason: &'static str) -> Self {
+    pub(super) const fn new(status: u16, reason: &'static str) -> Self {
         Self { status, reason }
     }
 
-    const fn bad(reason: &'static str) -> Self {
+    pub(super) const fn bad(reason: &'static str) -> Self {
         Self::new(400, reason)
     }
 }
@@ -93,26 +95,6 @@ pub struct RequestHead {
     pub websocket: Option<HeaderValue>,
     /// The client waits for a 100 (Continue) before it sends the body.
     pub expect_continue: bool,
-}
-
-/// The forms of a target (RFC 9112 §3.2), without that of CONNECT.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// `/path?query`.
-    Origin,
-    /// `http://host/path?query`. Whether the scheme is that of the connection is for the caller to check.
-    Absolute(Scheme),
-    /// `*`, of OPTIONS only.
-    Asterisk,
-}
-
-/// The scheme of a target in absolute form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scheme {
-    /// `http`.
-    Http,
-    /// `https`.
-    Https,
 }
 
 /// The versions that are spoken here.
@@ -188,20 +170,18 @@ fn find_end(buf: &[u8], limits: &Limits) -> Result<Option<(usize, usize)>, Rejec
 fn read(bytes: &Bytes, line_end: usize, limits: &Limits) -> Result<RequestHead, Reject> {
     let line = bytes.get(..line_end.saturating_sub(2)).unwrap_or_default();
     let (method, target, version) = read_request_line(line)?;
-    let fields = Fields::read(bytes, line_end, limits)?;
-    let Fields { mut headers, dropped, .. } = fields;
+    let Fields { mut headers, host, length, coding, connection, expects, upgrades, dropped } =
+        Fields::read(bytes, line_end, limits)?;
 
-    let framing = read_framing(&headers, version)?;
-    let (host, port) = read_host(&headers)?;
+    let framing = read_framing(coding, length, version)?;
+    let (host, port) = read_host(host)?;
     let (form, path, query) = read_target(target, &method, &host, port)?;
-    let connection = Connection::read(&headers);
-    let expect_continue = read_expect(&headers, version)?;
-    let websocket = read_websocket(&method, version, framing, &connection, &headers);
-
-    headers.remove(header::EXPECT);
-    headers.remove(&HTTP2_SETTINGS);
-    if websocket.is_none() {
-        headers.remove(header::UPGRADE);
+    let mut websocket = None;
+    if upgrades {
+        websocket = read_websocket(&method, version, framing, &connection, &headers);
+        if websocket.is_none() {
+            headers.remove(header::UPGRADE);
+        }
     }
     Ok(RequestHead {
         keep_alive: match version {
@@ -220,11 +200,10 @@ fn read(bytes: &Bytes, line_end: usize, limits: &Limits) -> Result<RequestHead, 
         dropped,
         framing,
         websocket,
-        expect_continue,
+        // RFC 9110 §10.1.1: from an HTTP/1.0 client it means nothing.
+        expect_continue: expects && version == Version::Http11,
     })
 }
-
-static HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 fn read_request_line(line: &[u8]) -> Result<(Method, &str, Version), Reject> {
     let mut words = line.split(|&b| b == b' ');
@@ -260,15 +239,22 @@ fn read_request_line(line: &[u8]) -> Result<(Method, &str, Version), Reject> {
     Ok((method, target, version))
 }
 
-struct Fields {
+/// The fields, and what some of them say.
+#[derive(Default)]
+struct Fields<'a> {
     headers: HeaderMap,
+    host: Option<&'a [u8]>,
+    length: Option<&'a [u8]>,
+    coding: Option<&'a [u8]>,
+    connection: Connection,
+    expects: bool,
+    upgrades: bool,
     dropped: usize,
 }
 
-impl Fields {
-    fn read(bytes: &Bytes, mut start: usize, limits: &Limits) -> Result<Self, Reject> {
-        let mut headers = HeaderMap::with_capacity(16);
-        let mut dropped = 0;
+impl<'a> Fields<'a> {
+    fn read(bytes: &'a Bytes, mut start: usize, limits: &Limits) -> Result<Self, Reject> {
+        let mut fields = Self { headers: HeaderMap::with_capacity(16), ..Self::default() };
         let mut count = 0;
         let block = bytes.len().saturating_sub(2);
         while start < block {
@@ -282,47 +268,82 @@ impl Fields {
             // A space before the colon and a folded line both fail here: neither belongs to a token.
             let colon = memchr(b':', line).ok_or(Reject::bad("field: no colon"))?;
             let (name, value) = line.split_at_checked(colon).unwrap_or_default();
-            let value = value.get(1..).unwrap_or_default();
             if name.is_empty() || !name.iter().all(|&b| is_token_byte(b)) {
                 return Err(Reject::bad("field: name is no token"));
             }
-            let trimmed_front = value.iter().take_while(|&&b| is_blank(b)).count();
-            let value = value.get(trimmed_front..).unwrap_or_default();
-            let trimmed_back = value.iter().rev().take_while(|&&b| is_blank(b)).count();
-            let begins = start + colon + 1 + trimmed_front;
-            let ends = begins + value.len() - trimmed_back;
+            let value = trim_blanks(value.get(1..).unwrap_or_default());
             // HeaderValue refuses control characters except HTAB, so also a bare carriage return.
-            let value = HeaderValue::from_maybe_shared(bytes.slice(begins..ends))
+            let shared = HeaderValue::from_maybe_shared(bytes.slice_ref(value))
                 .map_err(|_| Reject::bad("field: value has a character that is not allowed"))?;
             if memchr(b'_', name).is_some() {
-                dropped += 1;
+                fields.dropped += 1;
             } else {
                 let name = HeaderName::from_bytes(name).map_err(|_| Reject::bad("field: name is no token"))?;
-                headers.try_append(name, value).map_err(|_| Reject::new(431, "too many fields"))?;
+                fields.add(name, value, shared)?;
             }
             start += lf + 1;
         }
-        Ok(Self { headers, dropped })
+        Ok(fields)
+    }
+
+    fn add(&mut self, name: HeaderName, value: &'a [u8], shared: HeaderValue) -> Result<(), Reject> {
+        if name == header::HOST {
+            once(&mut self.host, value, "Host: twice")?;
+        } else if name == header::CONTENT_LENGTH {
+            once(&mut self.length, value, "framing: Content-Length twice")?;
+        } else if name == header::TRANSFER_ENCODING {
+            once(&mut self.coding, value, "framing: Transfer-Encoding twice")?;
+        } else if name == header::CONNECTION {
+            self.connection.read(value);
+        } else if name == header::UPGRADE {
+            self.upgrades = true;
+        } else if name == header::EXPECT {
+            if !value.eq_ignore_ascii_case(b"100-continue") {
+                return Err(Reject::new(417, "Expect: unknown"));
+            }
+            self.expects = true;
+            return Ok(());
+        } else if name.as_str() == "http2-settings" {
+            return Ok(());
+        }
+        match self.headers.try_append(name, shared) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Reject::new(431, "too many fields")),
+        }
     }
 }
 
+/// Keeps the value of a field that may stand only once.
+fn once<'a>(place: &mut Option<&'a [u8]>, value: &'a [u8], twice: &'static str) -> Result<(), Reject> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(Reject::bad(twice)),
+    }
+}
+
+/// Takes off what RFC 9110 §5.6.3 calls OWS.
+fn trim_blanks(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
 /// RFC 9112 §6.3, without the leniencies it permits.
-fn read_framing(headers: &HeaderMap, version: Version) -> Result<Framing, Reject> {
-    let coding = only(headers, &header::TRANSFER_ENCODING, "framing: Transfer-Encoding twice")?;
-    let length = only(headers, &header::CONTENT_LENGTH, "framing: Content-Length twice")?;
+fn read_framing(coding: Option<&[u8]>, length: Option<&[u8]>, version: Version) -> Result<Framing, Reject> {
     match (coding, length) {
         (None, None) => Ok(Framing::None),
         (Some(_), Some(_)) => Err(Reject::bad("framing: Transfer-Encoding and Content-Length")),
-        (None, Some(length)) => Ok(Framing::Length(read_length(length.as_bytes())?)),
+        (None, Some(length)) => Ok(Framing::Length(read_length(length)?)),
         (Some(_), None) if version == Version::Http10 => Err(Reject::bad("framing: Transfer-Encoding in HTTP/1.0")),
-        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
-        (Some(coding), None) => Err(refuse_coding(coding.as_bytes())),
+        (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
+        (Some(coding), None) => Err(refuse_coding(coding)),
     }
 }
 
 /// RFC 9112 §6.1: what ends in `chunked` could be read by who knows the codings, the rest by nobody.
 fn refuse_coding(value: &[u8]) -> Reject {
-    let mut codings = value.split(|&b| b == b',').map(<[u8]>::trim_ascii);
+    let mut codings = value.split(|&b| b == b',').map(trim_blanks);
     let chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
     let last = codings.next_back().unwrap_or_default();
     let mut others = codings.peekable();
@@ -347,64 +368,11 @@ fn read_length(value: &[u8]) -> Result<u64, Reject> {
     })
 }
 
-fn read_host(headers: &HeaderMap) -> Result<(CanonicalHost, Option<u16>), Reject> {
+fn read_host(host: Option<&[u8]>) -> Result<(CanonicalHost, Option<u16>), Reject> {
     // RFC 9112 §3.2; that HTTP/1.0 knows no Host helps nobody here, where every route has one.
-    let host = only(headers, &header::HOST, "Host: twice")?.ok_or(Reject::bad("Host: missing"))?;
-    let host = host.to_str().map_err(|_| Reject::bad("Host: not ASCII"))?;
+    let host = host.ok_or(Reject::bad("Host: missing"))?;
+    let host = str::from_utf8(host).map_err(|_| Reject::bad("Host: not ASCII"))?;
     CanonicalHost::from_authority(host).map_err(|error| Reject::bad(error.0))
-}
-
-type Target = (Form, CanonicalPath, Option<String>);
-
-fn read_target(target: &str, method: &Method, host: &CanonicalHost, port: Option<u16>) -> Result<Target, Reject> {
-    let (form, rest) = match target {
-        "*" if method == Method::OPTIONS => (Form::Asterisk, ""),
-        _ if target.starts_with('/') => (Form::Origin, target),
-        _ => {
-            let (scheme, rest) = target.split_once("://").ok_or(Reject::bad("target: unknown form"))?;
-            let scheme = match scheme {
-                _ if scheme.eq_ignore_ascii_case("http") => Scheme::Http,
-                _ if scheme.eq_ignore_ascii_case("https") => Scheme::Https,
-                _ => return Err(Reject::bad("target: unknown scheme")),
-            };
-            let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-            let (authority, rest) = rest.split_at_checked(end).unwrap_or_default();
-            let meant = CanonicalHost::from_authority(authority).map_err(|error| Reject::bad(error.0))?;
-            // RFC 9112 §3.2.2 lets the target win over Host. Then others along the way read another request.
-            if meant.0 != *host || scheme.effective(meant.1) != scheme.effective(port) {
-                return Err(Reject::bad("target: not the host of the Host field"));
-            }
-            (Form::Absolute(scheme), rest)
-        }
-    };
-    let (path, query) = match memchr(b'?', rest.as_bytes()).and_then(|at| rest.split_at_checked(at)) {
-        Some((path, query)) => (path, query.get(1..)),
-        None => (rest, None),
-    };
-    let path = CanonicalPath::parse(if path.is_empty() { "/" } else { path }).map_err(|error| Reject::bad(error.0))?;
-    let query = query.map(read_query).transpose()?;
-    Ok((form, path, query))
-}
-
-fn read_query(query: &str) -> Result<String, Reject> {
-    if query.contains('#') {
-        return Err(Reject::bad("target: fragment"));
-    }
-    // Sent raw by some, allowed raw by no standard, and so refused by some upstreams.
-    if !query.contains(['"', '<', '>']) {
-        return Ok(query.to_owned());
-    }
-    Ok(query.replace('"', "%22").replace('<', "%3C").replace('>', "%3E"))
-}
-
-impl Scheme {
-    /// Returns the port that is meant.
-    pub fn effective(self, port: Option<u16>) -> u16 {
-        port.unwrap_or(match self {
-            Self::Http => 80,
-            Self::Https => 443,
-        })
-    }
 }
 
 /// What the Connection fields say.
@@ -417,33 +385,19 @@ struct Connection {
 }
 
 impl Connection {
-    fn read(headers: &HeaderMap) -> Self {
-        let mut connection = Self::default();
-        for option in tokens(headers, &header::CONNECTION) {
+    fn read(&mut self, value: &[u8]) {
+        for option in options(value) {
             if option.eq_ignore_ascii_case(b"close") {
-                connection.close = true;
+                self.close = true;
             } else if option.eq_ignore_ascii_case(b"keep-alive") {
-                connection.keep_alive = true;
+                self.keep_alive = true;
             } else if option.eq_ignore_ascii_case(b"upgrade") {
-                connection.upgrade = true;
+                self.upgrade = true;
             } else if let Ok(name) = HeaderName::from_bytes(option) {
-                connection.nominated.push(name);
+                self.nominated.push(name);
             }
         }
-        connection
     }
-}
-
-fn read_expect(headers: &HeaderMap, version: Version) -> Result<bool, Reject> {
-    let mut expected = false;
-    for value in headers.get_all(header::EXPECT) {
-        if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") {
-            return Err(Reject::new(417, "Expect: unknown"));
-        }
-        expected = true;
-    }
-    // RFC 9110 §10.1.1: from an HTTP/1.0 client it means nothing.
-    Ok(expected && version == Version::Http11)
 }
 
 /// RFC 6455 §4.2.1. What is no good handshake is an ordinary request, whose upstream is not asked to switch.
@@ -454,11 +408,12 @@ fn read_websocket(
     connection: &Connection,
     headers: &HeaderMap,
 ) -> Option<HeaderValue> {
+    let mut upgrades = headers.get_all(header::UPGRADE).iter().flat_map(|value| options(value.as_bytes()));
     let asked = connection.upgrade
         && method == Method::GET
         && version == Version::Http11
         && matches!(framing, Framing::None | Framing::Length(0))
-        && tokens(headers, &header::UPGRADE).any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
+        && upgrades.any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
     if !asked {
         return None;
     }
@@ -475,25 +430,9 @@ fn read_websocket(
     good.then(|| key.clone())
 }
 
-/// The value of a field that may stand only once.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName, twice: &'static str) -> Result<Option<&'a HeaderValue>, Reject> {
-    let mut values = headers.get_all(name).iter();
-    match (values.next(), values.next()) {
-        (value, None) => Ok(value),
-        (_, Some(_)) => Err(Reject::bad(twice)),
-    }
-}
-
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
-    headers
-        .get_all(name)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|&b| b == b',').map(<[u8]>::trim_ascii))
-        .filter(|token| !token.is_empty())
-}
-
-const fn is_blank(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t')
+/// The elements of a list.
+fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&b| b == b',').map(trim_blanks).filter(|option| !option.is_empty())
 }
 
 /// RFC 9110 §5.6.2.

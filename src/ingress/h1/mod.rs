@@ -11,3 +11,4 @@ pub mod body;
 pub(super) mod connection;
 pub mod head;
 pub mod response;
+mod target;

@@ -373,7 +373,7 @@ impl Gate {
 
     fn handle_handshake(&mut self, id: PeerId, path: Path, bytes: &[u8], now: Instant, actions: &mut Vec<Action>) {
         // First the clock inside: it stood still if the peer was silent.
-        self.tick(id, now, actions);
+        self.tick(id, actions);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let is_initiation = bytes.first() == Some(&1);
         match peer.sessions.handle(bytes, &mut self.buffer, &mut self.messages) {
@@ -428,6 +428,7 @@ impl Gate {
         peer.heard = Some(now);
         peer.standing.received += bytes.len() as u64;
         self.active.insert(id);
+        self.tally.touched.insert(id);
         Self::send(peer, path, &mut self.messages, actions);
         let packet = match opened {
             Err(drop) => return self.drop(drop),
@@ -468,7 +469,7 @@ impl Gate {
     /// Lets time pass for the peers that are active.
     pub fn handle_timeout(&mut self, now: Instant, actions: &mut Vec<Action>) {
         for id in self.active.clone() {
-            self.tick(id, now, actions);
+            self.tick(id, actions);
             let silent = self.peers.get(&id).and_then(|peer| peer.heard);
             if silent.is_none_or(|heard| now.saturating_duration_since(heard) > ACTIVE_FOR) {
                 self.active.remove(&id);
@@ -476,12 +477,13 @@ impl Gate {
         }
     }
 
-    fn tick(&mut self, id: PeerId, _now: Instant, actions: &mut Vec<Action>) {
+    fn tick(&mut self, id: PeerId, actions: &mut Vec<Action>) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        self.messages.extend(peer.sessions.tick(&mut self.buffer));
-        match peer.path {
-            Some(path) => Self::send(peer, path, &mut self.messages, actions),
-            None => self.messages.clear(),
+        let Some(message) = peer.sessions.tick(&mut self.buffer) else { return };
+        if let Some(path) = peer.path {
+            peer.standing.sent += message.len() as u64;
+            self.tally.touched.insert(id);
+            actions.push(Action::Send(path, message));
         }
     }
 

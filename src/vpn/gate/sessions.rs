@@ -138,7 +138,16 @@ impl Sessions {
 
     /// Begins a handshake unless one is under way.
     pub fn initiate(&mut self, buffer: &mut Buffer) -> Option<Vec<u8>> {
-        match self.tunn.format_handshake_initiation(&mut buffer.0, false) {
+        self.begin(buffer, false)
+    }
+
+    /// Begins a handshake, also if one is under way.
+    pub fn initiate_anew(&mut self, buffer: &mut Buffer) -> Option<Vec<u8>> {
+        self.begin(buffer, true)
+    }
+
+    fn begin(&mut self, buffer: &mut Buffer, anew: bool) -> Option<Vec<u8>> {
+        match self.tunn.format_handshake_initiation(&mut buffer.0, anew) {
             TunnResult::WriteToNetwork(message) => Some(message.into()),
             _ => None,
         }
