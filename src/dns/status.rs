@@ -13,6 +13,8 @@ pub struct Status {
     pub listen: Vec<SocketAddr>,
     /// What the block and allow lists hold.
     pub lists: Vec<ListStatus>,
+    /// Bytes that the rules take.
+    pub rules_bytes: usize,
     /// Answers in the cache.
     pub cache_entries: usize,
     /// Bytes that they take.
@@ -38,6 +40,7 @@ impl Plane {
         Status {
             listen: self.listen_addresses(),
             lists: policy.as_ref().map(|policy| policy.lists.clone()).unwrap_or_default(),
+            rules_bytes: policy.as_ref().map_or(0, |policy| policy.filter.bytes()),
             cache_entries: fill.entries,
             cache_bytes: fill.bytes,
             cache_limit: core.cache.limit(),

@@ -7,6 +7,7 @@ use std::{
 };
 
 use hickory_proto::{
+    dnssec::rdata::DNSSECRData,
     op::{Message, MessageType, OpCode, ResponseCode},
     rr::{RData, Record, RecordType},
 };
@@ -161,11 +162,16 @@ fn store(policy: &Policy, question: &Question, mut resolved: Resolved, now: u64)
         question.dnssec_ok || !dnssec || u16::from(rtype) == question.qtype
     };
     resolved.answers.retain(keeps);
+    resolved.answers = in_order(question, resolved.answers);
     let positive = resolved.answers.iter().any(|record| u16::from(record.record_type()) == question.qtype);
     // Who else is an authority is no answer; what proves something is.
     resolved.authorities.retain(|record| {
-        let proof = matches!(record.record_type(), RecordType::RRSIG | RecordType::NSEC | RecordType::NSEC3);
-        keeps(record) && (proof || !positive && record.record_type() == RecordType::SOA)
+        let subject = match &record.data {
+            RData::DNSSEC(DNSSECRData::RRSIG(signature)) => signature.input().type_covered,
+            _ => record.record_type(),
+        };
+        let proof = matches!(subject, RecordType::NSEC | RecordType::NSEC3);
+        keeps(record) && (proof || !positive && subject == RecordType::SOA)
     });
     for record in &mut resolved.answers {
         record.ttl = clamp(record.ttl);
@@ -207,6 +213,26 @@ fn store(policy: &Policy, question: &Question, mut resolved: Resolved, now: u64)
             (stored.expect("a message of ours can be walked"), FAILURE_LIFETIME)
         }
     }
+}
+
+/// Puts aliases before what they lead to: clients read an answer from its beginning (RFC 1034 §4.3.2).
+fn in_order(question: &Question, mut answers: Vec<Record>) -> Vec<Record> {
+    let Some(mut name) = hickory_query(question).map(|query| query.name) else { return answers };
+    let mut ordered = Vec::with_capacity(answers.len());
+    while !answers.is_empty() {
+        let (here, rest): (Vec<_>, Vec<_>) = answers.into_iter().partition(|record| record.name == name);
+        answers = rest;
+        let target = here.iter().find_map(|record| match &record.data {
+            RData::CNAME(target) => Some(target.0.clone()),
+            _ => None,
+        });
+        ordered.extend(here);
+        let Some(target) = target else { break };
+        name = target;
+    }
+    // DNAME records and their signatures stand elsewhere in the tree.
+    ordered.extend(answers);
+    ordered
 }
 
 fn message(question: &Question, resolved: Resolved) -> Option<Box<[u8]>> {
@@ -297,5 +323,23 @@ mod tests {
         assert_eq!(lifetime(soa(30, 60)), 30);
         assert_eq!(lifetime(soa(999_999, 999_999)), LONGEST_NEGATIVE);
         assert_eq!(lifetime(Vec::new()), 0);
+    }
+
+    #[test]
+    fn aliases_stand_before_what_they_lead_to() {
+        let (question, _) = known(0, 1, 10);
+        let record = |name: &str, data| Record::from_rdata(name.parse().unwrap(), 60, data);
+        let address = RData::A(std::net::Ipv4Addr::new(192, 0, 2, 1).into());
+        let alias = |target: &str| RData::CNAME(hickory_proto::rr::rdata::CNAME(target.parse().unwrap()));
+        let shuffled = vec![
+            record("c.example.", address),
+            record("b.example.", alias("c.example.")),
+            record("www.example.", alias("b.example.")),
+            record("stray.example.", alias("www.example.")),
+        ];
+
+        let names: Vec<_> = in_order(&question, shuffled).iter().map(|one| one.name.to_string()).collect();
+
+        assert_eq!(names, ["www.example.", "b.example.", "c.example.", "stray.example."]);
     }
 }
