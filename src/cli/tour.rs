@@ -229,7 +229,10 @@ where
     let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     tls.write_all(request.as_bytes()).await?;
     tls.flush().await?;
-    read_all(&mut tls).await
+    let answer = read_all(&mut tls).await?;
+    // A client that goes without a word leaves a connection behind; it may be closed already.
+    let _ = tls.shutdown().await;
+    Ok(answer)
 }
 
 fn client_config(roots: RootCertStore) -> anyhow::Result<ClientConfig> {
