@@ -39,7 +39,8 @@ impl Edge {
         let [gate, laptop, phone] = keys;
         let state = world.path("state");
         let config = world.path("hearthgate.toml");
-        std::fs::write(world.path("ads.hosts"), "0.0.0.0 blocked.good.tld\n0.0.0.0 ads.tld\n").expect("it is ours");
+        std::fs::write(world.path("ads.hosts"), "0.0.0.0 blocked.good.tld\n0.0.0.0 ads.tld www.ads.tld\n")
+            .expect("it is ours");
         std::fs::write(world.path("gate.key"), format!("{}\n", gate.private)).expect("it is ours");
         std::fs::write(&config, file(world, &laptop, &phone)).expect("it is ours");
         std::fs::create_dir(&state).expect("it is ours");

@@ -138,10 +138,8 @@ fn positive(message: Message) -> Resolved {
 fn authority(negative: AuthorityData) -> Resolved {
     let code = if negative.is_nx_domain() { ResponseCode::NXDomain } else { ResponseCode::NoError };
     let mut authorities = negative.authorities.map(|records| records.to_vec()).unwrap_or_default();
-    if authorities.is_empty()
-        && let Some(soa) = negative.soa
-    {
-        authorities.push(soa.into_record_of_rdata());
+    if let Some(soa) = negative.soa {
+        put_soa(&mut authorities, soa.into_record_of_rdata());
     }
     let security = security(authorities.iter());
     Resolved::negative(code, authorities, security)
@@ -151,10 +149,8 @@ fn dns_error(error: DnsError) -> Resolved {
     match error {
         DnsError::NoRecordsFound(none) => {
             let mut authorities = none.authorities.map(|records| records.to_vec()).unwrap_or_default();
-            if authorities.is_empty()
-                && let Some(soa) = none.soa
-            {
-                authorities.push(soa.into_record_of_rdata());
+            if let Some(soa) = none.soa {
+                put_soa(&mut authorities, soa.into_record_of_rdata());
             }
             let security = security(authorities.iter());
             Resolved::negative(none.response_code, authorities, security)
@@ -172,6 +168,13 @@ fn dns_error(error: DnsError) -> Resolved {
         }
         DnsError::DnssecBogus => Resolved::failed(Ede::Bogus),
         _ => Resolved::failed(Ede::NetworkError),
+    }
+}
+
+/// The library keeps it apart from what proves that there is nothing, but a client looks for it there.
+fn put_soa(authorities: &mut Vec<Record>, soa: Record) {
+    if !authorities.iter().any(|record| record.record_type() == soa.record_type()) {
+        authorities.push(soa);
     }
 }
 
