@@ -138,7 +138,7 @@ pub(super) fn show(text: &str, has_private_key: bool, qr: bool) -> anyhow::Resul
     print!("{text}");
     std::io::stdout().flush()?;
     if has_private_key && (qr || std::io::stderr().is_terminal()) {
-        eprintln!("\n{}", vpn::qr(text).context("the configuration is too long for a QR code")?);
+        eprintln!("\n{}", vpn::wgquick::qr(text).context("the configuration is too long for a QR code")?);
     }
     if has_private_key {
         eprintln!("the private key is shown this once and kept nowhere");

@@ -110,11 +110,13 @@ impl Recursion {
             Ok(message) => positive(message),
             Err(RecursorError::Negative(negative)) => authority(negative),
             Err(RecursorError::Net(NetError::Dns(error))) => dns_error(error),
-            Err(RecursorError::Timeout | RecursorError::Io(_)) => Resolved::failed(Ede::NoReachableAuthority),
-            Err(RecursorError::Net(NetError::Timeout | NetError::NoConnections | NetError::Io(_))) => {
-                Resolved::failed(Ede::NoReachableAuthority)
-            }
-            Err(_) => Resolved::failed(Ede::NetworkError),
+            Err(
+                RecursorError::RecursionLimitExceeded { .. }
+                | RecursorError::QueryBudgetExceeded
+                | RecursorError::MaxRecordLimitExceeded { .. },
+            ) => Resolved::failed(Ede::NetworkError),
+            // Servers that are not there, that refuse, and those whose answers make no sense.
+            Err(_) => Resolved::failed(Ede::NoReachableAuthority),
         }
     }
 }
@@ -167,7 +169,7 @@ fn dns_error(error: DnsError) -> Resolved {
             }
         }
         DnsError::DnssecBogus => Resolved::failed(Ede::Bogus),
-        _ => Resolved::failed(Ede::NetworkError),
+        _ => Resolved::failed(Ede::NoReachableAuthority),
     }
 }
 
