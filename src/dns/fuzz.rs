@@ -9,7 +9,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::{
-    Config, Core, Resolve, Testing,
+    Config, Core, HouseRoutes, Resolve, Testing,
     answer::{Asker, Step, View, answer},
     counters::Transport,
     encode,
@@ -50,6 +50,7 @@ impl House {
             groups: Vec::new(),
             rebind_allow: Vec::new(),
             directory: Directory::default(),
+            routes: HouseRoutes::default(),
             testing: Testing::default(),
         };
         change(&mut config);
