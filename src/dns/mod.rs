@@ -141,6 +141,9 @@ const WAITING_EACH: usize = 100;
 /// Clients that limits are kept for.
 const CLIENTS: usize = 4096;
 
+/// Ports that the kernel may choose for UDP until one is free for TCP as well.
+const CHOSEN_PORTS: u32 = 16;
+
 /// How often gauges are set.
 const GAUGES: Duration = Duration::from_secs(5);
 
@@ -157,10 +160,19 @@ impl Plane {
         for place in &config.listen {
             let wanted =
                 |address, shards| Wanted { address, device: place.device.as_deref(), shards, key: "dns.listen" };
-            let sockets = listen::udp(&wanted(place.address, cores))?;
-            // A port that the kernel chose is the same for both.
-            let address = sockets.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(place.address);
-            tcp.extend(listen::tcp(&wanted(address, 1))?);
+            let mut attempts = if place.address.port() == 0 { CHOSEN_PORTS } else { 1 };
+            let (sockets, listeners, address) = loop {
+                let sockets = listen::udp(&wanted(place.address, cores))?;
+                // A port that the kernel chose is the same for both, if nobody else has it on TCP.
+                let address = sockets.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(place.address);
+                attempts -= 1;
+                match listen::tcp(&wanted(address, 1)) {
+                    Ok(listeners) => break (sockets, listeners, address),
+                    Err(BindError::Taken { .. }) if attempts > 0 => {}
+                    Err(error) => return Err(error),
+                }
+            };
+            tcp.extend(listeners);
             for socket in &sockets {
                 let refused = |error| BindError::Other { address, protocol: "UDP", key: "dns.listen", error };
                 server::udp::prepare(socket).map_err(refused)?;
