@@ -141,6 +141,9 @@ const WAITING_EACH: usize = 100;
 /// Clients that limits are kept for.
 const CLIENTS: usize = 4096;
 
+/// Ports that the kernel may choose for UDP until one is free for TCP as well.
+const CHOSEN_PORTS: u32 = 16;
+
 /// How often gauges are set.
 const GAUGES: Duration = Duration::from_secs(5);
 
@@ -314,7 +317,7 @@ impl Plane {
 /// for TCP, another is chosen.
 fn both(place: &Place, cores: usize) -> Result<(Vec<UdpSocket>, Vec<TcpListener>), BindError> {
     let wanted = |address, shards| Wanted { address, device: place.device.as_deref(), shards, key: "dns.listen" };
-    let mut left = if place.address.port() == 0 { 16 } else { 1 };
+    let mut left = if place.address.port() == 0 { CHOSEN_PORTS } else { 1 };
     loop {
         left -= 1;
         let sockets = listen::udp(&wanted(place.address, cores))?;
