@@ -12,7 +12,7 @@ use crate::{
         Compiled,
         edits::{self, EditError, Edits},
     },
-    vpn::{Config, Peer, keys::PrivateKey, wgquick},
+    vpn::{self, Config, GateSide, Peer, keys::PrivateKey},
 };
 
 /// A peer to be added. Its private key never leaves the command that made it.
@@ -156,7 +156,7 @@ fn invitation(peer: &Peer, vpn: &Config, config: &Compiled) -> Invitation {
         let port = vpn.listen.first().map_or(443, |address| address.port());
         format!("vpn.{}:{port}", config.node.domain)
     };
-    let gate = wgquick::Gate {
+    let gate = GateSide {
         public_key: vpn.private_key.public_key(),
         endpoint: vpn.endpoint.clone().unwrap_or_else(guess),
         addresses: vpn.addresses.clone(),
@@ -164,7 +164,7 @@ fn invitation(peer: &Peer, vpn: &Config, config: &Compiled) -> Invitation {
         domain: Some(config.node.domain.to_string()),
     };
     Invitation {
-        configuration: wgquick::client_configuration(None, &gate, peer),
+        configuration: vpn::client_configuration(None, &gate, peer),
         endpoint_is_guessed: vpn.endpoint.is_none(),
     }
 }

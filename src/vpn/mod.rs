@@ -18,7 +18,7 @@ pub mod keys;
 mod netstack;
 mod status;
 mod udp;
-pub mod wgquick;
+mod wgquick;
 mod work;
 
 use std::{
@@ -32,6 +32,7 @@ use tokio::sync::Notify;
 pub use config::*;
 pub use gate::policy::Error;
 pub use status::{PeerStatus, Status};
+pub use wgquick::{GateSide, client_configuration, qr};
 
 use crate::{
     listen::BindError,

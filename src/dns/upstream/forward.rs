@@ -13,7 +13,7 @@ use hickory_resolver::{
     config::{ConnectionConfig, NameServerConfig, ResolverOpts},
 };
 
-use super::{Resolved, Security};
+use super::{Resolved, Security, with_soa};
 use crate::dns::{
     Config, Transport, Upstream,
     encode::{Ede, UDP_SIZE},
@@ -75,12 +75,7 @@ impl Forwarder {
                 }
             }
             Err(NetError::Dns(DnsError::NoRecordsFound(none))) => {
-                let mut authorities = none.authorities.map(|records| records.to_vec()).unwrap_or_default();
-                if authorities.is_empty()
-                    && let Some(soa) = none.soa
-                {
-                    authorities.push(soa.into_record_of_rdata());
-                }
+                let authorities = with_soa(none.authorities.as_deref(), none.soa);
                 Resolved::negative(none.response_code, authorities, Security::Insecure)
             }
             Err(NetError::Dns(DnsError::ResponseCode(_))) => Resolved::failed(Ede::NetworkError),

@@ -9,7 +9,7 @@ use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use hickory_proto::{
     op::{Message, Query, ResponseCode},
-    rr::{DNSClass, Name, Record, RecordType},
+    rr::{DNSClass, Name, Record, RecordType, rdata::SOA},
     serialize::binary::{BinDecodable, BinDecoder},
 };
 
@@ -150,6 +150,14 @@ async fn addresses_of(core: &Arc<Core>, host: &str, qtype: u16) -> io::Result<Ve
         ResponseCode::NoError => Ok(message.answers.iter().filter_map(|record| record.data.ip_addr()).collect()),
         code => Err(io::Error::new(io::ErrorKind::NotFound, format!("\"{host}\": {code}"))),
     }
+}
+
+/// Puts the SOA record, which hickory keeps apart, back to the other records of the authority section.
+fn with_soa(authorities: Option<&[Record]>, soa: Option<Box<Record<SOA>>>) -> Vec<Record> {
+    let authorities = authorities.unwrap_or_default();
+    let known = authorities.iter().any(|record| record.record_type() == RecordType::SOA);
+    let apart = soa.filter(|_| !known).map(|soa| soa.into_record_of_rdata());
+    apart.into_iter().chain(authorities.iter().cloned()).collect()
 }
 
 fn hickory_query(question: &Question) -> Option<Query> {

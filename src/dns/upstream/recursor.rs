@@ -13,7 +13,7 @@ use hickory_resolver::recursor::{
     AuthorityData, DnssecConfig, DnssecPolicy, QNameMinimization, Recursor, RecursorError, RecursorOptions,
 };
 
-use super::{Resolved, Security};
+use super::{Resolved, Security, with_soa};
 use crate::dns::{Config, encode::Ede, policy::Error, query::Question};
 
 /// A resolver that begins at the root.
@@ -139,10 +139,7 @@ fn positive(message: Message) -> Resolved {
 
 fn authority(negative: AuthorityData) -> Resolved {
     let code = if negative.is_nx_domain() { ResponseCode::NXDomain } else { ResponseCode::NoError };
-    let mut authorities = negative.authorities.map(|records| records.to_vec()).unwrap_or_default();
-    if let Some(soa) = negative.soa {
-        put_soa(&mut authorities, soa.into_record_of_rdata());
-    }
+    let authorities = with_soa(negative.authorities.as_deref(), negative.soa);
     let security = security(authorities.iter());
     Resolved::negative(code, authorities, security)
 }
@@ -150,10 +147,7 @@ fn authority(negative: AuthorityData) -> Resolved {
 fn dns_error(error: DnsError) -> Resolved {
     match error {
         DnsError::NoRecordsFound(none) => {
-            let mut authorities = none.authorities.map(|records| records.to_vec()).unwrap_or_default();
-            if let Some(soa) = none.soa {
-                put_soa(&mut authorities, soa.into_record_of_rdata());
-            }
+            let authorities = with_soa(none.authorities.as_deref(), none.soa);
             let security = security(authorities.iter());
             Resolved::negative(none.response_code, authorities, security)
         }
@@ -170,13 +164,6 @@ fn dns_error(error: DnsError) -> Resolved {
         }
         DnsError::DnssecBogus => Resolved::failed(Ede::Bogus),
         _ => Resolved::failed(Ede::NoReachableAuthority),
-    }
-}
-
-/// The library keeps it apart from what proves that there is nothing, but a client looks for it there.
-fn put_soa(authorities: &mut Vec<Record>, soa: Record) {
-    if !authorities.iter().any(|record| record.record_type() == soa.record_type()) {
-        authorities.push(soa);
     }
 }
 
