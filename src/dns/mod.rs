@@ -1,5 +1,6 @@
 //! The DNS plane.
 
 mod config;
+pub mod resolver;
 
 pub use config::*;

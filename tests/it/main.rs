@@ -1,1 +1,14 @@
 //! What the edge does, as its users see it.
+
+#[path = "../scenarios/mod.rs"]
+mod scenarios;
+
+use std::path::PathBuf;
+
+/// Where real lists, zones and scenarios lie, if they are there: tests that find them missing say so.
+fn data() -> PathBuf {
+    match std::env::var_os("HEARTHGATE_DATA") {
+        Some(folder) => folder.into(),
+        None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data"),
+    }
+}
