@@ -1,4 +1,5 @@
 //! What the edge does, as its users see it.
+#![allow(unreachable_pub, missing_docs, reason = "a test binary has no readers outside")]
 
 #[path = "../scenarios/mod.rs"]
 mod scenarios;

@@ -199,7 +199,10 @@ pub fn parse(text: &str) -> Result<Scenario, String> {
             "STEP" => {
                 let step = words.get(1).and_then(|word| word.parse().ok()).ok_or_else(|| fail("step"))?;
                 let action = (*words.get(2).ok_or_else(|| fail("step"))?).to_owned();
-                if action == "TIME_PASSES" {
+                if action == "CHECK_OUT_QUERY" {
+                    // Whether a question is still under way is not looked at.
+                    pending = Some((step, action));
+                } else if action == "TIME_PASSES" {
                     let seconds = words.get(4).and_then(|word| word.parse().ok()).ok_or_else(|| fail("time"))?;
                     scenario.steps.push(Step { number: step, action: Action::TimePasses(seconds) });
                 } else if matches!(action.as_str(), "QUERY" | "CHECK_ANSWER" | "REPLY") {
@@ -220,6 +223,7 @@ pub fn parse(text: &str) -> Result<Scenario, String> {
                         let action = match action.as_str() {
                             "QUERY" => Action::Query(entry),
                             "CHECK_ANSWER" => Action::CheckAnswer(entry),
+                            "CHECK_OUT_QUERY" => continue,
                             _ => Action::Reply(entry),
                         };
                         scenario.steps.push(Step { number, action });
@@ -237,6 +241,7 @@ pub fn parse(text: &str) -> Result<Scenario, String> {
                     "REPLY" => entry.flags.extend(rest()),
                     "SECTION" => section = words.get(1).copied().unwrap_or_default(),
                     "RAW" => raw = true,
+                    "MANDATORY" => {}
                     _ if raw => entry.raw.get_or_insert_default().extend(hex(first).ok_or_else(|| fail("raw"))?),
                     _ if section == "QUESTION" => {
                         entry.question = Some(question(line).ok_or_else(|| fail("question"))?)

@@ -41,6 +41,9 @@ fn scenarios_of_others_are_answered_as_they_want() {
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "rpl"));
     paths.sort();
+    if let Ok(only) = std::env::var("SCENARIO") {
+        paths.retain(|path| path.file_stem().is_some_and(|stem| stem.to_string_lossy() == only));
+    }
     let (mut cases, mut right, mut scripted) = (0, 0, 0);
     let mut failures = Vec::new();
     for path in &paths {
@@ -69,7 +72,7 @@ fn scenarios_of_others_are_answered_as_they_want() {
                     if played.unscripted.is_empty() {
                         String::new()
                     } else {
-                        format!("; not scripted: {}", played.unscripted.join(", "))
+                        format!("; not scripted: {}", played.unscripted[..played.unscripted.len().min(4)].join(", "))
                     }
                 )),
             }
@@ -83,7 +86,7 @@ fn scenarios_of_others_are_answered_as_they_want() {
     let unexplained: Vec<&String> =
         failures.iter().filter(|line| !OTHERWISE.iter().any(|(name, _)| line.starts_with(name))).collect();
     if std::env::var_os("SCENARIOS").is_none() {
-        assert!(right * 100 >= cases * 95, "{right} of {cases}: {unexplained:#?}");
+        assert!(right * 100 >= cases * 95, "{right} of {cases}: {} unexplained", unexplained.len());
     }
 }
 

@@ -139,13 +139,13 @@ fn data(rtype: u16, words: &[String]) -> Option<Vec<u8>> {
         13 | 16 | 99 => words.iter().map(|word| text(word)).collect::<Option<Vec<_>>>()?.concat(),
         33 => [number16(0)?, number16(1)?, number16(2)?, name(3)?].concat(),
         35 => [number16(0)?, number16(1)?, text(word(2)?)?, text(word(3)?)?, text(word(4)?)?, name(5)?].concat(),
-        43 | 59 | 32769 => [number16(0)?, number8(1)?, number8(2)?, hex(&words[3..].concat())?].concat(),
+        43 | 59 | 32769 => [number16(0)?, vec![algorithm(word(1)?)?], number8(2)?, hex(&words[3..].concat())?].concat(),
         44 => [number8(0)?, number8(1)?, hex(&words[2..].concat())?].concat(),
         52 => [number8(0)?, number8(1)?, number8(2)?, hex(&words[3..].concat())?].concat(),
-        25 | 48 | 60 => [number16(0)?, number8(1)?, number8(2)?, base64(&words[3..].concat())?].concat(),
+        25 | 48 | 60 => [number16(0)?, number8(1)?, vec![algorithm(word(2)?)?], base64(&words[3..].concat())?].concat(),
         46 => [
             type_number(word(0)?)?.to_be_bytes().to_vec(),
-            number8(1)?,
+            vec![algorithm(word(1)?)?],
             number8(2)?,
             number32(3)?,
             time(word(4)?)?.to_be_bytes().to_vec(),
@@ -173,6 +173,21 @@ fn data(rtype: u16, words: &[String]) -> Option<Vec<u8>> {
         51 => [number8(0)?, number8(1)?, number16(2)?, salt(word(3)?)?].concat(),
         257 => [number8(0)?, text(word(1)?)?, word(2)?.bytes().collect()].concat(),
         _ => return None,
+    })
+}
+
+/// A number, or the mnemonic of RFC 4034 appendix A.1 and its successors.
+fn algorithm(text: &str) -> Option<u8> {
+    Some(match text {
+        "DSA" => 3,
+        "RSASHA1" => 5,
+        "RSASHA1-NSEC3-SHA1" | "NSEC3RSASHA1" => 7,
+        "RSASHA256" => 8,
+        "RSASHA512" => 10,
+        "ECDSAP256SHA256" => 13,
+        "ECDSAP384SHA384" => 14,
+        "ED25519" => 15,
+        number => number.parse().ok()?,
     })
 }
 

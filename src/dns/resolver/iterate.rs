@@ -32,8 +32,9 @@ pub(super) struct Errand {
 
 /// Work for a server's address goes no deeper than this.
 const DEEPEST: usize = 8;
-/// How many servers without glue are looked up for one zone (NXNSAttack).
-const MOST_LOOKED_UP: usize = 5;
+/// How many servers without glue are looked up for one zone (NXNSAttack): for the client's own question,
+/// for a server's address, for that of its servers, and so on.
+const MOST_LOOKED_UP: [usize; 4] = [5, 3, 2, 1];
 /// How often one address is asked for one question.
 const MOST_TRIES: u32 = 3;
 /// How many addresses are asked for one question of one zone.
@@ -314,20 +315,24 @@ impl Shared {
         let full = question.name.label_count();
         let mut labels = cut.zone.label_count();
         let mut steps = 0;
+        // The type says nothing of what is wanted, and every server knows it.
+        let mut kind = rtype::A;
         loop {
             let forwarded = cut.forward.is_some();
             labels =
                 if !self.config.minimise || forwarded || steps >= MOST_STEPS { full } else { (labels + 1).min(full) };
             let minimised = labels < full;
-            let asked = if minimised {
-                // The type says nothing of what is wanted, and every server knows it.
-                Question { name: question.name.suffix(labels), rtype: rtype::A }
-            } else {
-                question.clone()
-            };
+            let asked =
+                if minimised { Question { name: question.name.suffix(labels), rtype: kind } } else { question.clone() };
             let fetched = match self.ask_zone(&cut, &asked, errand, avoid).await {
                 Ok(fetched) => fetched,
                 Err(Failure::Spent) => return Err(Failure::Spent),
+                Err(_) if minimised && kind == rtype::A => {
+                    // RFC 9156 §2.1: NS was the type of RFC 7816; some servers know it better.
+                    kind = rtype::NS;
+                    labels -= 1;
+                    continue;
+                }
                 Err(_) if minimised => {
                     // RFC 9156 §2.3: servers that stumble over names inside are asked for the whole.
                     labels = full;
@@ -398,7 +403,13 @@ impl Shared {
             {
                 let referral = super::reply::root_servers(set, &message);
                 if referral.values().any(|addresses| !addresses.is_empty()) {
-                    cut.servers = referral;
+                    let mut servers = referral;
+                    for (name, hinted) in &self.config.hints {
+                        if let Some(addresses) = servers.get_mut(name).filter(|addresses| addresses.is_empty()) {
+                            addresses.extend(hinted);
+                        }
+                    }
+                    cut.servers = servers;
                     cut.expires = self.now() + Duration::from_secs(u64::from(set.ttl.clamp(3600, 518_400)));
                 }
             }
@@ -438,7 +449,7 @@ impl Shared {
         errand: &Errand,
         avoid: &[IpAddr],
     ) -> Result<(Reply, Rc<Message>, IpAddr), Failure> {
-        let mut search = Search::new(self, cut, avoid);
+        let mut search = Search::new(self, cut, errand.path.len() - 1, avoid);
         let mut failure = Failure::Unreachable;
         let mut last_resort = None;
         let mut pending: Vec<Pin<Box<dyn Future<Output = (SocketAddr, Result<Rc<Message>, Trouble>)> + '_>>> =
@@ -493,7 +504,7 @@ impl Shared {
                     last_resort.get_or_insert((again, message, server.ip()));
                     failure = Failure::Useless;
                 }
-                Class::Failed(_) => failure = Failure::Useless,
+                Class::Failed(_) | Class::Useless => failure = Failure::Useless,
                 _ => return Ok((reply, message, server.ip())),
             }
         }
@@ -543,17 +554,19 @@ struct Search {
     fixed: Vec<SocketAddr>,
     nameless: Vec<Name>,
     looked_up: usize,
+    most_looked_up: usize,
     tries: HashMap<IpAddr, u32>,
     done: HashSet<IpAddr>,
 }
 
 impl Search {
-    fn new(shared: &Shared, cut: &Cut, avoid: &[IpAddr]) -> Self {
+    fn new(shared: &Shared, cut: &Cut, depth: usize, avoid: &[IpAddr]) -> Self {
         let mut search = Self {
             addresses: Vec::new(),
             fixed: cut.forward.clone().unwrap_or_default(),
             nameless: Vec::new(),
             looked_up: 0,
+            most_looked_up: MOST_LOOKED_UP.get(depth).copied().unwrap_or(1),
             tries: HashMap::new(),
             done: avoid.iter().copied().collect(),
         };
@@ -612,7 +625,7 @@ impl Search {
         let mut round = left(0, self);
         if round.is_empty() {
             // Asking again comes after looking for others.
-            if !self.nameless.is_empty() && self.looked_up < MOST_LOOKED_UP {
+            if !self.nameless.is_empty() && self.looked_up < self.most_looked_up {
                 return None;
             }
             round = (1..MOST_TRIES).map(|tries| left(tries, self)).find(|left| !left.is_empty())?;
@@ -625,7 +638,7 @@ impl Search {
 
     /// Looks up one more server's address; `false` if there is none left.
     async fn more(&mut self, shared: &Shared, cut: &Cut, errand: &Errand) -> bool {
-        while !self.nameless.is_empty() && self.looked_up < MOST_LOOKED_UP {
+        while !self.nameless.is_empty() && self.looked_up < self.most_looked_up {
             let place = shared.dice() as usize % self.nameless.len();
             let name = self.nameless.swap_remove(place);
             // Without glue, a server inside the zone that it serves cannot be found.

@@ -25,7 +25,7 @@ pub mod name;
 pub mod reply;
 pub mod resolve;
 pub mod rrset;
-mod rsa;
+pub mod rsa;
 pub mod server;
 pub mod signature;
 pub mod validate;

@@ -40,8 +40,10 @@ pub enum Class {
     NameError,
     /// Another zone's servers are to be asked.
     Referral(Referral),
-    /// The server does not serve the zone.
+    /// The server does not serve the zone: it points elsewhere.
     Lame,
+    /// Nothing that could be understood: empty, or contradicting itself.
+    Useless,
     /// The server recursed instead of answering for the zone itself.
     Recursed,
     /// The server said so.
@@ -79,7 +81,7 @@ pub fn understand(zone: &Name, question: &Question, message: &Message, forwarded
         Found::Answer => Class::Answer,
         Found::Alias(_) if recursed => Class::Recursed,
         Found::Alias(name) => Class::Alias(name),
-        Found::Malformed => Class::Lame,
+        Found::Malformed => Class::Useless,
         Found::Nothing => negative(zone, question, message, &authority, forwarded, recursed),
     };
     reply.authority = authority
@@ -171,7 +173,11 @@ fn negative(
     let servers = authority.iter().filter(|set| set.rtype == rtype::NS && speaks(set));
     let Some(nearest) = servers.max_by_key(|set| set.name.label_count()) else {
         let elsewhere = message.authority.iter().any(|record| record.rtype == rtype::NS);
-        return if message.authoritative && !elsewhere { Class::NoData } else { Class::Lame };
+        return match (elsewhere, message.authoritative) {
+            (true, _) => Class::Lame,
+            (false, true) => Class::NoData,
+            (false, false) => Class::Useless,
+        };
     };
     if !nearest.name.is_below(zone) {
         return if message.authoritative { Class::NoData } else { Class::Lame };

@@ -144,7 +144,9 @@ impl Shared {
 
     /// Finds what is known of one name: the set, an alias, or that there is none.
     async fn step(&self, question: &Question, checked: bool, errand: &Errand) -> Result<Step, Failure> {
-        let mut step = match self.from_cache(question) {
+        // A referral's proof that there is no DS lacks the SOA that an answer has.
+        let bare = |step: &Step| matches!(&step.kept, Kept::Denial(denial) if denial.soa.is_none() && question.rtype == rtype::DS);
+        let mut step = match self.from_cache(question).filter(|step| !bare(step)) {
             Some(step) => step,
             None => self.from_servers(question, errand, &[]).await?,
         };
@@ -366,7 +368,12 @@ impl Shared {
     pub(super) async fn addresses_of(&self, question: &Question, errand: &Errand) -> Vec<IpAddr> {
         let answer = match Box::pin(self.follow(question, false, errand)).await {
             Ok(answer) => answer,
-            Err(_) => return Vec::new(),
+            Err(failure) => {
+                if matches!(failure, Failure::Unreachable | Failure::Useless) {
+                    self.keep_failure(question);
+                }
+                return Vec::new();
+            }
         };
         let last = answer.answer.last().filter(|placed| placed.set.rtype == question.rtype);
         last.map_or_else(Vec::new, |placed| {
