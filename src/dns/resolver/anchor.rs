@@ -61,6 +61,12 @@ impl Anchors {
         None
     }
 
+    /// Says whether a key of this tag is an anchor of the root (RFC 8509).
+    pub fn root_has(&self, tag: u16) -> bool {
+        let root = self.0.get(&Name::root());
+        root.is_some_and(|root| root.ds.iter().any(|ds| ds.tag == tag) || root.keys.iter().any(|key| key.tag == tag))
+    }
+
     /// Says whether nothing is trusted: then nothing is checked.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -25,6 +25,9 @@ pub struct Cut {
     pub zone: Name,
     /// Its servers by name, with the addresses that came along (glue).
     pub servers: BTreeMap<Name, Vec<IpAddr>>,
+    /// What the referral said of servers outside the parent's zone: used for this zone, when nothing else
+    /// leads anywhere, and never kept elsewhere. Who delegates could have named any server.
+    pub hearsay: Vec<IpAddr>,
     /// It stands for a server that recurses: the whole question is sent there, and nothing is referred.
     pub forward: Option<Vec<std::net::SocketAddr>>,
     /// Until when the parent's word holds.
@@ -51,6 +54,12 @@ impl Cuts {
             at = name.parent();
         }
         None
+    }
+
+    /// Returns the glue that some zone above a server's name has for it.
+    pub fn glue(&self, server: &Name, now: Duration) -> Vec<IpAddr> {
+        let cut = self.deepest(server, now);
+        cut.and_then(|cut| cut.servers.get(server).cloned()).unwrap_or_default()
     }
 
     /// Says whether the name is known as a zone's apex.

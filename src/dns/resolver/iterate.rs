@@ -375,6 +375,7 @@ impl Shared {
             return Ok(Rc::new(Cut {
                 zone: zone.clone(),
                 servers: BTreeMap::new(),
+                hearsay: Vec::new(),
                 forward: Some(servers.clone()),
                 expires: Duration::MAX,
             }));
@@ -391,6 +392,7 @@ impl Shared {
         let mut cut = Cut {
             zone: Name::root(),
             servers: self.config.hints.iter().cloned().collect(),
+            hearsay: Vec::new(),
             forward: None,
             expires: self.now() + Duration::from_secs(86400),
         };
@@ -423,8 +425,13 @@ impl Shared {
         let ttl = u64::from(referral.ttl.clamp(1.max(*self.config.ttl.start()), *self.config.ttl.end()));
         // What hangs below a delegation does not outlive it.
         let expires = (self.now() + Duration::from_secs(ttl)).min(above.expires);
-        let cut =
-            Rc::new(Cut { zone: referral.zone.clone(), servers: referral.servers.clone(), forward: None, expires });
+        let cut = Rc::new(Cut {
+            zone: referral.zone.clone(),
+            servers: referral.servers.clone(),
+            hearsay: referral.hearsay.clone(),
+            forward: None,
+            expires,
+        });
         self.cuts.borrow_mut().insert(cut.clone());
         self.keep_delegation_proof(&referral.zone, reply, expires);
         cut
@@ -451,7 +458,7 @@ impl Shared {
     ) -> Result<(Reply, Rc<Message>, IpAddr), Failure> {
         let mut search = Search::new(self, cut, errand.path.len() - 1, avoid);
         let mut failure = Failure::Unreachable;
-        let mut last_resort = None;
+        let mut last_resort: Option<(Reply, Rc<Message>, IpAddr)> = None;
         let mut pending: Vec<Pin<Box<dyn Future<Output = (SocketAddr, Result<Rc<Message>, Trouble>)> + '_>>> =
             Vec::new();
         let forwarded = cut.forward.is_some();
@@ -461,6 +468,9 @@ impl Shared {
                 let next = search.next(self);
                 let next = match next {
                     None if pending.is_empty() => {
+                        if let Some(found) = last_resort.take_if(|(reply, ..)| reply.class != Class::NoData) {
+                            return Ok(found);
+                        }
                         if search.more(self, cut, errand).await {
                             continue;
                         }
@@ -502,6 +512,12 @@ impl Shared {
                 Class::Recursed => {
                     let again = understand(&cut.zone, question, &message, true);
                     last_resort.get_or_insert((again, message, server.ip()));
+                    failure = Failure::Useless;
+                }
+                Class::Useless if message.rcode == rcode::NOERROR => {
+                    // Where nobody says it better, an empty answer without authority is an empty answer.
+                    let empty = Reply { class: Class::NoData, ..reply };
+                    last_resort.get_or_insert((empty, message, server.ip()));
                     failure = Failure::Useless;
                 }
                 Class::Failed(_) | Class::Useless => failure = Failure::Useless,
@@ -552,7 +568,11 @@ impl Drop for Over<'_> {
 struct Search {
     addresses: Vec<IpAddr>,
     fixed: Vec<SocketAddr>,
+    /// Servers without an address.
     nameless: Vec<Name>,
+    /// Servers whose addresses are only glue, which may be wrong.
+    unproven: Vec<Name>,
+    hearsay: Vec<IpAddr>,
     looked_up: usize,
     most_looked_up: usize,
     tries: HashMap<IpAddr, u32>,
@@ -565,6 +585,8 @@ impl Search {
             addresses: Vec::new(),
             fixed: cut.forward.clone().unwrap_or_default(),
             nameless: Vec::new(),
+            unproven: Vec::new(),
+            hearsay: Vec::new(),
             looked_up: 0,
             most_looked_up: MOST_LOOKED_UP.get(depth).copied().unwrap_or(1),
             tries: HashMap::new(),
@@ -572,12 +594,16 @@ impl Search {
         };
         for (name, glue) in &cut.servers {
             let known = shared.kept_addresses(name);
+            let above = if glue.is_empty() { shared.cuts.borrow().glue(name, shared.now()) } else { Vec::new() };
             let before = search.addresses.len();
-            search.add(shared, glue.iter().chain(&known).copied());
+            search.add(shared, glue.iter().chain(&known).chain(&above).copied());
             if search.addresses.len() == before {
                 search.nameless.push(name.clone());
+            } else if known.is_empty() {
+                search.unproven.push(name.clone());
             }
         }
+        search.hearsay.clone_from(&cut.hearsay);
         let lame: Vec<IpAddr> = {
             let servers = shared.servers.borrow();
             search
@@ -625,7 +651,8 @@ impl Search {
         let mut round = left(0, self);
         if round.is_empty() {
             // Asking again comes after looking for others.
-            if !self.nameless.is_empty() && self.looked_up < self.most_looked_up {
+            let to_look_up = !self.nameless.is_empty() || !self.unproven.is_empty();
+            if to_look_up && self.looked_up < self.most_looked_up {
                 return None;
             }
             round = (1..MOST_TRIES).map(|tries| left(tries, self)).find(|left| !left.is_empty())?;
@@ -638,15 +665,16 @@ impl Search {
 
     /// Looks up one more server's address; `false` if there is none left.
     async fn more(&mut self, shared: &Shared, cut: &Cut, errand: &Errand) -> bool {
-        while !self.nameless.is_empty() && self.looked_up < self.most_looked_up {
-            let place = shared.dice() as usize % self.nameless.len();
-            let name = self.nameless.swap_remove(place);
-            // Without glue, a server inside the zone that it serves cannot be found.
-            if name.is_under(&cut.zone)
-                && !cut.zone.is_root()
-                && cut.forward.is_none()
-                && !self.child_glue_possible(cut)
-            {
+        while self.looked_up < self.most_looked_up {
+            let from = if self.nameless.is_empty() { &mut self.unproven } else { &mut self.nameless };
+            if from.is_empty() {
+                break;
+            }
+            let place = shared.dice() as usize % from.len();
+            let name = from.swap_remove(place);
+            // Without glue, a server inside the zone that it serves is found only by asking another.
+            let inside = name.is_under(&cut.zone) && !cut.zone.is_root();
+            if inside && self.addresses.is_empty() {
                 continue;
             }
             self.looked_up += 1;
@@ -657,18 +685,16 @@ impl Search {
                 return true;
             }
         }
-        let open = self
-            .addresses
-            .iter()
-            .any(|address| !self.done.contains(address) && self.tries.get(address).copied().unwrap_or(0) < MOST_TRIES);
-        // With nothing left to look up, those who were silent are asked again.
         self.nameless.clear();
-        open && self.tries.len() < MOST_ADDRESSES
-    }
-
-    /// Another server of the zone can be asked for the address of one inside it.
-    fn child_glue_possible(&self, _cut: &Cut) -> bool {
-        !self.addresses.is_empty()
+        self.unproven.clear();
+        let before = self.addresses.len();
+        let hearsay = std::mem::take(&mut self.hearsay);
+        self.add(shared, hearsay.into_iter());
+        let open = |address: &IpAddr| {
+            !self.done.contains(address) && self.tries.get(address).copied().unwrap_or(0) < MOST_TRIES
+        };
+        // With nothing left to look up, those who were silent are asked again.
+        self.addresses.len() > before || self.addresses.iter().any(open) && self.tries.len() < MOST_ADDRESSES
     }
 
     fn give_up(&mut self, server: SocketAddr) {

@@ -14,6 +14,7 @@
 //! In come questions, messages, failures and the time; out come messages to send and answers. All state
 //! belongs to one thread and there is no lock; several resolvers share the questions by hash.
 
+pub mod aggressive;
 pub mod anchor;
 pub mod budget;
 pub mod cache;
@@ -208,6 +209,7 @@ struct Shared {
     cuts: RefCell<Cuts>,
     cache: RefCell<Cache>,
     trusts: RefCell<validate::Trusts>,
+    proofs: RefCell<aggressive::Proofs>,
     under_way: RefCell<HashMap<Asked, Vec<Ticket>>>,
 }
 
@@ -226,6 +228,7 @@ impl Resolver {
             cuts: RefCell::default(),
             cache: RefCell::new(cache),
             trusts: RefCell::default(),
+            proofs: RefCell::default(),
             under_way: RefCell::default(),
         };
         Self { shared: Rc::new(shared), tickets: 0 }
@@ -293,6 +296,7 @@ impl Resolver {
     pub fn forget(&mut self) {
         self.shared.cache.borrow_mut().clear();
         *self.shared.trusts.borrow_mut() = validate::Trusts::default();
+        *self.shared.proofs.borrow_mut() = aggressive::Proofs::default();
         *self.shared.cuts.borrow_mut() = Cuts::default();
     }
 }

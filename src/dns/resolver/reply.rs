@@ -57,6 +57,8 @@ pub struct Referral {
     pub zone: Name,
     /// Its servers with glue.
     pub servers: BTreeMap<Name, Vec<IpAddr>>,
+    /// Addresses of its servers outside the zone that refers.
+    pub hearsay: Vec<IpAddr>,
     /// Seconds.
     pub ttl: u32,
 }
@@ -192,18 +194,19 @@ fn negative(
 fn referral(zone: &Name, set: &Rrset, message: &Message) -> Referral {
     let names = set.data.iter().filter_map(|data| target(data)).take(MOST_SERVERS);
     let mut servers: BTreeMap<Name, Vec<IpAddr>> = names.map(|name| (name, Vec::new())).collect();
+    let mut hearsay = Vec::new();
     for record in &message.additional {
+        let Some(glue) = servers.get_mut(&record.name) else { continue };
         // Glue for names outside the parent's zone is hearsay (RFC 2181 §5.4.1).
-        if let Some(addresses) = servers.get_mut(&record.name)
-            && record.name.is_under(zone)
-            && let Some(address) = address(record.rtype, &record.rdata)
+        let addresses = if record.name.is_under(zone) { glue } else { &mut hearsay };
+        if let Some(address) = address(record.rtype, &record.rdata)
             && addresses.len() < 8
             && !addresses.contains(&address)
         {
             addresses.push(address);
         }
     }
-    Referral { zone: set.name.clone(), servers, ttl: set.ttl }
+    Referral { zone: set.name.clone(), servers, hearsay, ttl: set.ttl }
 }
 
 /// Returns the servers that a priming answer names, with their addresses.

@@ -59,6 +59,7 @@ impl Shared {
             Ok(answer) if answer.security == Security::Bogus && !asked.checking_disabled => {
                 failed(answer.why.unwrap_or(Why::Bogus), answer.ttl)
             }
+            Ok(answer) if self.is_sentinel_failure(&asked.question, &answer) => failed(Why::Bogus, answer.ttl),
             Ok(answer) => answer,
             Err(failure) => {
                 let why = match failure {
@@ -75,6 +76,17 @@ impl Shared {
         };
         answer.cost = budget.used();
         answer
+    }
+
+    /// RFC 8509: a name asks whether a key is an anchor, and SERVFAIL is one of the answers.
+    fn is_sentinel_failure(&self, question: &Question, answer: &Answer) -> bool {
+        let asked = matches!(question.rtype, rtype::A | rtype::AAAA) && answer.security == Security::Secure;
+        let Some(label) = question.name.labels().next().filter(|_| asked) else { return false };
+        let number = |tag: &[u8]| std::str::from_utf8(tag).ok().filter(|tag| tag.len() == 5)?.parse::<u16>().ok();
+        let is = label.strip_prefix(b"root-key-sentinel-is-ta-").and_then(number);
+        let not = label.strip_prefix(b"root-key-sentinel-not-ta-").and_then(number);
+        is.is_some_and(|tag| !self.config.anchors.root_has(tag))
+            || not.is_some_and(|tag| self.config.anchors.root_has(tag))
     }
 
     async fn follow(&self, question: &Question, checked: bool, errand: &Errand) -> Result<Answer, Failure> {
@@ -148,7 +160,10 @@ impl Shared {
         let bare = |step: &Step| matches!(&step.kept, Kept::Denial(denial) if denial.soa.is_none() && question.rtype == rtype::DS);
         let mut step = match self.from_cache(question).filter(|step| !bare(step)) {
             Some(step) => step,
-            None => self.from_servers(question, errand, &[]).await?,
+            None => match self.from_proofs(question, checked, errand) {
+                Some(step) => return Ok(step),
+                None => self.from_servers(question, errand, &[]).await?,
+            },
         };
         if !checked || step.security != Security::Unchecked {
             return Ok(step);
@@ -219,6 +234,16 @@ impl Shared {
             why: entry.why,
             server: None,
         })
+    }
+
+    fn from_proofs(&self, question: &Question, checked: bool, errand: &Errand) -> Option<Step> {
+        if !self.config.aggressive || !checked || self.is_untrusted(&question.name) {
+            return None;
+        }
+        let now = self.now();
+        let (denial, until) = self.proofs.borrow().deny(question, now, &errand.budget)?;
+        let ttl = u32::try_from((until - now).as_secs()).unwrap_or(u32::MAX);
+        Some(Step { kept: Kept::Denial(Arc::new(denial)), security: Security::Secure, why: None, ttl, server: None })
     }
 
     async fn from_servers(&self, question: &Question, errand: &Errand, avoid: &[IpAddr]) -> Result<Step, Failure> {

@@ -92,7 +92,8 @@ impl Shared {
 
     /// Checks a set.
     pub(super) async fn check_set(&self, set: &Rrset, errand: &Errand) -> Result<Verdict, Failure> {
-        if self.is_untrusted(&set.name) {
+        // Nothing signs signatures.
+        if set.rtype == rtype::RRSIG || self.is_untrusted(&set.name) {
             return Ok(Verdict::Insecure(None));
         }
         let mut why = Why::SignaturesMissing;
@@ -433,7 +434,7 @@ impl Shared {
     /// Checks the signatures of the sets of a proof.
     async fn check_proof(&self, proof: &[std::sync::Arc<Rrset>], errand: &Errand) -> Result<Checked, Failure> {
         let mut zone: Option<Name> = None;
-        let mut sound: Vec<&Rrset> = Vec::new();
+        let mut sound: Vec<&std::sync::Arc<Rrset>> = Vec::new();
         let mut why = None;
         for set in proof.iter().filter(|set| matches!(set.rtype, rtype::NSEC | rtype::NSEC3)).take(12) {
             let Some(signer) = self.signers(set).into_iter().next() else { continue };
@@ -445,7 +446,11 @@ impl Shared {
                 Trust::Insecure(why) => return Ok(Checked::Insecure(why)),
                 Trust::Bogus(found) => why = Some(found),
                 Trust::Secure(keys) => match self.verify(set, &signer, &keys, errand)? {
-                    Ok(_) => {
+                    Ok((expanded, ttl)) => {
+                        if self.config.aggressive && expanded.is_none() {
+                            let expires = self.now() + Duration::from_secs(u64::from(ttl)).min(LONGEST);
+                            self.proofs.borrow_mut().insert(&signer, set, expires);
+                        }
                         zone = Some(signer);
                         sound.push(set);
                     }
@@ -454,7 +459,7 @@ impl Shared {
             }
         }
         Ok(match (zone, why) {
-            (Some(zone), _) => Checked::Records(Records::new(&zone, sound.into_iter())),
+            (Some(zone), _) => Checked::Records(Records::new(&zone, sound.iter().map(|set| &***set))),
             (None, Some(why)) => Checked::Bogus(why),
             (None, None) => Checked::Nothing,
         })
@@ -533,7 +538,14 @@ impl Shared {
         let Some(soa) = &denial.soa else { return Ok(None) };
         Ok(match self.check_set(soa, errand).await? {
             Verdict::Bogus(why) => Some(why),
-            _ => None,
+            Verdict::Secure { ttl, .. } => {
+                if self.config.aggressive {
+                    let expires = self.now() + Duration::from_secs(u64::from(ttl)).min(LONGEST);
+                    self.proofs.borrow_mut().insert(&soa.name, soa, expires);
+                }
+                None
+            }
+            Verdict::Insecure(_) => None,
         })
     }
 

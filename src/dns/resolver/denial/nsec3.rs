@@ -59,6 +59,16 @@ impl Nsec3 {
         self.opt_out
     }
 
+    /// Returns the iterations and the salt.
+    pub fn parameters(&self) -> (u16, Vec<u8>) {
+        (self.iterations, self.salt.clone())
+    }
+
+    /// Returns the hash of the owner.
+    pub fn hash(&self) -> &[u8] {
+        &self.hash
+    }
+
     fn covers(&self, hash: &[u8]) -> bool {
         if self.hash < self.next {
             self.hash[..] < *hash && *hash < self.next[..]
