@@ -1,8 +1,13 @@
 //! What the edge does, as its users see it.
 #![allow(unreachable_pub, missing_docs, reason = "a test binary has no readers outside")]
 
+mod config;
+mod dns;
+mod edge;
+mod ingress;
 #[path = "../scenarios/mod.rs"]
 mod scenarios;
+mod vpn;
 
 use std::path::PathBuf;
 

@@ -1,0 +1,106 @@
+//! Questions to configured servers: plain, over TLS, HTTPS or QUIC.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use hickory_net::{
+    DnsError, NetError,
+    runtime::TokioRuntimeProvider,
+    xfer::{DnsHandle as _, FirstAnswer as _},
+};
+use hickory_proto::op::{DnsRequest, DnsRequestOptions, Edns, Message, Query};
+use hickory_resolver::{
+    NameServerPool, PoolContext, TlsConfig,
+    config::{ConnectionConfig, NameServerConfig, ResolverOpts},
+};
+
+use super::{Resolved, Security};
+use crate::dns::{
+    Config, Transport, Upstream,
+    encode::{Ede, UDP_SIZE},
+    policy::Error,
+    query::Question,
+};
+
+/// Servers that are asked for recursion.
+pub(super) struct Forwarder {
+    pool: NameServerPool<TokioRuntimeProvider>,
+}
+
+/// What one server may take before the next is asked.
+const SERVER_DEADLINE: Duration = Duration::from_millis(2000);
+
+impl Forwarder {
+    /// Makes a pool of servers.
+    pub(super) fn new(servers: &[Upstream], config: &Config) -> Result<Self, Error> {
+        let tls = TlsConfig::new()
+            .map_err(|error| Error::Upstream { key: "dns.upstreams", problem: format!("no TLS: {error}") })?;
+        let mut options = ResolverOpts::default();
+        options.timeout = SERVER_DEADLINE;
+        options.attempts = 2;
+        options.edns0 = true;
+        options.case_randomization = config.case_randomisation;
+        let servers = servers.iter().map(server);
+        let context = Arc::new(PoolContext::new(options, tls));
+        Ok(Self { pool: NameServerPool::from_config(servers, context, TokioRuntimeProvider::new()) })
+    }
+
+    /// Makes a pool of servers which are asked over plain DNS.
+    pub(super) fn plain(servers: &[SocketAddr], config: &Config) -> Result<Self, Error> {
+        let plain = |address: &SocketAddr| Upstream { address: *address, transport: Transport::Plain };
+        Self::new(&servers.iter().map(plain).collect::<Vec<_>>(), config)
+    }
+
+    /// Asks one server after the other.
+    pub(super) async fn resolve(&self, query: Query, question: &Question) -> Resolved {
+        let mut message = Message::query();
+        message.metadata.recursion_desired = true;
+        message.metadata.checking_disabled = question.checking_disabled;
+        message.add_query(query);
+        let mut edns = Edns::new();
+        edns.set_max_payload(UDP_SIZE);
+        edns.set_dnssec_ok(question.dnssec_ok);
+        message.set_edns(edns);
+        let mut options = DnsRequestOptions::default();
+        options.use_edns = true;
+        match self.pool.send(DnsRequest::new(message, options)).first_answer().await {
+            Ok(response) => {
+                let message = response.into_message();
+                Resolved {
+                    rcode: message.metadata.response_code.into(),
+                    answers: message.answers,
+                    authorities: message.authorities,
+                    // What they say of validity is their word only.
+                    security: Security::Insecure,
+                    ede: None,
+                }
+            }
+            Err(NetError::Dns(DnsError::NoRecordsFound(none))) => {
+                let mut authorities = none.authorities.map(|records| records.to_vec()).unwrap_or_default();
+                if authorities.is_empty()
+                    && let Some(soa) = none.soa
+                {
+                    authorities.push(soa.into_record_of_rdata());
+                }
+                Resolved::negative(none.response_code, authorities, Security::Insecure)
+            }
+            Err(NetError::Dns(DnsError::ResponseCode(_))) => Resolved::failed(Ede::NetworkError),
+            Err(_) => Resolved::failed(Ede::NoReachableAuthority),
+        }
+    }
+}
+
+fn server(upstream: &Upstream) -> NameServerConfig {
+    let name = |name: &String| Arc::<str>::from(name.as_str());
+    let mut connections = match &upstream.transport {
+        Transport::Plain => vec![ConnectionConfig::udp(), ConnectionConfig::tcp()],
+        Transport::Tls { name: server } => vec![ConnectionConfig::tls(name(server))],
+        Transport::Https { name: server, path } => {
+            vec![ConnectionConfig::https(name(server), Some(name(path)))]
+        }
+        Transport::Quic { name: server } => vec![ConnectionConfig::quic(name(server))],
+    };
+    for connection in &mut connections {
+        connection.port = upstream.address.port();
+    }
+    NameServerConfig::new(upstream.address.ip(), true, connections)
+}

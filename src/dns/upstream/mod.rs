@@ -1,0 +1,161 @@
+//! Whoever is asked when the house does not know: authorities from the root, configured servers, or the
+//! servers of a zone.
+
+mod flight;
+mod forward;
+mod recursor;
+
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
+
+use hickory_proto::{
+    op::{Message, Query, ResponseCode},
+    rr::{DNSClass, Name, Record, RecordType},
+    serialize::binary::{BinDecodable, BinDecoder},
+};
+
+pub(crate) use flight::Flights;
+use forward::Forwarder;
+use recursor::Recursion;
+
+use super::{
+    Config, Core, Resolve,
+    encode::{Ede, rcode},
+    local,
+    policy::Error,
+    query::{IN, Question, qtype},
+};
+
+/// What one question may take, with everything that has to be asked for it.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// What others said.
+#[derive(Clone, Debug)]
+pub(crate) struct Resolved {
+    /// The response code.
+    pub(crate) rcode: u16,
+    /// The answer section.
+    pub(crate) answers: Vec<Record>,
+    /// The authority section.
+    pub(crate) authorities: Vec<Record>,
+    /// What validation says.
+    pub(crate) security: Security,
+    /// Why it failed.
+    pub(crate) ede: Option<Ede>,
+}
+
+/// What validation says of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Security {
+    /// Signed, and the signatures hold.
+    Secure,
+    /// Not signed, or not validated by us.
+    Insecure,
+    /// The signatures do not hold.
+    Bogus,
+}
+
+impl Resolved {
+    /// A failure.
+    pub(crate) fn failed(ede: Ede) -> Self {
+        let security = if ede == Ede::Bogus { Security::Bogus } else { Security::Insecure };
+        Self { rcode: rcode::SERVFAIL, answers: Vec::new(), authorities: Vec::new(), security, ede: Some(ede) }
+    }
+
+    /// An answer without records in the answer section.
+    pub(crate) fn negative(code: ResponseCode, authorities: Vec<Record>, security: Security) -> Self {
+        Self { rcode: code.into(), answers: Vec::new(), authorities, security, ede: None }
+    }
+}
+
+/// Whoever is asked.
+pub(crate) struct Resolver {
+    general: General,
+    /// The longest zone first, in wire form and lower case.
+    zones: Vec<(Box<[u8]>, Forwarder)>,
+}
+
+enum General {
+    Recursive(Arc<Recursion>),
+    Forward(Forwarder),
+}
+
+impl std::fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self.general {
+            General::Recursive(_) => "Resolver(recursive)",
+            General::Forward(_) => "Resolver(forward)",
+        })
+    }
+}
+
+impl Resolver {
+    /// Makes what a configuration asks for. Nothing is sent yet.
+    pub(crate) fn new(config: &Config) -> Result<Self, Error> {
+        let general = match &config.resolve {
+            Resolve::Recursive => General::Recursive(Arc::new(Recursion::new(config)?)),
+            Resolve::Forward(servers) => General::Forward(Forwarder::new(servers, config)?),
+        };
+        let zone = |zone: &super::Forward| Ok((local::wire(&zone.zone), Forwarder::plain(&zone.to, config)?));
+        let mut zones = config.forward.iter().map(zone).collect::<Result<Vec<_>, Error>>()?;
+        zones.sort_by_key(|(zone, _)| std::cmp::Reverse(zone.len()));
+        Ok(Self { general, zones })
+    }
+
+    /// Says whether two configurations ask the same servers in the same way.
+    pub(crate) fn same(one: &Config, other: &Config) -> bool {
+        let key = |config: &Config| {
+            let files = (config.root_hints.clone(), config.trust_anchors.clone());
+            let switches = (config.minimise, config.case_randomisation, config.sha1, config.rrset_cache);
+            (config.resolve.clone(), config.forward.clone(), files, switches, config.testing.clone())
+        };
+        key(one) == key(other)
+    }
+
+    /// Asks. A failure is an answer too: SERVFAIL with the reason.
+    pub(crate) async fn resolve(&self, question: &Question) -> Resolved {
+        let Some(query) = hickory_query(question) else { return Resolved::failed(Ede::NetworkError) };
+        let zone = self.zones.iter().find(|(zone, _)| local::covers(zone, &question.name));
+        let asking = async {
+            match (zone, &self.general) {
+                (Some((_, servers)), _) | (None, General::Forward(servers)) => servers.resolve(query, question).await,
+                (None, General::Recursive(recursion)) => recursion.resolve(query, question).await,
+            }
+        };
+        match tokio::time::timeout(DEADLINE, asking).await {
+            Ok(resolved) => resolved,
+            Err(_) => Resolved::failed(Ede::NoReachableAuthority),
+        }
+    }
+}
+
+/// Returns the addresses of a host name: of the house's records, else of whoever is asked.
+pub(crate) async fn addresses(core: &Arc<Core>, host: &str) -> io::Result<Vec<IpAddr>> {
+    let (v4, v6) = tokio::join!(addresses_of(core, host, qtype::A), addresses_of(core, host, qtype::AAAA));
+    match (v4, v6) {
+        (Err(error), Err(_)) => Err(error),
+        (v4, v6) => Ok(v6.unwrap_or_default().into_iter().chain(v4.unwrap_or_default()).collect()),
+    }
+}
+
+async fn addresses_of(core: &Arc<Core>, host: &str, qtype: u16) -> io::Result<Vec<IpAddr>> {
+    let name = Name::from_ascii(host).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let mut query = vec![0, 0, 0x01, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    query.extend(local::encoded(&name).unwrap_or_default());
+    query.extend(qtype.to_be_bytes());
+    query.extend(IN.to_be_bytes());
+    let answer = super::server::serve_house(core, &query).await;
+    let message = answer.and_then(|bytes| Message::from_vec(&bytes).ok());
+    let Some(message) = message else { return Err(io::ErrorKind::TimedOut.into()) };
+    match message.metadata.response_code {
+        ResponseCode::NoError => Ok(message.answers.iter().filter_map(|record| record.data.ip_addr()).collect()),
+        code => Err(io::Error::new(io::ErrorKind::NotFound, format!("\"{host}\": {code}"))),
+    }
+}
+
+fn hickory_query(question: &Question) -> Option<Query> {
+    let mut name = Name::read(&mut BinDecoder::new(&question.name)).ok()?;
+    name.set_fqdn(true);
+    let mut query = Query::query(name, RecordType::from(question.qtype));
+    query.set_query_class(DNSClass::IN);
+    Some(query)
+}
