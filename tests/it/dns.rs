@@ -161,6 +161,7 @@ fn config(upstream: SocketAddr) -> Config {
         minimise: true,
         case_randomisation: false,
         sha1: false,
+        negative_anchors: Vec::new(),
         resolve: Resolve::Forward(vec![Upstream { address: upstream, transport: Transport::Plain }]),
         root_hints: None,
         trust_anchors: None,
@@ -180,7 +181,7 @@ fn config(upstream: SocketAddr) -> Config {
         groups: vec![group(&[0])],
         rebind_allow: Vec::new(),
         directory: Directory::default(),
-        testing: Testing { special_servers: true, ..Testing::default() },
+        testing: Testing { special_servers: true, anchors: Some(Vec::new()), ..Testing::default() },
     }
 }
 

@@ -21,7 +21,10 @@ pub mod cache;
 pub mod course;
 pub mod delegation;
 pub mod denial;
+pub mod driver;
+pub mod hints;
 pub mod iterate;
+pub mod master;
 pub mod name;
 pub mod reply;
 pub mod resolve;
@@ -135,11 +138,11 @@ pub struct Asked {
 }
 
 /// Which question an answer belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(u64);
 
 /// Which message to a server an answer belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExchangeId(u64);
 
 /// What the driver is to do.
