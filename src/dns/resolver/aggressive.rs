@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     budget::Budget,
-    cache::Denial,
+    cache::{self, Denial},
     denial::{
         Proof, Records,
         nsec3::{self, Nsec3},
@@ -36,6 +36,8 @@ struct Zone {
     by_name: BTreeMap<Name, Kept>,
     by_hash: BTreeMap<Vec<u8>, Kept>,
     parameters: Option<(u16, Vec<u8>)>,
+    /// Sets that answers were made from, under the wildcard's own name (RFC 8198 §5.3).
+    wildcards: HashMap<(Name, u16), Kept>,
 }
 
 /// All zones.
@@ -52,7 +54,8 @@ impl Proofs {
             *self = Self::default();
         }
         let kept = self.zones.entry(zone.clone()).or_default();
-        if kept.by_name.len() + kept.by_hash.len() >= MOST_OF_ZONE {
+        if kept.count() >= MOST_OF_ZONE {
+            self.count -= kept.count();
             *kept = Zone::default();
         }
         let entry = (set.clone(), expires);
@@ -77,13 +80,26 @@ impl Proofs {
         self.count += usize::from(new);
     }
 
+    /// Takes a checked set that was made from the wildcard under `encloser` of a zone, until a moment.
+    pub fn insert_wildcard(&mut self, zone: &Name, encloser: &Name, set: &Arc<Rrset>, expires: Duration) {
+        let Some(wildcard) = encloser.wildcard() else { return };
+        if self.count >= MOST_RECORDS {
+            *self = Self::default();
+        }
+        let kept = self.zones.entry(zone.clone()).or_default();
+        if kept.count() < MOST_OF_ZONE && kept.wildcards.insert((wildcard, set.rtype), (set.clone(), expires)).is_none()
+        {
+            self.count += 1;
+        }
+    }
+
     /// Answers a question from what is known, if that suffices; for how long, too.
-    pub fn deny(&self, question: &Question, now: Duration, budget: &Budget) -> Option<(Denial, Duration)> {
+    pub fn answer(&self, question: &Question, now: Duration, budget: &Budget) -> Option<(cache::Kept, Duration)> {
         // DS is the parent's to deny.
         let mut at = if question.rtype == rtype::DS { question.name.parent() } else { Some(question.name.clone()) };
         while let Some(name) = at {
             if let Some(zone) = self.zones.get(&name) {
-                return zone.deny(&name, question, now, budget);
+                return zone.answer(&name, question, now, budget);
             }
             at = name.parent();
         }
@@ -92,18 +108,61 @@ impl Proofs {
 }
 
 impl Zone {
-    fn deny(&self, name: &Name, question: &Question, now: Duration, budget: &Budget) -> Option<(Denial, Duration)> {
-        let (soa, soa_until) = self.soa.as_ref().filter(|(_, until)| *until > now)?;
+    fn count(&self) -> usize {
+        self.by_name.len() + self.by_hash.len() + self.wildcards.len() + usize::from(self.soa.is_some())
+    }
+
+    fn answer(
+        &self,
+        name: &Name,
+        question: &Question,
+        now: Duration,
+        budget: &Budget,
+    ) -> Option<(cache::Kept, Duration)> {
+        let fresh_soa = self.soa.as_ref().filter(|(_, until)| *until > now);
         for sets in [self.near_names(&question.name, now), self.near_hashes(name, &question.name, now, budget)] {
+            let Some(until) = sets.iter().map(|(_, until)| *until).min() else { continue };
             let records = Records::new(name, sets.iter().map(|(set, _)| &**set));
+            let proof = || sets.iter().map(|(set, _)| set.clone()).collect();
+            if let Some((set, set_until)) = self.expand(name, question, now, &records, budget) {
+                return Some((cache::Kept::Set(Arc::new(set), proof()), until.min(set_until)));
+            }
+            let Some((soa, soa_until)) = fresh_soa else { continue };
             let name_error = match records.no_data(&question.name, question.rtype, budget) {
                 Proof::Proven => false,
                 _ if records.name_error(&question.name, budget) == Proof::Proven => true,
                 _ => continue,
             };
-            let until = sets.iter().map(|(_, until)| *until).min()?.min(*soa_until);
-            let proof = sets.into_iter().map(|(set, _)| set).collect();
-            return Some((Denial { name_error, soa: Some(soa.clone()), proof }, until));
+            let denial = Denial { name_error, soa: Some(soa.clone()), servers: None, proof: proof() };
+            return Some((cache::Kept::Denial(Arc::new(denial)), until.min(*soa_until)));
+        }
+        None
+    }
+
+    /// Makes the answer from a known wildcard, if nothing nearer exists (RFC 8198 §5.3).
+    fn expand(
+        &self,
+        zone: &Name,
+        question: &Question,
+        now: Duration,
+        records: &Records,
+        budget: &Budget,
+    ) -> Option<(Rrset, Duration)> {
+        if self.wildcards.is_empty() || matches!(question.rtype, rtype::DS | rtype::RRSIG | rtype::ANY) {
+            return None;
+        }
+        let mut encloser = question.name.parent()?;
+        while encloser.is_under(zone) {
+            let wildcard = encloser.wildcard()?;
+            let found = [question.rtype, rtype::CNAME]
+                .into_iter()
+                .find_map(|kind| self.wildcards.get(&(wildcard.clone(), kind)).filter(|(_, until)| *until > now));
+            if let Some((set, until)) = found
+                && records.wildcard_answer(&question.name, &encloser, budget) == Proof::Proven
+            {
+                return Some((Rrset { name: question.name.clone(), ..(**set).clone() }, *until));
+            }
+            encloser = encloser.parent()?;
         }
         None
     }

@@ -33,6 +33,8 @@ pub struct Denial {
     pub name_error: bool,
     /// The SOA that came along.
     pub soa: Option<Arc<Rrset>>,
+    /// The zone's servers, where an unsigned zone told them: passed on, never used.
+    pub servers: Option<Arc<Rrset>>,
     /// NSEC or NSEC3 sets with their signatures.
     pub proof: Vec<Arc<Rrset>>,
 }
@@ -63,7 +65,7 @@ impl Entry {
         let inside = match &self.kept {
             Kept::Set(set, proof) => set.bytes() + proof.iter().map(|set| set.bytes()).sum::<usize>(),
             Kept::Denial(denial) => {
-                let sets = denial.soa.iter().chain(&denial.proof);
+                let sets = denial.soa.iter().chain(&denial.servers).chain(&denial.proof);
                 size_of::<Denial>() + sets.map(|set| set.bytes()).sum::<usize>()
             }
             Kept::Failure => 0,

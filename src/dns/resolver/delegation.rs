@@ -58,8 +58,16 @@ impl Cuts {
 
     /// Returns the glue that some zone above a server's name has for it.
     pub fn glue(&self, server: &Name, now: Duration) -> Vec<IpAddr> {
-        let cut = self.deepest(server, now);
-        cut.and_then(|cut| cut.servers.get(server).cloned()).unwrap_or_default()
+        let mut at = Some(server.clone());
+        while let Some(name) = at {
+            if let Some(cut) = self.known.get(&name).filter(|cut| cut.expires > now)
+                && let Some(glue) = cut.servers.get(server).filter(|glue| !glue.is_empty())
+            {
+                return glue.clone();
+            }
+            at = name.parent();
+        }
+        Vec::new()
     }
 
     /// Says whether the name is known as a zone's apex.

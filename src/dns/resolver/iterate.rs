@@ -60,8 +60,6 @@ pub(super) enum Failure {
 /// What a zone's server said.
 #[derive(Clone, Debug)]
 pub(super) struct Fetched {
-    /// The zone that was asked.
-    pub(super) zone: Name,
     /// Who said it.
     pub(super) server: IpAddr,
     /// What it said.
@@ -85,6 +83,16 @@ enum Outcome {
     /// So many wrong answers that somebody is guessing.
     Attacked,
     Unreachable,
+}
+
+/// Whether a question is the one that matters or only leads there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Aim {
+    /// A name with labels left out (RFC 9156): who stumbles over it may still know the whole one, so nothing
+    /// is held against servers, and no further ones are looked up while there are some.
+    Minimised,
+    /// The whole name.
+    Whole,
 }
 
 enum Trouble {
@@ -324,7 +332,8 @@ impl Shared {
             let minimised = labels < full;
             let asked =
                 if minimised { Question { name: question.name.suffix(labels), rtype: kind } } else { question.clone() };
-            let fetched = match self.ask_zone(&cut, &asked, errand, avoid).await {
+            let aim = if minimised { Aim::Minimised } else { Aim::Whole };
+            let fetched = match self.ask_zone(&cut, &asked, aim, errand, avoid).await {
                 Ok(fetched) => fetched,
                 Err(Failure::Spent) => return Err(Failure::Spent),
                 Err(_) if minimised && kind == rtype::A => {
@@ -400,7 +409,7 @@ impl Shared {
             let question = Question { name: Name::root(), rtype: rtype::NS };
             let hints = Rc::new(cut.clone());
             if let Ok((Reply { class: Class::Answer, answer, .. }, message, _)) =
-                self.ask_zone_raw(&hints, &question, errand, &[]).await
+                self.ask_zone_raw(&hints, &question, Aim::Whole, errand, &[]).await
                 && let Some(set) = answer.last()
             {
                 let referral = super::reply::root_servers(set, &message);
@@ -441,11 +450,12 @@ impl Shared {
         &self,
         cut: &Rc<Cut>,
         question: &Question,
+        aim: Aim,
         errand: &Errand,
         avoid: &[IpAddr],
     ) -> Result<Fetched, Failure> {
-        let (reply, _, server) = self.ask_zone_raw(cut, question, errand, avoid).await?;
-        Ok(Fetched { zone: cut.zone.clone(), server, reply })
+        let (reply, _, server) = self.ask_zone_raw(cut, question, aim, errand, avoid).await?;
+        Ok(Fetched { server, reply })
     }
 
     /// Asks the servers of a zone in turn until one answers usefully.
@@ -453,10 +463,11 @@ impl Shared {
         &self,
         cut: &Rc<Cut>,
         question: &Question,
+        aim: Aim,
         errand: &Errand,
         avoid: &[IpAddr],
     ) -> Result<(Reply, Rc<Message>, IpAddr), Failure> {
-        let mut search = Search::new(self, cut, errand.path.len() - 1, avoid);
+        let mut search = Search::new(self, cut, aim, errand.path.len() - 1, avoid);
         let mut failure = Failure::Unreachable;
         let mut last_resort: Option<(Reply, Rc<Message>, IpAddr)> = None;
         let mut pending: Vec<Pin<Box<dyn Future<Output = (SocketAddr, Result<Rc<Message>, Trouble>)> + '_>>> =
@@ -506,7 +517,9 @@ impl Shared {
             search.give_up(server);
             match reply.class {
                 Class::Lame => {
-                    self.servers.borrow_mut().set_lame(server.ip(), &cut.zone, self.now());
+                    if aim == Aim::Whole {
+                        self.servers.borrow_mut().set_lame(server.ip(), &cut.zone, self.now());
+                    }
                     failure = Failure::Useless;
                 }
                 Class::Recursed => {
@@ -580,7 +593,7 @@ struct Search {
 }
 
 impl Search {
-    fn new(shared: &Shared, cut: &Cut, depth: usize, avoid: &[IpAddr]) -> Self {
+    fn new(shared: &Shared, cut: &Cut, aim: Aim, depth: usize, avoid: &[IpAddr]) -> Self {
         let mut search = Self {
             addresses: Vec::new(),
             fixed: cut.forward.clone().unwrap_or_default(),
@@ -599,9 +612,13 @@ impl Search {
             search.add(shared, glue.iter().chain(&known).chain(&above).copied());
             if search.addresses.len() == before {
                 search.nameless.push(name.clone());
-            } else if known.is_empty() {
+            } else if known.is_empty() && depth == 0 && aim == Aim::Whole && !cut.zone.is_root() {
+                // Only for the client's own question: what is looked up for a look-up multiplies.
                 search.unproven.push(name.clone());
             }
+        }
+        if aim == Aim::Minimised && !search.addresses.is_empty() {
+            search.nameless.clear();
         }
         search.hearsay.clone_from(&cut.hearsay);
         let lame: Vec<IpAddr> = {
@@ -678,7 +695,11 @@ impl Search {
                 continue;
             }
             self.looked_up += 1;
-            let found = Box::pin(shared.server_addresses(&name, errand)).await;
+            let mut found = Box::pin(shared.server_addresses(&name, errand)).await;
+            if found.is_empty() {
+                // The way to the server may have brought glue for it.
+                found = shared.cuts.borrow().glue(&name, shared.now());
+            }
             let before = self.addresses.len();
             self.add(shared, found.into_iter());
             if self.addresses.len() > before {

@@ -23,7 +23,7 @@ pub struct Reply {
     pub class: Class,
     /// The chain from the question to its answer, in order, with DNAME sets before what they rewrite.
     pub answer: Vec<Rrset>,
-    /// SOA, NSEC, NSEC3 and DS sets of the zone and of what is below it.
+    /// SOA, NS, NSEC, NSEC3 and DS sets of the zone and of what is below it.
     pub authority: Vec<Rrset>,
 }
 
@@ -88,7 +88,9 @@ pub fn understand(zone: &Name, question: &Question, message: &Message, forwarded
     };
     reply.authority = authority
         .into_iter()
-        .filter(|set| matches!(set.rtype, rtype::SOA | rtype::NSEC | rtype::NSEC3 | rtype::DS) && !set.data.is_empty())
+        .filter(|set| {
+            matches!(set.rtype, rtype::SOA | rtype::NS | rtype::NSEC | rtype::NSEC3 | rtype::DS) && !set.data.is_empty()
+        })
         .collect();
     reply
 }

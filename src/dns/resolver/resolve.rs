@@ -59,7 +59,9 @@ impl Shared {
             Ok(answer) if answer.security == Security::Bogus && !asked.checking_disabled => {
                 failed(answer.why.unwrap_or(Why::Bogus), answer.ttl)
             }
-            Ok(answer) if self.is_sentinel_failure(&asked.question, &answer) => failed(Why::Bogus, answer.ttl),
+            Ok(answer) if !asked.checking_disabled && self.is_sentinel_failure(&asked.question, &answer) => {
+                failed(Why::Bogus, answer.ttl)
+            }
             Ok(answer) => answer,
             Err(failure) => {
                 let why = match failure {
@@ -111,7 +113,8 @@ impl Shared {
                 Kept::Failure => return Err(Failure::Cached),
                 Kept::Denial(denial) => {
                     answer.rcode = if denial.name_error { rcode::NXDOMAIN } else { rcode::NOERROR };
-                    answer.authority.extend(denial.soa.iter().chain(&denial.proof).cloned().map(place));
+                    let servers = denial.servers.iter().filter(|_| step.security != Security::Secure);
+                    answer.authority.extend(denial.soa.iter().chain(servers).chain(&denial.proof).cloned().map(place));
                     return Ok(answer);
                 }
                 Kept::Set(set, proof) => {
@@ -241,9 +244,9 @@ impl Shared {
             return None;
         }
         let now = self.now();
-        let (denial, until) = self.proofs.borrow().deny(question, now, &errand.budget)?;
+        let (kept, until) = self.proofs.borrow().answer(question, now, &errand.budget)?;
         let ttl = u32::try_from((until - now).as_secs()).unwrap_or(u32::MAX);
-        Some(Step { kept: Kept::Denial(Arc::new(denial)), security: Security::Secure, why: None, ttl, server: None })
+        Some(Step { kept, security: Security::Secure, why: None, ttl, server: None })
     }
 
     async fn from_servers(&self, question: &Question, errand: &Errand, avoid: &[IpAddr]) -> Result<Step, Failure> {
@@ -283,11 +286,13 @@ impl Shared {
             }
             Class::NoData | Class::NameError => {
                 let name_error = class == Class::NameError;
+                let servers = authority.iter().find(|set| set.rtype == rtype::NS && proof.is_empty()).cloned();
                 let soa =
                     authority.into_iter().find(|set| set.rtype == rtype::SOA && question.name.is_under(&set.name));
                 let ttl = soa.as_ref().map_or(BARE_DENIAL, denial_ttl).min(LONGEST_DENIAL);
                 let ttl = self.clamp(ttl);
-                let denial = Kept::Denial(Arc::new(Denial { name_error, soa: soa.map(Arc::new), proof }));
+                let servers = servers.filter(|set| soa.as_ref().is_some_and(|soa| soa.name == set.name)).map(Arc::new);
+                let denial = Kept::Denial(Arc::new(Denial { name_error, soa: soa.map(Arc::new), servers, proof }));
                 let kind = if name_error { ANY_TYPE } else { question.rtype };
                 self.insert(&question.name, kind, denial.clone(), Security::Unchecked, None, ttl);
                 Ok((denial, ttl))
@@ -316,7 +321,7 @@ impl Shared {
             .map(Arc::new)
             .collect();
         if let Some(shortest) = proof.iter().map(|set| set.ttl).min() {
-            let denial = Kept::Denial(Arc::new(Denial { name_error: false, soa: None, proof }));
+            let denial = Kept::Denial(Arc::new(Denial { name_error: false, soa: None, servers: None, proof }));
             self.insert(zone, rtype::DS, denial, Security::Unchecked, None, self.clamp(shortest).min(ttl));
         }
     }

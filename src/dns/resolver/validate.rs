@@ -468,7 +468,7 @@ impl Shared {
     /// Checks a set and, where it was made from a wildcard, that nothing nearer exists.
     pub(super) async fn check_positive(
         &self,
-        set: &Rrset,
+        set: &std::sync::Arc<Rrset>,
         proof: &[std::sync::Arc<Rrset>],
         errand: &Errand,
     ) -> Result<Verdict, Failure> {
@@ -476,7 +476,13 @@ impl Shared {
         let Verdict::Secure { encloser: Some(encloser), ttl } = verdict else { return Ok(verdict) };
         Ok(match self.check_proof(proof, errand).await? {
             Checked::Records(records) => match records.wildcard_answer(&set.name, &encloser, &errand.budget) {
-                Proof::Proven => Verdict::Secure { encloser: Some(encloser), ttl },
+                Proof::Proven => {
+                    if let (true, [signer, ..]) = (self.config.aggressive, &self.signers(set)[..]) {
+                        let expires = self.now() + Duration::from_secs(u64::from(ttl)).min(LONGEST);
+                        self.proofs.borrow_mut().insert_wildcard(signer, &encloser, set, expires);
+                    }
+                    Verdict::Secure { encloser: Some(encloser), ttl }
+                }
                 Proof::OptOut | Proof::TooCostly => Verdict::Insecure(None),
                 Proof::Missing => Verdict::Bogus(Why::DenialMissing),
                 Proof::Exhausted => return Err(Failure::Spent),

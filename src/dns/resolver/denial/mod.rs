@@ -130,6 +130,9 @@ impl Types {
     /// The name has neither the type nor an alias, and the record is from the side of a zone cut that may
     /// say so (RFC 4035 §5.4, RFC 6840 §4.4).
     fn deny(&self, name: &Name, kind: u16) -> bool {
+        if kind == rtype::ANY {
+            return self.0.is_empty();
+        }
         if self.contains(kind) || self.contains(rtype::CNAME) {
             return false;
         }
