@@ -5,6 +5,7 @@ mod config;
 mod dns;
 mod edge;
 mod ingress;
+mod recursion;
 #[path = "../scenarios/mod.rs"]
 mod scenarios;
 mod vpn;
