@@ -124,6 +124,10 @@ pub(super) fn build(options: Options) -> Result<(Edge, lock::Lock), Failure> {
     }
     let in_force = privilege::drop(user.as_ref())?;
     tracing::info!(user = in_force.user, capabilities = in_force.capabilities, "privileges dropped: {in_force}");
+    if let Err(error) = std::fs::read_dir(&state) {
+        let what = format!("state folder {} as user {} (another one: --state DIR)", state.display(), in_force.user);
+        return Err(Failure::Io { what, error });
+    }
     if let Source::File(path) = &options.source
         && let Err(error) = std::fs::File::open(path)
     {
@@ -163,7 +167,7 @@ fn hint(options: &Options, held: Option<&lock::Error>) -> String {
     }
     if options.source == Source::QuickStart {
         hint.push_str(
-            "\nthe quick start is config/quickstart.toml: change the key in a copy, `hearthgate run --config COPY`",
+            "\nthe quick start is config/quickstart.toml: copy it without its [[vpn.peer]], change the key there, and start with --config COPY",
         );
     }
     hint

@@ -189,7 +189,7 @@ async fn dispatch(request: Request<Incoming>, edge: Arc<Edge>, caller: u32) -> R
     let number = number(&request)?;
     match (request.method(), noun) {
         (&Method::GET, "status") => json(edge.status()),
-        (&Method::POST, "reload") => blocking(move || edge.reload(&author)).await,
+        (&Method::POST, "reload") => blocking(move || edge.reload(&format!("{author}: reload"))).await,
         (&Method::GET, "peers") => json(edge.peers()),
         (&Method::POST, "peers") => {
             let peer: NewPeer = body(request).await?;

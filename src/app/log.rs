@@ -37,5 +37,7 @@ pub fn set_level(level: Level) {
 fn filter(level: Level) -> EnvFilter {
     let level = level.as_str().to_lowercase();
     let others = if level == "error" { "error" } else { "warn" };
-    EnvFilter::new(format!("{others},hickory_proto=error,hickory_net=error,hickory_resolver=error,hearthgate={level}"))
+    EnvFilter::new(format!(
+        "{others},boringtun=off,hickory_proto=error,hickory_net=error,hickory_resolver=error,hearthgate={level}"
+    ))
 }

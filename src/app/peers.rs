@@ -1,6 +1,8 @@
 //! Peers as commands see them: added and removed through the edits, and the configuration that a new one
 //! is given.
 
+use std::fmt;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +46,16 @@ impl PeerEdit {
         match self {
             Self::Add(peer) => &peer.name,
             Self::Remove(name) => name,
+        }
+    }
+}
+
+/// As the command that asks for it.
+impl fmt::Display for PeerEdit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Add(peer) => write!(f, "peer add {}", peer.name),
+            Self::Remove(name) => write!(f, "peer remove {name}"),
         }
     }
 }

@@ -49,8 +49,9 @@ impl Edge {
         let mut edits = Edits::read(&self.state).map_err(Refusal::ours)?;
         let before = edits.text();
         let name = edit.name().to_owned();
+        let author = format!("{author}: {edit}");
         peers::apply(&mut edits, edit, &self.force.load().config)?;
-        if let Err(refusal) = self.load_and_commit(author) {
+        if let Err(refusal) = self.load_and_commit(&author) {
             edits.write(before).map_err(Refusal::ours)?;
             return Err(refusal);
         }
@@ -64,7 +65,7 @@ impl Edge {
         let before = edits.text();
         let old = generations::show(&self.state, generation).map_err(history::refusal)?;
         edits.write(old.edits).map_err(Refusal::ours)?;
-        let reloaded = self.load_and_commit(author);
+        let reloaded = self.load_and_commit(&format!("{author}: config rollback {generation}"));
         if reloaded.is_err() {
             edits.write(before).map_err(Refusal::ours)?;
         }

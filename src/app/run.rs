@@ -155,8 +155,14 @@ impl Edge {
     fn unfinished(&self) -> String {
         let status = self.status();
         let mut left = Vec::new();
+        if let Some(dns) = &status.dns {
+            left.push(format!("{} questions", dns.waiting));
+        }
         if let Some(ingress) = &status.ingress {
             left.push(format!("{} connections of the ingress", ingress.connections));
+        }
+        if let Some(vpn) = &status.vpn {
+            left.push(format!("{} connections inside the tunnel", vpn.connections));
         }
         left.join(", ")
     }

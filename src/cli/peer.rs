@@ -16,7 +16,7 @@ use crate::{
         peers::{self, Edited, Listed, NewPeer, PeerEdit},
     },
     cli::{Problem, Running, client},
-    config::{self, Loaded, PeerIds, edits::Edits},
+    config::{self, Loaded, PeerIds, edits::Edits, generations},
     privilege,
     vpn::{
         self,
@@ -189,6 +189,10 @@ fn edit_state(running: &Running, state: &Path, edit: PeerEdit) -> anyhow::Result
     }
     if state.exists() {
         privilege::act_as_owner(state)?;
+    }
+    let last = generations::list(state).ok().and_then(|kept| kept.into_iter().next_back());
+    if options.source == app::Source::QuickStart && last.is_some_and(|last| last.file != config::QUICK_START) {
+        return Err(anyhow!("{} belongs to a configuration file: name it with --config FILE", state.display()));
     }
     let failed = |refusal: Refusal| anyhow!(refusal.failure().error.clone());
     let load = || {

@@ -62,6 +62,23 @@ use crate::{
     supervise::{self, Phase, Stop},
 };
 
+/// Reads a stranger's message as the servers do, and returns what is said to it without knowing any name;
+/// for the fuzz target.
+#[doc(hidden)]
+pub fn read_message(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    encode::ttl_offsets(bytes);
+    match query::Query::parse(bytes) {
+        Ok(query) => {
+            let head = encode::Head::code(encode::rcode::REFUSED);
+            encode::start(&query, head, &mut out);
+            encode::finish(&query, encode::rcode::REFUSED, None, encode::udp_limit(query.edns), &mut out);
+            Some(out)
+        }
+        Err(unfit) => encode::unfit(bytes, unfit, &mut out).then_some(out),
+    }
+}
+
 /// The DNS server of the house.
 #[derive(Debug)]
 pub struct Plane {

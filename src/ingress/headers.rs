@@ -110,7 +110,6 @@ fn passes_up(name: &str) -> bool {
                 | "http2-settings"
                 | "content-length"
                 | "expect"
-                | "host"
                 | "forwarded"
                 | "via"
                 | "x-real-ip"

@@ -2,7 +2,7 @@
 //!
 //! The life of a request:
 //!
-//! 1. `server` accepts a connection on one core, which keeps it to its end. Its [`Origin`](crate::origin::Origin)
+//! 1. `server` accepts a connection on one core, which keeps it to its end. Its [`Origin`]
 //!    is set there and then, or came with it out of the tunnel.
 //! 2. `routes` has a table for each distinct set of permissions. What an origin may not use is not in its table,
 //!    so a host that it must not see and a host that never existed are the same to it.

@@ -90,9 +90,13 @@ impl Hosts {
 }
 
 impl Site {
-    /// Finds the route of a path.
+    /// Finds the route of a path. To open takes the path as it stands; closed is whatever a server behind might
+    /// take for one that is closed.
     pub(super) fn route(&self, path: &CanonicalPath) -> Option<&Arc<Route>> {
-        let found = self.paths.iter().find(|(prefix, _)| path.starts_with_prefix(prefix));
+        let found = self.paths.iter().find(|(prefix, route)| match route {
+            Some(_) => path.starts_with_prefix(prefix),
+            None => path.might_be_under(prefix),
+        });
         found.and_then(|(_, route)| route.as_ref())
     }
 }

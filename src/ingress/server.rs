@@ -357,14 +357,18 @@ async fn serve(core: &Rc<Core>, accepted: Accepted, peer: IpAddr, presence: &Pre
         return connection::serve(core, stream, &visitor, presence, service).await;
     }
     let policy = core.shared.policy.load_full();
-    let handshake = tls::accept(stream, policy.tables.of(origin), policy.config.timeouts.handshake).await;
+    let limit = policy.config.timeouts.handshake;
+    let handshake = tls::accept(stream, policy.tables.of(origin), limit).await;
     drop(policy);
     let (stream, certificate) = match handshake {
         Handshake::Done(stream, certificate) => {
             core.shared.series.handshake("done");
             (stream, certificate)
         }
-        Handshake::UnknownName => return core.shared.series.handshake("unknown_name"),
+        Handshake::UnknownName(stream) => {
+            core.shared.series.handshake("unknown_name");
+            return tls::refuse(stream, limit).await;
+        }
         Handshake::Failed => return core.shared.series.handshake("failed"),
         Handshake::TimedOut => return core.shared.series.handshake("timed_out"),
     };

@@ -4,7 +4,7 @@
 //! close, whether it exists for somebody else, never existed, is missing or is an address. Configuration,
 //! ticket keys and certificates belong to one table, so nothing of one table resumes in another.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use rustls::{
     ServerConfig,
@@ -14,11 +14,14 @@ use rustls::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
-use crate::ingress::routes::{Hosts, Table};
+use crate::ingress::{
+    routes::{Hosts, Table},
+    server::close_in_order,
+};
 
 /// Alert record: fatal (2), unrecognized_name (112).
 pub(super) const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x70];
@@ -27,8 +30,8 @@ pub(super) const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x0
 pub(super) enum Handshake<S> {
     /// Well; with the name of the certificate that was shown.
     Done(Box<TlsStream<S>>, Arc<str>),
-    /// The SNI is not in the table; the alert was sent.
-    UnknownName,
+    /// The SNI is not in the table: [`refuse`] is next.
+    UnknownName(S),
     /// Not TLS, or not with us.
     Failed,
     /// The deadline came first.
@@ -69,13 +72,7 @@ where
         Some(name) => table.certificate(&name.to_ascii_lowercase()).map(|certificate| certificate.name.clone()),
         None => None,
     };
-    let (Some(certificate), Some(config)) = (chosen, &table.tls) else {
-        let mut stream = start.io;
-        if write_alert(&mut stream, deadline).await.is_ok() {
-            super::server::close_in_order(&mut stream).await;
-        }
-        return Handshake::UnknownName;
-    };
+    let (Some(certificate), Some(config)) = (chosen, &table.tls) else { return Handshake::UnknownName(start.io) };
     match timeout_at(deadline, start.into_stream(config.clone())).await {
         Ok(Ok(stream)) => Handshake::Done(Box::new(stream), certificate),
         Ok(Err(_)) => Handshake::Failed,
@@ -83,9 +80,11 @@ where
     }
 }
 
-async fn write_alert<S: AsyncWrite + Unpin>(stream: &mut S, deadline: Instant) -> io::Result<()> {
-    let written = timeout_at(deadline, stream.write_all(&UNRECOGNIZED_NAME)).await;
-    written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+/// Tells that the name is unknown, and nothing else.
+pub(super) async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, limit: Duration) {
+    if let Ok(Ok(())) = timeout(limit, stream.write_all(&UNRECOGNIZED_NAME)).await {
+        close_in_order(&mut stream).await;
+    }
 }
 
 #[derive(Debug)]

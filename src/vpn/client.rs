@@ -69,6 +69,9 @@ impl Tunnel {
         own: IpAddr,
         endpoint: SocketAddr,
     ) -> io::Result<Self> {
+        if own.is_unspecified() || own.is_multicast() {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
+        }
         let any: SocketAddr = if endpoint.is_ipv4() { ([0; 4], 0).into() } else { ([0; 16], 0).into() };
         let socket = UdpSocket::bind(any).await?;
         socket.connect(endpoint).await?;
@@ -222,7 +225,8 @@ impl Inside {
                 }
             }
             Wish::Tcp(to, stream) => {
-                if to.is_ipv4() != self.own.is_ipv4() || to.port() == 0 {
+                // Dropping the wish refuses it.
+                if to.is_ipv4() != self.own.is_ipv4() || to.port() == 0 || to.ip().is_unspecified() {
                     return;
                 }
                 let local = SocketAddr::new(self.own, self.port());

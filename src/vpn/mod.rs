@@ -1,6 +1,6 @@
 //! The VPN gate: the one trusted way in, for stock WireGuard clients.
 //!
-//! **The life of a packet.** A datagram comes in by [`udp`](self), which notes the address of ours that it was
+//! **The life of a packet.** A datagram comes in by a socket that notes the address of ours that it was
 //! sent to. The [`gate`] looks at type and length, and finds the peer: a handshake must first pass the porter
 //! (mac1, under load a cookie, the budgets), data names its session by an index. What decrypts is the peer's,
 //! and only now the gate believes where the peer is. The inner packet must be whole, and its source must belong
@@ -32,7 +32,7 @@ use tokio::sync::Notify;
 pub use config::*;
 pub use gate::policy::Error;
 pub use status::{PeerStatus, Status};
-pub use wgquick::{Gate as GateSide, client_configuration, qr};
+pub use wgquick::{GateSide, client_configuration, qr};
 
 use crate::{
     listen::BindError,
@@ -74,8 +74,8 @@ impl Plane {
     /// Takes the ports. Nobody may come in before the first [`Plane::commit`].
     pub fn bind(config: &Config, metrics: &Metrics, outlets: Outlets) -> Result<Self, BindError> {
         let sockets = config.listen.iter().map(|address| udp::bind(*address)).collect::<Result<_, _>>()?;
-        let nobody = Config { peers: Vec::new(), ..config.clone() };
-        let policy = Policy::new(&nobody).expect("a policy without peers contradicts nothing");
+        let nobody = Config { peers: Vec::new(), addresses: Vec::new(), ..config.clone() };
+        let policy = Policy::new(&nobody).expect("a policy without peers and addresses contradicts nothing");
         let book = Book::new(metrics);
         book.set_peers(&nobody);
         Ok(Self { sockets, outlets, policy: ArcSwap::from_pointee(policy), changed: Notify::new(), book })

@@ -16,9 +16,12 @@ use crate::{
     origin::PeerId,
     vpn::{
         Config,
-        gate::{Drop, Gate, Outcome, Tally},
+        gate::{Dropped, Gate, Outcome, Tally},
     },
 };
+
+/// A handshake after so long is worth a line in the log: until then it is the same visit.
+const QUIET_FOR: Duration = Duration::from_secs(600);
 
 /// The gate as it is now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,7 +99,7 @@ impl Book {
         for outcome in Outcome::ALL {
             book.handshakes.with_label_values(&[outcome.label()]);
         }
-        for reason in Drop::ALL {
+        for reason in Dropped::ALL {
             book.drops.with_label_values(&[reason.label()]);
         }
         book
@@ -176,9 +179,11 @@ impl Book {
             page.status.sent += sent;
             self.bytes.with_label_values(&[&page.status.name, "received"]).inc_by(received);
             self.bytes.with_label_values(&[&page.status.name, "sent"]).inc_by(sent);
-            if let Some(then) = standing.last_handshake {
-                page.status.last_handshake = unix(now.saturating_duration_since(then));
+            let last = standing.last_handshake.and_then(|then| unix(now.saturating_duration_since(then)));
+            if last > page.status.last_handshake.map(|before| before + QUIET_FOR.as_secs()) {
+                tracing::info!(peer = %page.status.name, endpoint = ?standing.endpoint, "peer came in");
             }
+            page.status.last_handshake = last.max(page.status.last_handshake);
             page.status.endpoint = standing.endpoint.or(page.status.endpoint);
         }
     }

@@ -11,7 +11,7 @@ use crate::vpn::{
 
 /// What a peer's configuration says of the gate.
 #[derive(Clone, Debug)]
-pub struct Gate {
+pub struct GateSide {
     /// Its key.
     pub public_key: PublicKey,
     /// Where it listens, `host:port`.
@@ -28,7 +28,7 @@ pub struct Gate {
 const KEEPALIVE: u64 = 25;
 
 /// Writes a peer's configuration. Without a private key there is a line that says where it goes.
-pub fn client_configuration(private: Option<&PrivateKey>, gate: &Gate, peer: &Peer) -> String {
+pub fn client_configuration(private: Option<&PrivateKey>, gate: &GateSide, peer: &Peer) -> String {
     let list = |items: &mut dyn Iterator<Item = String>| items.collect::<Vec<_>>().join(", ");
     let mut text = String::from("[Interface]\n");
     match private {
@@ -61,7 +61,7 @@ fn line(text: &mut String, key: &str, value: &str) {
 }
 
 /// Returns what the client sends into the tunnel.
-fn allowed(gate: &Gate, peer: &Peer) -> Vec<IpNet> {
+fn allowed(gate: &GateSide, peer: &Peer) -> Vec<IpNet> {
     let everything = ["0.0.0.0/0", "::/0"].map(|net| net.parse().expect("a prefix"));
     if peer.may_reach.contains(&Reach::Internet) {
         // Both families: what went past the tunnel in the other one would be a leak.
@@ -112,8 +112,8 @@ mod tests {
     use super::*;
     use crate::vpn::gate::tests::{peer, private_key};
 
-    fn gate() -> Gate {
-        Gate {
+    fn gate() -> GateSide {
+        GateSide {
             public_key: private_key(1_000).public_key(),
             endpoint: "vpn.home.example:443".into(),
             addresses: vec!["10.77.0.1/24".parse().unwrap(), "fd77::1/64".parse().unwrap()],

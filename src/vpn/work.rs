@@ -14,7 +14,7 @@ use crate::{
     supervise::{Phase, Stop},
     vpn::{
         Outlets,
-        gate::{Action, Drop, Gate, Path, TICK, policy::Policy},
+        gate::{Action, Dropped, Gate, Path, TICK, policy::Policy},
         netstack::{Delivery, Netstack, flow::Outbound},
         status::Book,
         udp,
@@ -148,7 +148,7 @@ impl Loop<'_> {
             Some(Outbound { peer, packet }) => {
                 self.gate.handle_packet(peer, &packet, Instant::now(), &mut self.actions);
             }
-            None => self.gate.drop(Drop::Unsent),
+            None => self.gate.drop(Dropped::Unsent),
         }
     }
 
@@ -182,7 +182,7 @@ impl Loop<'_> {
     fn send(&mut self, path: &Path, bytes: &[u8]) {
         let sent = self.sockets.get(path.socket).is_some_and(|socket| udp::send(socket, path, bytes).is_ok());
         if !sent {
-            self.gate.drop(Drop::Unsent);
+            self.gate.drop(Dropped::Unsent);
         }
     }
 }

@@ -1,9 +1,10 @@
 //! The ingress as its clients see it.
 
 mod edge;
+mod probes;
 
 use hearthgate::{
-    ingress::Target,
+    ingress::{CertificateFiles, HostPattern, Target, Upstream, UpstreamHost, UpstreamTls},
     origin::{Access, NetworkId, Origin},
 };
 use tokio::{
@@ -38,9 +39,10 @@ async fn an_unknown_missing_or_address_sni_gets_seven_bytes() {
     let edge = Edge::start(|_| {});
 
     for origin in [Origin::Wan, LAN] {
-        for sni in [Some("never.home.example"), Some("admin.home.example"), Some("127.0.0.1"), None] {
+        for sni in [Some("never.home.example"), Some("admin.home.example"), None] {
             assert_eq!(edge.hello(origin, sni).await, ALERT, "{sni:?}");
         }
+        assert_eq!(edge.hello_with_address(origin).await, ALERT);
     }
 }
 
@@ -123,7 +125,9 @@ async fn a_path_of_another_table_is_not_answered_by_a_shorter_one() {
     });
 
     let status = |answer: String| answer.split(' ').nth(1).unwrap().to_owned();
-    for (path, expected) in [("/", "200"), ("/administer", "200"), ("/admin", "404"), ("/x/%2e%2e/admin/y", "400")] {
+    for (path, expected) in
+        [("/", "200"), ("/administer", "200"), ("/admin", "404"), ("/ADMIN/x", "404"), ("/x/%2e%2e/admin/y", "400")]
+    {
         let answer = edge.ask(Origin::Wan, "app.home.example", &get("app.home.example", path)).await;
         assert_eq!(status(answer), expected, "{path}");
     }
@@ -233,6 +237,7 @@ async fn uploads_stream_with_a_length_and_in_chunks() {
     let head = format!("POST /upload HTTP/1.1\r\nHost: app.home.example\r\nContent-Length: {}\r\n\r\n", edge::BIG);
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&vec![b'u'; edge::BIG]).await.unwrap();
+    stream.flush().await.unwrap();
     let counted = read_one(&mut stream).await;
     let head = "POST /upload HTTP/1.1\r\nHost: app.home.example\r\nTransfer-Encoding: chunked\r\n\r\n";
     stream.write_all(format!("{head}3;x=y\r\nabc\r\n4\r\ndefg\r\n0\r\nA: b\r\n\r\n").as_bytes()).await.unwrap();
@@ -427,6 +432,86 @@ async fn what_is_counted_names_routes_and_never_what_a_client_said() {
     let text = format!("{families:?}");
     assert!(text.contains("www.home.example/") && text.contains("unknown_name"), "{text}");
     assert!(!text.contains("never.home.example"), "{text}");
+}
+
+#[tokio::test]
+async fn a_certificate_from_files_serves_all_its_hosts_on_one_connection() {
+    let files = tempfile::tempdir().unwrap();
+    let (certificate, key) = (files.path().join("cert.pem"), files.path().join("key.pem"));
+    let made = rcgen::generate_simple_self_signed(vec!["*.elsewhere.example".into()]).unwrap();
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let edge = Edge::start(|config| {
+        let hosts = vec![HostPattern::Wildcard(edge::host("elsewhere.example"))];
+        config.certificates.push(CertificateFiles { hosts, certificate: certificate.clone(), key });
+        let page = config.routes[0].to.clone();
+        config.routes.push(route("one.elsewhere.example", "/", public(), page.clone()));
+        config.routes.push(route("two.elsewhere.example", "/", public(), page));
+    });
+
+    let stream = edge.connect(Origin::Wan, 443).await;
+    let mut stream = edge.tls_trusting(stream, "one.elsewhere.example", "http/1.1", &certificate).await.unwrap();
+    stream.write_all(get("two.elsewhere.example", "/").as_bytes()).await.unwrap();
+    let answer = edge::read_to_end(&mut stream).await;
+
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let status = edge.plane.status();
+    assert!(status.certificates.iter().any(|one| one.hosts == ["*.elsewhere.example"]), "{status:?}");
+}
+
+#[tokio::test]
+async fn an_upstream_must_prove_who_it_is_as_the_route_says() {
+    let inner = Edge::start(|_| {});
+    let ca = inner.state.path().join("ca.pem");
+    let ask = async |tls: UpstreamTls| {
+        let port = inner.https().port();
+        let upstream = Upstream { host: UpstreamHost::Name("www.home.example".into()), port, tls: Some(tls) };
+        let outer = Edge::start(|config| config.routes[0].to = Target::Upstreams(vec![upstream]));
+        let answer = outer.ask(Origin::Wan, "www.home.example", &get("www.home.example", "/")).await;
+        answer.split(' ').nth(1).unwrap().to_owned()
+    };
+
+    assert_eq!(ask(UpstreamTls::Ca(ca)).await, "200");
+    assert_eq!(ask(UpstreamTls::Insecure).await, "200");
+    assert_eq!(ask(UpstreamTls::Public).await, "502");
+    assert_eq!(ask(UpstreamTls::Fingerprint([0; 32])).await, "502");
+}
+
+#[tokio::test]
+async fn a_websocket_ends_when_its_route_is_taken_away() {
+    let behind = Behind::start().await;
+    let edge = Edge::start(|config| config.routes.push(route("app.home.example", "/", public(), to(behind.address))));
+    let stream = edge.connect(Origin::Wan, 443).await;
+    let mut stream = edge.tls(stream, "app.home.example", "http/1.1").await.unwrap();
+    let handshake = "GET /ws HTTP/1.1\r\nHost: app.home.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    stream.write_all(handshake.as_bytes()).await.unwrap();
+    assert!(read_one(&mut stream).await.starts_with("HTTP/1.1 101 "));
+
+    edge.reload(|_| {});
+
+    assert_eq!(edge::read_to_end(&mut stream).await, "");
+}
+
+#[tokio::test]
+async fn a_drained_plane_ends_idle_connections_and_can_run_again() {
+    let mut edge = Edge::start(|_| {});
+    let connect = async |edge: &Edge| {
+        let stream = TcpStream::connect(edge.https()).await.unwrap();
+        edge.tls(stream, "www.home.example", "http/1.1").await.unwrap()
+    };
+    let request = b"GET / HTTP/1.1\r\nHost: www.home.example\r\n\r\n";
+    let mut idle = connect(&edge).await;
+    idle.write_all(request).await.unwrap();
+    read_one(&mut idle).await;
+
+    assert_eq!(edge.drain(), Ok(()));
+    assert_eq!(edge::read_to_end(&mut idle).await, "");
+
+    edge.run_again();
+    let mut again = connect(&edge).await;
+    again.write_all(request).await.unwrap();
+    assert!(read_one(&mut again).await.starts_with("HTTP/1.1 200 "));
 }
 
 mod h2 {

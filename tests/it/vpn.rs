@@ -405,3 +405,73 @@ async fn draining_lets_open_streams_finish_and_takes_no_more() {
     let thread = house.thread.take().unwrap();
     assert_eq!(tokio::task::spawn_blocking(|| thread.join().unwrap()).await.unwrap(), Ok(()));
 }
+
+#[tokio::test]
+async fn a_peer_that_lost_a_permission_loses_the_streams_it_had_by_it() {
+    let mut house = House::open();
+    let tunnel = house.tunnel(0).await;
+    let _client = tunnel.tcp(gate(443)).await.unwrap();
+    let mut lost = house.accepted().await;
+
+    let mut config = house.config.clone();
+    config.peers[0].may_reach = vec![Reach::Dns];
+    house.plane.commit(house.plane.prepare(config).unwrap());
+
+    assert_eq!(timeout(PATIENCE, lost.stream.read(&mut [0; 1])).await.unwrap().unwrap(), 0);
+    assert!(tunnel.tcp(gate(443)).await.is_err());
+    let _dns = tunnel.tcp(gate(53)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_after_the_plane_has_said_its_last_word() {
+    let mut house = House::open();
+    let tunnel = house.tunnel(0).await;
+    let mut client = tunnel.tcp(gate(80)).await.unwrap();
+    let mut plane = house.accepted().await.stream;
+    plane.write_all(b"done").await.unwrap();
+    plane.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).await.unwrap();
+
+    let upload = tokio::spawn(async move {
+        client.write_all(&vec![7; 1_000_000]).await.unwrap();
+        client.shutdown().await.unwrap();
+    });
+    upload.await.unwrap();
+    // All of it is on its way before anybody reads.
+    let mut received = Vec::new();
+    timeout(PATIENCE, plane.read_to_end(&mut received)).await.unwrap().unwrap();
+
+    assert_eq!(answer, b"done");
+    assert_eq!(received.len(), 1_000_000);
+}
+
+#[tokio::test]
+async fn a_second_gate_on_the_same_port_is_told_which_key_to_change() {
+    let house = House::open();
+    let config = Config { listen: vec![house.endpoint()], ..house.config.clone() };
+
+    let taken = Plane::bind(&config, &Metrics::new(), Outlets::default()).unwrap_err().to_string();
+
+    assert!(taken.contains("is taken") && taken.contains("`vpn.listen`"), "{taken}");
+}
+
+#[tokio::test]
+async fn a_gate_that_was_started_again_works_on_the_sockets_it_had() {
+    let mut house = House::open();
+    let endpoint = house.endpoint();
+    drop(house.tunnel(0).await);
+    house.stopper.advance(Phase::Now);
+    let thread = house.thread.take().unwrap();
+    tokio::task::spawn_blocking(|| thread.join().unwrap()).await.unwrap().unwrap();
+
+    let (stopper, stop) = supervise::stop();
+    let plane = house.plane.clone();
+    house.stopper = stopper;
+    house.thread = Some(std::thread::spawn(move || plane.run(stop)));
+
+    let tunnel = house.tunnel(0).await;
+    let _client = tunnel.tcp(gate(443)).await.unwrap();
+    assert_eq!(house.accepted().await.origin, Origin::Vpn(PeerId(0)));
+    assert_eq!(house.endpoint(), endpoint);
+}

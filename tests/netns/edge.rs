@@ -39,7 +39,8 @@ impl Edge {
         let [gate, laptop, phone] = keys;
         let state = world.path("state");
         let config = world.path("hearthgate.toml");
-        std::fs::write(world.path("ads.hosts"), "0.0.0.0 blocked.good.tld\n0.0.0.0 ads.tld\n").expect("it is ours");
+        std::fs::write(world.path("ads.hosts"), "0.0.0.0 blocked.good.tld\n0.0.0.0 ads.tld www.ads.tld\n")
+            .expect("it is ours");
         std::fs::write(world.path("gate.key"), format!("{}\n", gate.private)).expect("it is ours");
         std::fs::write(&config, file(world, &laptop, &phone)).expect("it is ours");
         std::fs::create_dir(&state).expect("it is ours");
@@ -58,7 +59,7 @@ impl Edge {
 
     fn answers(&self, world: &World) -> bool {
         let listeners = world.edge.run("ss -Hlntu");
-        [":53 ", ":443 ", ":9153 "].iter().all(|port| listeners.contains(port))
+        [":53 ", ":80 ", ":443 ", ":9153 "].iter().all(|port| listeners.contains(port))
             && world.edge.output("dig @127.0.0.1 nas.home.example +time=1 +tries=1").status.success()
     }
 
@@ -123,6 +124,11 @@ pub(crate) fn from_wan(port: u16) -> Vec<SocketAddr> {
 
 fn file(world: &World, laptop: &Key, phone: &Key) -> String {
     let at = |name: &str| world.path(name).display().to_string();
+    // Without authoritative servers the edge knows the house's own names only.
+    let hints = match world.path("root.hints").exists() {
+        true => format!("root_hints    = \"{}\"\ntrust_anchors = \"{}\"", at("root.hints"), at("root.key")),
+        false => String::new(),
+    };
     format!(
         r#"
 [node]
@@ -136,8 +142,7 @@ interfaces = ["eth0"]
 [dns]
 listen        = ["lan:53", "lo:53"]
 resolve       = "recursive"
-root_hints    = "{hints}"
-trust_anchors = "{anchor}"
+{hints}
 
 [dns.records]
 nas = ["192.168.1.10", "::10"]
@@ -194,8 +199,6 @@ may_reach  = ["services"]
 listen = ["lan:9153", "lo:9153"]
 "#,
         state = at("state"),
-        hints = at("root.hints"),
-        anchor = at("root.key"),
         list = at("ads.hosts"),
         key = at("gate.key"),
         laptop = laptop.public,

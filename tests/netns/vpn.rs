@@ -5,7 +5,7 @@ use super::{
     edge::{Edge, INNER_V4, INNER_V6},
     servers::{Authorities, Site},
     tunnel::Tunnel,
-    world::{World, needs},
+    world::{World, needs, within},
 };
 
 fn fetch(world: &World, ca: &str, host: &str, address: &str, more: &[&str]) -> String {
@@ -122,4 +122,30 @@ fn a_peer_that_was_added_comes_in_and_one_that_was_removed_is_out() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let page = fetch(&world, &ca, "files.home.example", INNER_V4, &[]);
     assert!(page.contains("curl: (28)"), "{page}");
+}
+
+#[test]
+fn what_a_removed_peer_has_open_ends_at_once() {
+    needs!("nft", "dig", "curl", "nginx", "wg", "wireguard-go");
+    let world = World::new();
+    let _site = Site::start(&world);
+    let edge = Edge::start(&world);
+    let ca = edge.ca().display().to_string();
+    let _tunnel = Tunnel::start(&world, &edge, &edge.phone, 3);
+    let resolve = format!("files.home.example:443:{INNER_V4}");
+    let slowly = ["-s", "--limit-rate", "200k", "-o", "/dev/null", "--cacert", &ca, "--resolve", &resolve];
+    let arguments = [&slowly[..], &["https://files.home.example/big"]].concat();
+    let _download = world.roamer.spawn(&world.path("download.log"), "curl", &arguments);
+    let open = || world.lan.run("ss -Htn state established sport = :8001").lines().count();
+    assert!(within(10, || open() == 1), "the download did not begin");
+
+    let file = std::fs::read_to_string(edge.config()).expect("it was written");
+    let (before, after) = file.split_once("[[vpn.peer]]\nname       = \"phone\"").expect("the phone is in it");
+    let (_, after) = after.split_once("\n[").expect("something follows");
+    std::fs::write(edge.config(), format!("{before}[{after}")).expect("it is ours");
+    let reloaded = edge.command(&world, &["reload"]);
+    assert!(reloaded.status.success(), "{}", String::from_utf8_lossy(&reloaded.stderr));
+
+    assert!(within(5, || open() == 0), "the house still serves it");
+    assert_eq!(edge.metrics(&world).series("hearthgate_vpn_connections").into_values().sum::<f64>(), 0.0);
 }

@@ -7,7 +7,10 @@ use hickory_net::{
     runtime::TokioRuntimeProvider,
     xfer::{DnsHandle as _, FirstAnswer as _},
 };
-use hickory_proto::op::{DnsRequest, DnsRequestOptions, Edns, Message};
+use hickory_proto::{
+    op::{DnsRequest, DnsRequestOptions, Edns, Message},
+    rr::RecordType,
+};
 use hickory_resolver::{
     NameServerPool, PoolContext, TlsConfig,
     config::{ConnectionConfig, NameServerConfig, ResolverOpts},
@@ -63,8 +66,9 @@ impl Forwarder {
             Err(NetError::Dns(DnsError::NoRecordsFound(none))) => {
                 let mut message = Message::query();
                 message.authorities = none.authorities.map(|records| records.to_vec()).unwrap_or_default();
-                if message.authorities.is_empty()
-                    && let Some(soa) = none.soa
+                // hickory keeps it apart from the other records.
+                if let Some(soa) = none.soa
+                    && !message.authorities.iter().any(|record| record.record_type() == RecordType::SOA)
                 {
                     message.authorities.push(soa.into_record_of_rdata());
                 }

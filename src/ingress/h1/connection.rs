@@ -3,42 +3,31 @@
 //! Reading the client, driving the upstream and writing the client are one task with one timer. A connection
 //! at rest holds no buffer: what arrives is read into one that the core's connections share.
 
-use std::{
-    future::poll_fn,
-    io::{self, IoSlice},
-    pin::{Pin, pin},
-    rc::Rc,
-    sync::Arc,
-    task::{Context, Poll, ready},
-    time::Instant,
-};
+use std::{future::poll_fn, pin::Pin, rc::Rc, sync::Arc, task::Poll, time::Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use hyper::{HeaderMap, Method, StatusCode, header};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    body::{Decoder, Encoder, Piece},
+    body::{Decoder, Encoder},
     head::{Form, Framing, Limits, Parse, Reject, RequestHead, Scheme, Version, parse},
-    response::{CONTINUE, Persistence, ResponseFraming, encode},
+    outbound::Outbound,
+    response::{Persistence, ResponseFraming, encode},
+    upload::Upload,
 };
 use crate::ingress::{
     Policy,
     deadline::Deadline,
     headers::{self, Told},
     permits::Permit,
-    proxy::{self, Failure, Outgoing, Uplink, Visitor},
+    proxy::{self, Failure, Outgoing, Uplink as _, Visitor},
     record::Record,
     serve::{Answer, Refusal},
     server::{Core, Presence, close_in_order},
     tunnel,
     upstream::{Arrival, Feed, RequestBody},
 };
-
-/// What is read at once of a body.
-const BODY_READ: usize = 64 * 1024;
-/// Data below this is copied behind the head, so that both leave in one write.
-const COALESCE: usize = 16 * 1024;
 
 /// What a connection is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -409,128 +398,6 @@ async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
 
 fn announced(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-/// What waits to be written: the head with small data, then large data, then what ends its frame.
-struct Outbound {
-    head: BytesMut,
-    data: Bytes,
-    after: &'static [u8],
-}
-
-impl Outbound {
-    fn has_room(&self) -> bool {
-        self.data.is_empty() && self.after.is_empty() && self.head.len() < COALESCE
-    }
-
-    fn is_empty(&self) -> bool {
-        self.head.is_empty() && self.data.is_empty() && self.after.is_empty()
-    }
-
-    fn push(&mut self, encoder: &mut Encoder, data: Bytes) -> Result<(), super::body::WrongLength> {
-        if self.head.len() + data.len() <= COALESCE {
-            return encoder.put(&data, &mut self.head);
-        }
-        let frame = encoder.frame(data.len())?;
-        self.head.extend_from_slice(frame.before());
-        self.data = data;
-        self.after = frame.after;
-        Ok(())
-    }
-
-    fn end(&mut self, last: &'static [u8]) {
-        self.head.extend_from_slice(last);
-    }
-
-    fn poll_write<S: AsyncWrite + Unpin>(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let written = if self.data.is_empty() && self.after.is_empty() {
-            ready!(Pin::new(stream).poll_write(cx, &self.head))?
-        } else {
-            let parts = [IoSlice::new(&self.head), IoSlice::new(&self.data), IoSlice::new(self.after)];
-            let begin = usize::from(self.head.is_empty());
-            ready!(Pin::new(stream).poll_write_vectored(cx, parts.get(begin..).unwrap_or_default()))?
-        };
-        if written == 0 {
-            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-        }
-        let from_head = written.min(self.head.len());
-        self.head.advance(from_head);
-        let from_data = (written - from_head).min(self.data.len());
-        self.data.advance(from_data);
-        self.after = self.after.get(written - from_head - from_data..).unwrap_or_default();
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// The body of a request, from the client's connection into the feed of the upstream's.
-struct Upload<'a, S> {
-    stream: &'a mut S,
-    input: &'a mut BytesMut,
-    decoder: Decoder,
-    feed: Option<Rc<Feed>>,
-    ahead: &'static [u8],
-    expects: bool,
-}
-
-impl<S> Upload<'_, S> {
-    fn is_done(&self) -> bool {
-        self.decoder.is_end()
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Uplink for Upload<'_, S> {
-    fn go_ahead(&mut self) {
-        if std::mem::take(&mut self.expects) {
-            self.ahead = CONTINUE;
-        }
-    }
-
-    fn poll_pump(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StatusCode>> {
-        if !self.ahead.is_empty() {
-            let written = ready!(Pin::new(&mut *self.stream).poll_write(cx, self.ahead));
-            let written = written.map_err(|_| StatusCode::BAD_REQUEST)?;
-            self.ahead = self.ahead.get(written..).unwrap_or_default();
-            if self.ahead.is_empty() {
-                let _ = Pin::new(&mut *self.stream).poll_flush(cx);
-            }
-            return Poll::Ready(Ok(()));
-        }
-        let Some(feed) = &self.feed else { return Poll::Pending };
-        if !feed.wants() {
-            return Poll::Pending;
-        }
-        loop {
-            match self.decoder.decode(self.input) {
-                Ok(Piece::Data(range)) => {
-                    let mut data = self.input.split_to(range.end);
-                    data.advance(range.start);
-                    feed.push(data.freeze());
-                    return Poll::Ready(Ok(()));
-                }
-                Ok(Piece::End(used)) => {
-                    self.input.advance(used);
-                    feed.end();
-                    return Poll::Ready(Ok(()));
-                }
-                Ok(Piece::More(used)) => self.input.advance(used),
-                Err(reject) => {
-                    feed.break_off();
-                    return Poll::Ready(Err(StatusCode::from_u16(reject.status).unwrap_or(StatusCode::BAD_REQUEST)));
-                }
-            }
-            let wanted = self.decoder.remaining().and_then(|left| usize::try_from(left).ok()).unwrap_or(BODY_READ);
-            self.input.reserve(wanted.clamp(1024, BODY_READ));
-            let read = ready!(pin!(self.stream.read_buf(self.input)).poll(cx));
-            if !matches!(read, Ok(1..)) {
-                feed.break_off();
-                return Poll::Ready(Err(StatusCode::BAD_REQUEST));
-            }
-        }
-    }
-
-    fn is_owed(&self) -> bool {
-        self.feed.as_ref().is_some_and(|feed| feed.wants()) && !self.decoder.is_end()
-    }
 }
 
 /// Writes an answer of ours in one piece; says whether the client took it.

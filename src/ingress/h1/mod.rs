@@ -10,5 +10,7 @@
 pub mod body;
 pub(super) mod connection;
 pub mod head;
+mod outbound;
 pub mod response;
 mod target;
+mod upload;

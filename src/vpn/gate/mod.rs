@@ -5,6 +5,7 @@ pub mod owner;
 pub mod packet;
 pub mod policy;
 pub mod sessions;
+mod tally;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -12,6 +13,8 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+
+pub use tally::{Dropped, Outcome, Standing, Tally};
 
 use boringtun::{
     noise::{Packet as Message, Tunn, handshake::parse_handshake_anon},
@@ -35,8 +38,6 @@ use crate::{
 pub const TICK: Duration = Duration::from_millis(250);
 /// After the last word of a peer its sessions live for 180 s and a handshake is tried for 90 s.
 const ACTIVE_FOR: Duration = Duration::from_secs(300);
-/// A peer is online while its last handshake is younger: sessions end after 180 s.
-const ONLINE_FOR: Duration = Duration::from_secs(180);
 
 /// The way that a datagram came, and by which the answer goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,142 +59,6 @@ pub enum Action {
     Deliver(PeerId, Vec<u8>),
 }
 
-/// Why something was dropped: the label of a counter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Drop {
-    /// No WireGuard message, by type or length.
-    NotWireguard,
-    /// A handshake whose sender does not know the gate's key.
-    Mac1,
-    /// Too many handshakes: of one source, of all, or no cookie left to send.
-    Limited,
-    /// A handshake of a key that is no peer's.
-    UnknownPeer,
-    /// A handshake that came before.
-    ReplayedHandshake,
-    /// A message for no session, or one that does not decrypt.
-    NoSession,
-    /// A data message that came before.
-    Duplicate,
-    /// It was sealed and is not a whole IP packet.
-    Malformed,
-    /// A piece of an IP packet.
-    Fragment,
-    /// An inner source that is not the peer's.
-    SpoofedSource,
-    /// A packet for a peer of whom nobody knows where it is.
-    NoEndpoint,
-    /// What the peer may not begin.
-    Forbidden,
-    /// More connections than one peer may have.
-    TooManyConnections,
-    /// A queue inside was full.
-    QueueFull,
-    /// The kernel did not take it.
-    Unsent,
-}
-
-impl Drop {
-    /// Every reason.
-    pub const ALL: [Self; 15] = [
-        Self::NotWireguard,
-        Self::Mac1,
-        Self::Limited,
-        Self::UnknownPeer,
-        Self::ReplayedHandshake,
-        Self::NoSession,
-        Self::Duplicate,
-        Self::Malformed,
-        Self::Fragment,
-        Self::SpoofedSource,
-        Self::NoEndpoint,
-        Self::Forbidden,
-        Self::TooManyConnections,
-        Self::QueueFull,
-        Self::Unsent,
-    ];
-
-    /// Returns the label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::NotWireguard => "not_wireguard",
-            Self::Mac1 => "mac1",
-            Self::Limited => "limited",
-            Self::UnknownPeer => "unknown_peer",
-            Self::ReplayedHandshake => "replayed_handshake",
-            Self::NoSession => "no_session",
-            Self::Duplicate => "duplicate",
-            Self::Malformed => "malformed",
-            Self::Fragment => "fragment",
-            Self::SpoofedSource => "spoofed_source",
-            Self::NoEndpoint => "no_endpoint",
-            Self::Forbidden => "forbidden",
-            Self::TooManyConnections => "too_many_connections",
-            Self::QueueFull => "queue_full",
-            Self::Unsent => "unsent",
-        }
-    }
-}
-
-/// What came of a handshake: the label of a counter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Outcome {
-    /// The peer began, and was answered.
-    Answered,
-    /// A session was proven from both sides.
-    Completed,
-    /// A cookie was sent instead of an answer.
-    Cookie,
-    /// It was dropped.
-    Refused,
-}
-
-impl Outcome {
-    /// Every outcome.
-    pub const ALL: [Self; 4] = [Self::Answered, Self::Completed, Self::Cookie, Self::Refused];
-
-    /// Returns the label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Answered => "answered",
-            Self::Completed => "completed",
-            Self::Cookie => "cookie",
-            Self::Refused => "refused",
-        }
-    }
-}
-
-/// What happened since it was last asked.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Drops by reason.
-    pub drops: HashMap<Drop, u64>,
-    /// Handshakes by outcome.
-    pub handshakes: HashMap<Outcome, u64>,
-    /// Peers whose [`Standing`] changed.
-    pub touched: BTreeSet<PeerId>,
-}
-
-/// What is known of a peer.
-#[derive(Clone, Debug, Default)]
-pub struct Standing {
-    /// Where it was last heard.
-    pub endpoint: Option<SocketAddr>,
-    /// When a session was last proven.
-    pub last_handshake: Option<Instant>,
-    /// Bytes of accepted datagrams.
-    pub received: u64,
-    /// Bytes of datagrams sent.
-    pub sent: u64,
-}
-
-impl Standing {
-    /// Says whether a session with it can still be used.
-    pub fn is_online(&self, now: Instant) -> bool {
-        self.last_handshake.is_some_and(|then| now.saturating_duration_since(then) < ONLINE_FOR)
-    }
-}
-
 #[derive(Debug)]
 struct Peer {
     public_key: PublicKey,
@@ -203,7 +68,8 @@ struct Peer {
     path: Option<Path>,
     /// The session that the gate answered last: proven by the first data on it.
     unproven: Option<u32>,
-    heard: Option<Instant>,
+    /// When it last spoke, or was first spoken to after a silence.
+    stirred: Option<Instant>,
     standing: Standing,
 }
 
@@ -286,7 +152,7 @@ impl Gate {
                 sessions,
                 path: None,
                 unproven: None,
-                heard: None,
+                stirred: None,
                 standing: Standing::default(),
             };
             self.peers.insert(*id, peer);
@@ -315,7 +181,7 @@ impl Gate {
     pub fn handle_datagram(&mut self, path: Path, bytes: &[u8], now: Instant, actions: &mut Vec<Action>) {
         // Type, reserved bytes and length, without believing anything else.
         let Ok(message) = Tunn::parse_incoming_packet(bytes) else {
-            return self.drop(Drop::NotWireguard);
+            return self.drop(Dropped::NotWireguard);
         };
         match message {
             Message::HandshakeInit(initiation) => {
@@ -324,10 +190,10 @@ impl Gate {
                 }
                 let private: x25519::StaticSecret = self.private_key.to_x25519();
                 let Ok(half) = parse_handshake_anon(&private, &self.public_key.to_x25519(), &initiation) else {
-                    return self.refuse(Drop::UnknownPeer);
+                    return self.refuse(Dropped::UnknownPeer);
                 };
                 let Some(id) = self.by_key.get(&PublicKey::from(half.peer_static_public)).copied() else {
-                    return self.refuse(Drop::UnknownPeer);
+                    return self.refuse(Dropped::UnknownPeer);
                 };
                 self.handle_handshake(id, path, bytes, now, actions);
             }
@@ -336,13 +202,13 @@ impl Gate {
                     return;
                 }
                 let Some(id) = self.by_index.get(&(response.receiver_idx >> 8)).copied() else {
-                    return self.refuse(Drop::NoSession);
+                    return self.refuse(Dropped::NoSession);
                 };
                 self.handle_handshake(id, path, bytes, now, actions);
             }
             Message::PacketCookieReply(reply) => {
                 let Some(id) = self.by_index.get(&(reply.receiver_idx >> 8)).copied() else {
-                    return self.drop(Drop::NoSession);
+                    return self.drop(Dropped::NoSession);
                 };
                 let Some(peer) = self.peers.get_mut(&id) else { return };
                 // Authenticated by our own last mac1, which says nothing about where the peer is.
@@ -351,7 +217,7 @@ impl Gate {
             }
             Message::PacketData(data) => {
                 let Some(id) = self.by_index.get(&(data.receiver_idx >> 8)).copied() else {
-                    return self.drop(Drop::NoSession);
+                    return self.drop(Dropped::NoSession);
                 };
                 self.handle_data(id, data.receiver_idx, path, bytes, now, actions);
             }
@@ -365,8 +231,10 @@ impl Gate {
                 *self.tally.handshakes.entry(Outcome::Cookie).or_default() += 1;
                 actions.push(Action::Send(path, reply.into()));
             }
-            Admission::Refused(Refusal::Mac1) => self.refuse(Drop::Mac1),
-            Admission::Refused(Refusal::CookieBudget | Refusal::Source | Refusal::Budget) => self.refuse(Drop::Limited),
+            Admission::Refused(Refusal::Mac1) => self.refuse(Dropped::Mac1),
+            Admission::Refused(Refusal::CookieBudget | Refusal::Source | Refusal::Budget) => {
+                self.refuse(Dropped::Limited)
+            }
         }
         false
     }
@@ -389,11 +257,11 @@ impl Gate {
                 peer.standing.last_handshake = Some(now);
                 *self.tally.handshakes.entry(Outcome::Completed).or_default() += 1;
             }
-            Err(Refused::Replay) => return self.refuse(Drop::ReplayedHandshake),
-            Err(_) => return self.refuse(Drop::NoSession),
+            Err(Refused::Replay) => return self.refuse(Dropped::ReplayedHandshake),
+            Err(_) => return self.refuse(Dropped::NoSession),
         }
         peer.standing.received += bytes.len() as u64;
-        peer.heard = Some(now);
+        peer.stirred = Some(now);
         self.active.insert(id);
         self.tally.touched.insert(id);
         Self::send(peer, path, &mut self.messages, actions);
@@ -410,9 +278,9 @@ impl Gate {
     ) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let opened = match peer.sessions.handle(bytes, &mut self.buffer, &mut self.messages) {
-            Err(Refused::Duplicate | Refused::Replay) => return self.drop(Drop::Duplicate),
-            Err(Refused::NoSession | Refused::Invalid) => return self.drop(Drop::NoSession),
-            Err(Refused::Packet) => Err(Drop::Malformed),
+            Err(Refused::Duplicate | Refused::Replay) => return self.drop(Dropped::Duplicate),
+            Err(Refused::NoSession | Refused::Invalid) => return self.drop(Dropped::NoSession),
+            Err(Refused::Packet) => Err(Dropped::Malformed),
             Ok(opened) => Ok(opened),
         };
         // From here on it is the peer who speaks, whatever it says: this is where it is.
@@ -425,7 +293,7 @@ impl Gate {
             peer.path = Some(path);
             peer.standing.endpoint = Some(path.remote);
         }
-        peer.heard = Some(now);
+        peer.stirred = Some(now);
         peer.standing.received += bytes.len() as u64;
         self.active.insert(id);
         self.tally.touched.insert(id);
@@ -436,9 +304,9 @@ impl Gate {
             Ok(Some(packet)) => packet,
         };
         match Packet::parse(&packet) {
-            Err(Malformed::Fragment) => self.drop(Drop::Fragment),
-            Err(_) => self.drop(Drop::Malformed),
-            Ok(inner) if self.policy.owner(inner.source) != Some(id) => self.drop(Drop::SpoofedSource),
+            Err(Malformed::Fragment) => self.drop(Dropped::Fragment),
+            Err(_) => self.drop(Dropped::Malformed),
+            Ok(inner) if self.policy.owner(inner.source) != Some(id) => self.drop(Dropped::SpoofedSource),
             Ok(_) => actions.push(Action::Deliver(id, packet)),
         }
     }
@@ -446,13 +314,13 @@ impl Gate {
     /// Takes an inner packet for a peer.
     pub fn handle_packet(&mut self, id: PeerId, packet: &[u8], now: Instant, actions: &mut Vec<Action>) {
         let Some(peer) = self.peers.get_mut(&id) else {
-            return self.drop(Drop::NoEndpoint);
+            return self.drop(Dropped::NoEndpoint);
         };
         let Some(path) = peer.path else {
-            return self.drop(Drop::NoEndpoint);
+            return self.drop(Dropped::NoEndpoint);
         };
         if !self.active.contains(&id) {
-            peer.heard = Some(now);
+            peer.stirred = Some(now);
             self.active.insert(id);
             self.messages.extend(peer.sessions.tick(&mut self.buffer));
         }
@@ -470,8 +338,8 @@ impl Gate {
     pub fn handle_timeout(&mut self, now: Instant, actions: &mut Vec<Action>) {
         for id in self.active.clone() {
             self.tick(id, actions);
-            let silent = self.peers.get(&id).and_then(|peer| peer.heard);
-            if silent.is_none_or(|heard| now.saturating_duration_since(heard) > ACTIVE_FOR) {
+            let stirred = self.peers.get(&id).and_then(|peer| peer.stirred);
+            if stirred.is_none_or(|then| now.saturating_duration_since(then) > ACTIVE_FOR) {
                 self.active.remove(&id);
             }
         }
@@ -495,11 +363,11 @@ impl Gate {
     }
 
     /// Counts a drop that somebody else saw.
-    pub fn drop(&mut self, reason: Drop) {
+    pub fn drop(&mut self, reason: Dropped) {
         *self.tally.drops.entry(reason).or_default() += 1;
     }
 
-    fn refuse(&mut self, reason: Drop) {
+    fn refuse(&mut self, reason: Dropped) {
         *self.tally.handshakes.entry(Outcome::Refused).or_default() += 1;
         self.drop(reason);
     }

@@ -40,6 +40,9 @@ pub enum Error {
     /// A peer with the gate's own key.
     #[error("peer \"{0}\" has the gate's own public key")]
     OwnKey(String),
+    /// An inner address of the gate that no single host can have.
+    #[error("the gate cannot have the inner address {0}")]
+    NoHost(IpAddr),
     /// A peer with an address of the gate.
     #[error("peer \"{peer}\" has {address}, which is the gate's own address")]
     GateAddress {
@@ -92,6 +95,12 @@ impl Policy {
     /// Compiles a configuration.
     pub fn new(config: &Config) -> Result<Self, Error> {
         let addresses: Vec<IpAddr> = config.addresses.iter().map(IpNet::addr).collect();
+        let no_host = |address: &&IpAddr| {
+            address.is_unspecified() || address.is_multicast() || **address == IpAddr::from([255; 4])
+        };
+        if let Some(address) = addresses.iter().find(no_host) {
+            return Err(Error::NoHost(*address));
+        }
         let gate: HashSet<IpAddr> = addresses.iter().copied().collect();
         let mut owners = Owners::default();
         let mut names: HashMap<PeerId, &str> = HashMap::new();
@@ -130,7 +139,9 @@ impl Policy {
             peers.insert(peer.id, admitted);
         }
         let private_key = config.private_key.clone();
-        Ok(Self { private_key, peers, addresses, owners, metrics_port: config.metrics_port })
+        // Port 0 is nobody's, also where it means "choose one" outside.
+        let metrics_port = config.metrics_port.filter(|port| *port != 0);
+        Ok(Self { private_key, peers, addresses, owners, metrics_port })
     }
 
     /// Returns the peer that an inner address belongs to. The gate's own addresses are nobody's, also when
@@ -200,6 +211,10 @@ mod tests {
         assert_eq!(twice.unwrap_err().to_string(), "peers \"peer0\" and \"peer1\" both have 10.77.0.2/32");
         assert!(matches!(gate, Err(Error::GateAddress { .. })));
         assert!(matches!(key, Err(Error::SharedKey { .. })));
+        for address in ["0.0.0.0/0", "255.255.255.255/32", "224.0.0.1/32", "ff02::1/128", "::/0"] {
+            let config = Config { addresses: vec![address.parse().unwrap()], ..config(vec![]) };
+            assert!(matches!(Policy::new(&config), Err(Error::NoHost(_))), "{address}");
+        }
     }
 
     #[test]

@@ -71,8 +71,8 @@ impl Bench {
         std::mem::take(&mut self.actions)
     }
 
-    fn dropped(&mut self) -> Vec<(Drop, u64)> {
-        let mut drops: Vec<(Drop, u64)> = self.gate.take_tally().drops.into_iter().collect();
+    fn dropped(&mut self) -> Vec<(Dropped, u64)> {
+        let mut drops: Vec<(Dropped, u64)> = self.gate.take_tally().drops.into_iter().collect();
         drops.sort();
         drops
     }
@@ -212,7 +212,7 @@ fn wrong_types_and_lengths_change_nothing() {
     }
 
     assert_eq!(bench.state(), before);
-    assert!(bench.dropped().iter().all(|(reason, _)| *reason == Drop::NotWireguard));
+    assert!(bench.dropped().iter().all(|(reason, _)| *reason == Dropped::NotWireguard));
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn a_wrong_mac1_gets_silence_and_leaves_nothing() {
     }
 
     assert_eq!(bench.state(), before);
-    assert_eq!(bench.dropped(), [(Drop::Mac1, 1_000)]);
+    assert_eq!(bench.dropped(), [(Dropped::Mac1, 1_000)]);
     initiation[116] ^= 1;
     assert_eq!(bench.feed(HERE, &initiation).len(), 1, "and they put the gate under no load");
 }
@@ -240,7 +240,7 @@ fn a_stranger_who_knows_the_gates_key_gets_silence() {
     assert_eq!(bench.feed(HERE, &Client::new(5, HERE).initiation()), []);
 
     assert_eq!(bench.state(), before);
-    assert_eq!(bench.dropped(), [(Drop::UnknownPeer, 1)]);
+    assert_eq!(bench.dropped(), [(Dropped::UnknownPeer, 1)]);
 }
 
 #[test]
@@ -318,7 +318,7 @@ fn a_replayed_initiation_is_dropped() {
 
     assert_eq!(bench.feed("203.0.113.9:7", &initiation), []);
 
-    assert_eq!(bench.dropped(), [(Drop::ReplayedHandshake, 1)]);
+    assert_eq!(bench.dropped(), [(Dropped::ReplayedHandshake, 1)]);
 }
 
 #[test]
@@ -331,7 +331,7 @@ fn replayed_data_is_dropped() {
 
     assert_eq!(bench.feed("203.0.113.9:7", &message), []);
 
-    assert_eq!(bench.dropped(), [(Drop::Duplicate, 1)]);
+    assert_eq!(bench.dropped(), [(Dropped::Duplicate, 1)]);
     assert_eq!(bench.state(), before, "and the peer did not move");
 }
 
@@ -344,7 +344,7 @@ fn an_inner_source_must_be_the_peers_own() {
         let message = wide.seal(&udp(source, [10, 77, 0, 1]));
         assert_eq!(bench.feed(HERE, &message), [], "{source:?}");
     }
-    assert_eq!(bench.dropped(), [(Drop::SpoofedSource, 4)]);
+    assert_eq!(bench.dropped(), [(Dropped::SpoofedSource, 4)]);
 
     let message = wide.seal(&udp([10, 77, 0, 9], [10, 77, 0, 1]));
 
@@ -366,7 +366,7 @@ fn broken_inner_packets_are_told_apart() {
         assert_eq!(bench.feed(HERE, &message), [], "{broken:?}");
     }
 
-    assert_eq!(bench.dropped(), [(Drop::Malformed, 5), (Drop::Fragment, 2)]);
+    assert_eq!(bench.dropped(), [(Dropped::Malformed, 5), (Dropped::Fragment, 2)]);
 }
 
 #[test]
@@ -383,7 +383,7 @@ fn a_removed_peer_keeps_nothing_and_the_others_keep_their_sessions() {
     bench.gate.handle_packet(PeerId(0), &udp([10, 77, 0, 1], [10, 77, 0, 2]), bench.now, &mut bench.actions);
     assert_eq!(bench.actions, []);
     assert_eq!(bench.feed(HERE, &Client::new(0, HERE).initiation()), []);
-    assert_eq!(bench.dropped(), [(Drop::UnknownPeer, 1), (Drop::NoSession, 1), (Drop::NoEndpoint, 1)]);
+    assert_eq!(bench.dropped(), [(Dropped::UnknownPeer, 1), (Dropped::NoSession, 1), (Dropped::NoEndpoint, 1)]);
     let message = kept.seal(&udp([10, 77, 0, 3], [10, 77, 0, 1]));
     assert!(matches!(bench.feed("192.0.2.2:443", &message)[..], [Action::Deliver(PeerId(1), _)]));
 }

@@ -146,3 +146,88 @@ fn build(from: IpAddr, to: IpAddr, protocol: IpProtocol, length: usize, fill: im
     fill(&mut packet[header.header_len()..]);
     packet
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PEER: &str = "10.77.0.2:40000";
+    const GATE: &str = "10.77.0.1:53";
+
+    fn echo_request(peer: IpAddr, gate: IpAddr) -> Vec<u8> {
+        let checksums = ChecksumCapabilities::default();
+        match (peer, gate) {
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                let request = Icmpv6Repr::EchoRequest { ident: 1, seq_no: 2, data: b"ping" };
+                build(peer, gate, IpProtocol::Icmpv6, request.buffer_len(), |payload| {
+                    request.emit(&from, &to, &mut Icmpv6Packet::new_unchecked(payload), &checksums);
+                })
+            }
+            _ => {
+                let request = Icmpv4Repr::EchoRequest { ident: 1, seq_no: 2, data: b"ping" };
+                build(peer, gate, IpProtocol::Icmp, request.buffer_len(), |payload| {
+                    request.emit(&mut Icmpv4Packet::new_unchecked(payload), &checksums);
+                })
+            }
+        }
+    }
+
+    #[test]
+    fn echoes_come_back_in_both_families() {
+        for (peer, gate, kind) in [("10.77.0.2", "10.77.0.1", 0), ("fd77::2", "fd77::1", 129)] {
+            let request = echo_request(peer.parse().unwrap(), gate.parse().unwrap());
+
+            let answer = echo(&Packet::parse(&request).unwrap()).unwrap();
+
+            let answer = Packet::parse(&answer).unwrap();
+            assert_eq!(answer.source, gate.parse::<IpAddr>().unwrap());
+            assert_eq!((answer.payload[0], &answer.payload[8..]), (kind, &b"ping"[..]));
+            assert_eq!(echo(&answer), None, "an answer is not answered");
+            assert_eq!(refusal(&answer), None, "and not refused");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_is_prohibited_by_icmp_with_what_was_refused_in_it() {
+        let packet = udp(PEER.parse().unwrap(), GATE.parse().unwrap(), b"?", 1420).unwrap();
+
+        let refusal = refusal(&Packet::parse(&packet).unwrap()).unwrap();
+
+        let refusal = Packet::parse(&refusal).unwrap();
+        // RFC 1812 §5.2.7.1: communication administratively prohibited.
+        assert_eq!(refusal.payload[..2], [3, 13]);
+        assert_eq!(Packet::parse(&refusal.payload[8..]).unwrap().ports(), Some((40_000, 53)));
+    }
+
+    #[test]
+    fn packets_larger_than_the_tunnel_are_not_made() {
+        let (peer, gate) = (PEER.parse().unwrap(), GATE.parse().unwrap());
+
+        assert!(udp(gate, peer, &[0; 1392], 1420).is_some());
+        assert_eq!(udp(gate, peer, &[0; 1393], 1420), None);
+        assert_eq!(udp("[fd77::1]:53".parse().unwrap(), peer, b"", 1420), None);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_peer_sends_is_answered_with_a_whole_packet_or_not_at_all(
+            is_v4 in any::<bool>(),
+            protocol in prop_oneof![Just(1_u8), Just(6), Just(17), Just(58), any::<u8>()],
+            payload in prop::collection::vec(any::<u8>(), 0..1400),
+        ) {
+            let (from, to): (IpAddr, IpAddr) =
+                if is_v4 { ([10, 77, 0, 2].into(), [10, 77, 0, 1].into()) } else { ("fd77::2".parse().unwrap(), "fd77::1".parse().unwrap()) };
+            let bytes = build(from, to, protocol.into(), payload.len(), |place| place.copy_from_slice(&payload));
+            let packet = Packet::parse(&bytes).unwrap();
+
+            for answer in [echo(&packet), refusal(&packet)].into_iter().flatten() {
+                prop_assert!(answer.len() <= 1420);
+                let answer = Packet::parse(&answer).unwrap();
+                prop_assert_eq!((answer.source, answer.destination), (to, from));
+            }
+            let _ = udp_payload(&packet);
+        }
+    }
+}

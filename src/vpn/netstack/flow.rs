@@ -192,6 +192,7 @@ impl Flow {
         self.pump(cx);
         if self.deadline.is_some_and(|deadline| Clock::now() >= deadline) {
             self.socket().abort();
+            self.pipe = None;
         }
         self.wire.full = false;
         let mut sent = 0;
@@ -210,7 +211,9 @@ impl Flow {
         let idle = next.is_none_or(|next| next > now + smoltcp::time::Duration::from_secs(1));
         // TIME-WAIT protects a later connection with the same ports from old segments; here the tunnel's
         // counters do, so that the memory is given back once the last acknowledgement is out.
-        if state == State::Closed && !self.wire.full || state == State::TimeWait && idle {
+        let over = state == State::Closed && !self.wire.full || state == State::TimeWait && idle;
+        // What came before the end is still the plane's to read.
+        if over && (self.pipe.is_none() || self.told_end) {
             return Poll::Ready(());
         }
         if turns == TURN || sent == TURN {
@@ -272,6 +275,7 @@ impl Flow {
     fn pump(&mut self, cx: &mut Context<'_>) {
         let Some(pipe) = &mut self.pipe else { return };
         let socket = self.sockets.get_mut::<tcp::Socket<'_>>(self.handle);
+        let mut moved = false;
         while socket.can_recv() {
             let taken = socket.recv(|bytes| match Pin::new(&mut *pipe).poll_write(cx, bytes) {
                 Poll::Ready(Ok(taken)) => (taken, true),
@@ -282,8 +286,9 @@ impl Flow {
             if taken != Ok(true) {
                 break;
             }
+            moved = true;
         }
-        let ended = !socket.may_recv() && !socket.can_recv() && socket.state() != State::Closed;
+        let ended = !socket.may_recv() && !socket.can_recv();
         if ended && !self.told_end {
             self.told_end = true;
             let _: Poll<io::Result<()>> = Pin::new(&mut *pipe).poll_shutdown(cx);
@@ -307,12 +312,9 @@ impl Flow {
                 _ => break,
             }
         }
-        if self.read_all && socket.send_queue() > 0 {
-            // Still sending: the silence limit watches over that.
+        if self.read_all && (moved || socket.send_queue() > 0) {
+            // Still moving one way: the silence limit watches over that.
             self.deadline = Some(Clock::now() + LINGER);
-        }
-        if socket.state() == State::Closed {
-            self.pipe = None;
         }
     }
 

@@ -19,7 +19,7 @@ use crate::{
     vpn::{
         Outlets,
         gate::{
-            Drop,
+            Dropped,
             packet::{self, Packet},
             policy::{Policy, Service},
             sessions::MTU,
@@ -60,6 +60,16 @@ struct Use {
     bytes: usize,
 }
 
+impl Use {
+    /// Returns what a further connection may hold; none if there is no room for one.
+    fn room(self) -> Option<Room> {
+        let left = BYTES_PER_PEER.checked_sub(self.bytes)?;
+        let send = if self.flows == 0 { FIRST } else { (left / 16).clamp(LEAST, FIRST) };
+        let room = Room { receive: (send / 4).max(LEAST / 2), send, pipe: (send / 8).max(LEAST / 2) };
+        (self.flows < FLOWS_PER_PEER && room.bytes() <= left).then_some(room)
+    }
+}
+
 /// What becomes of a packet that was delivered.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Delivery {
@@ -68,7 +78,7 @@ pub(super) enum Delivery {
     /// This goes back to the peer.
     Answer(Vec<u8>),
     /// It was dropped, and perhaps this goes back.
-    Dropped(Drop, Option<Vec<u8>>),
+    Dropped(Dropped, Option<Vec<u8>>),
 }
 
 /// The stack.
@@ -137,28 +147,28 @@ impl Netstack {
     /// Takes a packet that is the peer's own.
     pub(super) fn handle_packet(&mut self, peer: PeerId, bytes: Vec<u8>, now: Instant) -> Delivery {
         let Ok(packet) = Packet::parse(&bytes) else {
-            return Delivery::Dropped(Drop::Malformed, None);
+            return Delivery::Dropped(Dropped::Malformed, None);
         };
         if !self.policy.is_gate(packet.destination) {
-            return self.refuse(Drop::Forbidden, peer, &packet, now);
+            return self.refuse(Dropped::Forbidden, peer, &packet, now);
         }
         match packet.protocol {
             packet::TCP => self.handle_tcp(peer, bytes, now),
             packet::UDP => self.handle_udp(peer, &packet, now),
             packet::ICMPV4 | packet::ICMPV6 => match answer::echo(&packet) {
                 Some(reply) => Delivery::Answer(reply),
-                None => Delivery::Dropped(Drop::Forbidden, None),
+                None => Delivery::Dropped(Dropped::Forbidden, None),
             },
-            _ => self.refuse(Drop::Forbidden, peer, &packet, now),
+            _ => self.refuse(Dropped::Forbidden, peer, &packet, now),
         }
     }
 
     fn handle_tcp(&mut self, peer: PeerId, bytes: Vec<u8>, now: Instant) -> Delivery {
         let Ok(packet) = Packet::parse(&bytes) else {
-            return Delivery::Dropped(Drop::Malformed, None);
+            return Delivery::Dropped(Dropped::Malformed, None);
         };
         let Some(ports) = packet.ports() else {
-            return Delivery::Dropped(Drop::Malformed, None);
+            return Delivery::Dropped(Dropped::Malformed, None);
         };
         let (local, client) = flow::ends(packet.source, packet.destination, ports);
         let key = FlowKey { peer, local, client };
@@ -168,14 +178,14 @@ impl Netstack {
             Some(packets) => {
                 return match packets.try_send(bytes) {
                     Ok(()) => Delivery::Taken,
-                    Err(_) => Delivery::Dropped(Drop::QueueFull, None),
+                    Err(_) => Delivery::Dropped(Dropped::QueueFull, None),
                 };
             }
             None => {}
         }
         if client.port() == 0 || !packet.is_syn() {
             // Of a connection that is gone.
-            return match self.refuse(Drop::Forbidden, peer, &packet, now) {
+            return match self.refuse(Dropped::Forbidden, peer, &packet, now) {
                 Delivery::Dropped(_, Some(reset)) => Delivery::Answer(reset),
                 other => other,
             };
@@ -183,10 +193,11 @@ impl Netstack {
         let service = self.policy.tcp_service(local.port()).filter(|service| self.policy.may_reach(peer, *service));
         let Some((service, plane)) = service.and_then(|service| Some((service, self.outlet(service)?.streams.clone())))
         else {
-            return self.refuse(Drop::Forbidden, peer, &packet, now);
+            return self.refuse(Dropped::Forbidden, peer, &packet, now);
         };
-        let Some(room) = self.room(peer).filter(|_| self.accepts) else {
-            return self.refuse(Drop::TooManyConnections, peer, &packet, now);
+        let used = self.used.get(&peer).copied().unwrap_or_default();
+        let Some(room) = used.room().filter(|_| self.accepts) else {
+            return self.refuse(Dropped::TooManyConnections, peer, &packet, now);
         };
         let (packets, inbound) = mpsc::channel(room.packets());
         let flow = Flow::new(peer, local, client, Opening::Accept(plane), room, inbound, self.outbound.clone());
@@ -200,15 +211,6 @@ impl Netstack {
         Delivery::Taken
     }
 
-    /// Returns what a further connection of this peer may hold; none if there is no room for one.
-    fn room(&self, peer: PeerId) -> Option<Room> {
-        let used = self.used.get(&peer).copied().unwrap_or_default();
-        let left = BYTES_PER_PEER.checked_sub(used.bytes)?;
-        let send = if used.flows == 0 { FIRST } else { (left / 16).clamp(LEAST, FIRST) };
-        let room = Room { receive: (send / 4).max(LEAST / 2), send, pipe: (send / 8).max(LEAST / 2) };
-        (used.flows < FLOWS_PER_PEER && room.bytes() <= left).then_some(room)
-    }
-
     fn outlet(&self, service: Service) -> Option<&Outlet> {
         match service {
             Service::Dns => self.outlets.dns.as_ref(),
@@ -219,14 +221,14 @@ impl Netstack {
 
     fn handle_udp(&mut self, peer: PeerId, packet: &Packet<'_>, now: Instant) -> Delivery {
         let Some((from, to)) = packet.ports() else {
-            return Delivery::Dropped(Drop::Malformed, None);
+            return Delivery::Dropped(Dropped::Malformed, None);
         };
         let service = self.policy.udp_service(to).filter(|service| self.policy.may_reach(peer, *service));
         let Some(outlet) = service.and_then(|service| self.outlet(service)) else {
-            return self.refuse(Drop::Forbidden, peer, packet, now);
+            return self.refuse(Dropped::Forbidden, peer, packet, now);
         };
         let Some(payload) = answer::udp_payload(packet) else {
-            return Delivery::Dropped(Drop::Malformed, None);
+            return Delivery::Dropped(Dropped::Malformed, None);
         };
         let datagram = Datagram {
             origin: Origin::Vpn(peer),
@@ -237,11 +239,11 @@ impl Netstack {
         };
         match outlet.datagrams.try_send(datagram) {
             Ok(()) => Delivery::Taken,
-            Err(_) => Delivery::Dropped(Drop::QueueFull, None),
+            Err(_) => Delivery::Dropped(Dropped::QueueFull, None),
         }
     }
 
-    fn refuse(&self, reason: Drop, peer: PeerId, packet: &Packet<'_>, now: Instant) -> Delivery {
+    fn refuse(&self, reason: Dropped, peer: PeerId, packet: &Packet<'_>, now: Instant) -> Delivery {
         let answer = match self.refusals.check_key(peer, REFUSALS, now) {
             Ok(()) => answer::refusal(packet),
             Err(_) => None,
@@ -284,5 +286,69 @@ impl Netstack {
                 self.used.remove(&key.peer);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stack() -> (Netstack, mpsc::Receiver<Outbound>, crate::stream::Inlet) {
+        let config = crate::vpn::gate::tests::config(vec![crate::vpn::gate::tests::peer(0, "10.77.0.2/32")]);
+        let (outlet, inlet) = crate::stream::inlet(8);
+        let outlets = Outlets { dns: Some(outlet.clone()), ingress: Some(outlet), metrics: None };
+        let (outbound, packets) = mpsc::channel(64);
+        let (replies, _) = mpsc::channel(1);
+        let policy = Arc::new(Policy::new(&config).unwrap());
+        (Netstack::new(outlets, policy, outbound, replies, Instant::now()), packets, inlet)
+    }
+
+    /// A TCP segment of the peer to the gate, without a checksum.
+    fn segment(flags: u8, port: u16, rest: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(40 + rest.len()).unwrap().to_be_bytes();
+        let mut bytes = vec![0x45, 0, length[0], length[1], 0, 0, 0x40, 0, 64, packet::TCP, 0, 0];
+        bytes.extend([10, 77, 0, 2, 10, 77, 0, 1, 0x9c, 0x40]);
+        bytes.extend(port.to_be_bytes());
+        bytes.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+        bytes.extend(rest);
+        bytes
+    }
+
+    #[tokio::test]
+    async fn segments_of_no_connection_make_none() {
+        let (mut stack, _packets, _inlet) = stack();
+        const ACK: u8 = 0x10;
+
+        let answer = stack.handle_packet(PeerId(0), segment(ACK, 80, b"x"), Instant::now());
+
+        assert!(matches!(answer, Delivery::Answer(_)), "a reset");
+        assert_eq!(stack.connections(), 0);
+    }
+
+    #[tokio::test]
+    async fn refusals_have_a_budget_per_peer() {
+        let (mut stack, _packets, _inlet) = stack();
+        const SYN: u8 = 0x02;
+        let now = Instant::now();
+
+        let deliveries: Vec<Delivery> =
+            (0..100).map(|_| stack.handle_packet(PeerId(0), segment(SYN, 22, b""), now)).collect();
+
+        let answered = deliveries.iter().filter(|one| matches!(one, Delivery::Dropped(Dropped::Forbidden, Some(_))));
+        let silent = deliveries.iter().filter(|one| matches!(one, Delivery::Dropped(Dropped::Forbidden, None)));
+        assert_eq!((answered.count(), silent.count()), (50, 50));
+    }
+
+    #[test]
+    fn a_peer_holds_no_more_than_its_share_and_has_enough_connections() {
+        let mut used = Use::default();
+
+        while let Some(room) = used.room() {
+            used.flows += 1;
+            used.bytes += room.bytes();
+        }
+
+        assert!(used.bytes <= BYTES_PER_PEER, "{used:?}");
+        assert!(used.flows >= 20, "{used:?}");
     }
 }

@@ -54,7 +54,7 @@ impl Edge {
         let (outlet, inlet) = inlet(64);
         let networks = Arc::new(ArcSwap::from_pointee(Networks::default()));
         let metrics = Metrics::new();
-        let plane = Plane::bind(&config, networks, &metrics, Some(inlet), Lookup::system()).unwrap();
+        let plane = Plane::bind(&config, networks, &metrics, Some(inlet), everything_is_here()).unwrap();
         plane.commit(plane.prepare(config).unwrap());
         let plane = Arc::new(plane);
         let (stopper, stop) = stop();
@@ -92,8 +92,21 @@ impl Edge {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        self.tls_trusting(stream, sni, alpn, &self.state.path().join("ca.pem")).await
+    }
+
+    pub(crate) async fn tls_trusting<S>(
+        &self,
+        stream: S,
+        sni: &str,
+        alpn: &str,
+        ca: &Path,
+    ) -> std::io::Result<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(self.state.path().join("ca.pem")).unwrap()).unwrap();
+        roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -122,11 +135,39 @@ impl Edge {
 
     /// Sends only a ClientHello; returns the bytes that come back.
     pub(crate) async fn hello(&self, origin: Origin, sni: Option<&str>) -> Vec<u8> {
+        self.hello_bytes(origin, &client_hello(sni)).await
+    }
+
+    /// The same with an address where the name belongs, which RFC 6066 forbids.
+    pub(crate) async fn hello_with_address(&self, origin: Origin) -> Vec<u8> {
+        let mut hello = client_hello(Some("aaa.bb.cc"));
+        let at = hello.windows(9).position(|part| part == b"aaa.bb.cc").unwrap();
+        hello[at..at + 9].copy_from_slice(b"127.0.0.1");
+        self.hello_bytes(origin, &hello).await
+    }
+
+    async fn hello_bytes(&self, origin: Origin, hello: &[u8]) -> Vec<u8> {
         let mut stream = self.connect(origin, 443).await;
-        stream.write_all(&client_hello(sni)).await.unwrap();
+        stream.write_all(hello).await.unwrap();
         let mut answer = Vec::new();
         timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
         answer
+    }
+}
+
+impl Edge {
+    /// Stops in order; returns what `run` said.
+    pub(crate) fn drain(&mut self) -> Result<(), String> {
+        self.stopper.advance(Phase::Drain);
+        self.thread.take().unwrap().join().unwrap()
+    }
+
+    /// Runs again on the sockets that the plane still has.
+    pub(crate) fn run_again(&mut self) {
+        let (stopper, stop) = stop();
+        let running = self.plane.clone();
+        self.thread = Some(std::thread::spawn(move || running.run(stop)));
+        self.stopper = stopper;
     }
 }
 
@@ -162,6 +203,11 @@ pub(crate) async fn read_one<S: AsyncRead + Unpin>(stream: &mut S) -> String {
         answer.extend(byte);
     }
     String::from_utf8(answer).unwrap()
+}
+
+/// Every name has the address of loopback.
+fn everything_is_here() -> Lookup {
+    Lookup::new(async |_| Ok(vec![std::net::Ipv4Addr::LOCALHOST.into()]))
 }
 
 fn client_hello(sni: Option<&str>) -> Vec<u8> {
