@@ -59,6 +59,15 @@ pub struct Settings {
     pub log: bool,
 }
 
+/// What is good enough for whoever asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// What is cached.
+    Known,
+    /// Something newer than what is about to expire.
+    Renewed,
+}
+
 /// Asks a resolver that works in threads of its own; they end when this is dropped.
 #[derive(Debug)]
 pub struct Driver {
@@ -68,6 +77,7 @@ pub struct Driver {
 #[derive(Debug)]
 struct Job {
     asked: Asked,
+    wanted: Wanted,
     tell: oneshot::Sender<Arc<Answer>>,
 }
 
@@ -86,10 +96,10 @@ impl Driver {
     }
 
     /// Asks. `None` says that the resolver is at its limits or fell over.
-    pub async fn ask(&self, asked: Asked) -> Option<Arc<Answer>> {
+    pub async fn ask(&self, asked: Asked, wanted: Wanted) -> Option<Arc<Answer>> {
         let place = share(&asked.question.name) % self.threads.len();
         let (tell, told) = oneshot::channel();
-        self.threads.get(place)?.try_send(Job { asked, tell }).ok()?;
+        self.threads.get(place)?.try_send(Job { asked, wanted, tell }).ok()?;
         told.await.ok()
     }
 }
@@ -208,6 +218,9 @@ impl Thread {
     fn take(&mut self, job: Job, now: Now) {
         // Refused by being dropped.
         if self.waiting.len() < UNDER_WAY {
+            if job.wanted == Wanted::Renewed {
+                self.resolver.forget_ending(&job.asked.question, now);
+            }
             let ticket = self.resolver.ask(job.asked, now);
             self.waiting.insert(ticket, job.tell);
         }
@@ -255,15 +268,16 @@ impl Thread {
             let now = self.now();
             self.resolver.handle_failure(oldest, now);
         }
-        let tell = self.tell.clone();
-        let talk = if tcp {
-            Talk::Tcp(server, message)
-        } else {
-            match datagram_socket(server, &mut self.random) {
-                Ok(socket) => Talk::Udp(socket, message),
-                Err(_) => Talk::Never,
-            }
+        let talk = match tcp {
+            true => Ok(Talk::Tcp(server, message)),
+            false => datagram_socket(server, &mut self.random).map(|socket| Talk::Udp(socket, message)),
         };
+        let Ok(talk) = talk else {
+            // No route, or no address of this family.
+            let now = self.now();
+            return self.resolver.handle_failure(exchange, now);
+        };
+        let tell = self.tell.clone();
         let task = self.tasks.spawn_local(async move {
             // It ends by failing or by being cancelled.
             let _ = tokio::time::timeout(LONGEST_EXCHANGE, talk.run(exchange, &tell)).await;
@@ -276,7 +290,6 @@ impl Thread {
 enum Talk {
     Udp(UdpSocket, Vec<u8>),
     Tcp(SocketAddr, Vec<u8>),
-    Never,
 }
 
 impl Talk {
@@ -310,7 +323,6 @@ impl Talk {
                     tell.send(Event::Message(exchange, bytes)).await.map_err(gone)?;
                 }
             }
-            Self::Never => Err(io::ErrorKind::AddrNotAvailable.into()),
         }
     }
 }

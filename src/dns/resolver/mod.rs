@@ -26,6 +26,7 @@ pub mod hints;
 pub mod iterate;
 pub mod master;
 pub mod name;
+pub mod renew;
 pub mod reply;
 pub mod resolve;
 pub mod rrset;

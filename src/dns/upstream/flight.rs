@@ -18,6 +18,7 @@ use crate::{
         policy::Policy,
         query::{Question, qtype},
         resolver::{
+            driver::Wanted,
             name::Name,
             reply::address,
             wire::{Record, target},
@@ -49,16 +50,16 @@ impl Flights {
         policy: &Arc<Policy>,
         question: Question,
     ) -> Option<Arc<Stored>> {
-        let mut landing = self.join(core, policy, question);
+        let mut landing = self.join(core, policy, question, Wanted::Known);
         landing.wait_for(Option::is_some).await.ok().and_then(|stored| stored.clone())
     }
 
     /// Asks others without waiting for what they say.
     pub(crate) fn refresh(&self, core: &Arc<Core>, policy: &Arc<Policy>, question: Question) {
-        let _ = self.join(core, policy, question);
+        let _ = self.join(core, policy, question, Wanted::Renewed);
     }
 
-    fn join(&self, core: &Arc<Core>, policy: &Arc<Policy>, question: Question) -> Landing {
+    fn join(&self, core: &Arc<Core>, policy: &Arc<Policy>, question: Question, wanted: Wanted) -> Landing {
         let mut flights = self.lock();
         if let Some(landing) = flights.get(&question) {
             return landing.clone();
@@ -66,7 +67,7 @@ impl Flights {
         let (tell, landing) = watch::channel(None);
         flights.insert(question.clone(), landing.clone());
         drop(flights);
-        let flight = Flight { core: core.clone(), question };
+        let flight = Flight { core: core.clone(), question, wanted };
         let policy = policy.clone();
         // A task of its own: it ends as it likes when the client who asked first goes away.
         supervise::task("dns question", async move {
@@ -86,6 +87,7 @@ impl Flights {
 struct Flight {
     core: Arc<Core>,
     question: Question,
+    wanted: Wanted,
 }
 
 impl Drop for Flight {
@@ -98,7 +100,7 @@ impl Flight {
     async fn ask(&self, policy: &Policy) -> Arc<Stored> {
         let (core, question) = (&self.core, &self.question);
         let started = Instant::now();
-        let mut resolved = policy.upstream.load_full().resolve(question).await;
+        let mut resolved = policy.upstream.load_full().resolve(question, self.wanted).await;
         core.series.upstream_took(started.elapsed());
         let now = core.clock.seconds();
         if is_failure(resolved.rcode) {

@@ -23,7 +23,7 @@ use super::{
     local,
     policy::Error,
     query::{IN, Question, qtype},
-    resolver::wire::Record,
+    resolver::{driver::Wanted, wire::Record},
 };
 
 /// What one question may take, with everything that has to be asked for it.
@@ -109,13 +109,13 @@ impl Resolver {
     }
 
     /// Asks. A failure is an answer too: SERVFAIL with the reason.
-    pub(crate) async fn resolve(&self, question: &Question) -> Resolved {
+    pub(crate) async fn resolve(&self, question: &Question, wanted: Wanted) -> Resolved {
         let forwarded = || self.zones.iter().any(|zone| local::covers(zone, &question.name));
         let asking = async {
             match (&self.encrypted, &self.own) {
                 (Some(servers), None) => servers.resolve(question).await,
                 (Some(servers), Some(_)) if !forwarded() => servers.resolve(question).await,
-                (_, Some(own)) => own.resolve(question).await,
+                (_, Some(own)) => own.resolve(question, wanted).await,
                 (None, None) => Resolved::failed(Ede::NoReachableAuthority),
             }
         };

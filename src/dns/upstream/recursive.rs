@@ -15,7 +15,7 @@ use crate::dns::{
     resolver::{
         self, Answer, Asked, Placed, Support,
         anchor::Anchors,
-        driver::{Driver, Settings},
+        driver::{Driver, Settings, Wanted},
         hints, master,
         name::Name,
         rrset::Security as Judged,
@@ -45,13 +45,13 @@ impl Recursive {
     }
 
     /// Asks. What the resolver does not say in time is a failure of whoever waits.
-    pub(super) async fn resolve(&self, question: &Question) -> Resolved {
+    pub(super) async fn resolve(&self, question: &Question, wanted: Wanted) -> Resolved {
         let Some(name) = Name::from_wire(&question.name) else { return Resolved::failed(Ede::NetworkError) };
         let asked = Asked {
             question: wire::Question { name, rtype: question.qtype },
             checking_disabled: question.checking_disabled,
         };
-        match self.0.ask(asked).await {
+        match self.0.ask(asked, wanted).await {
             Some(answer) => resolved(&answer, question),
             None => Resolved::failed(Ede::NotReady),
         }
