@@ -41,6 +41,8 @@ const MOST_TRIES: u32 = 3;
 const MOST_ADDRESSES: usize = 12;
 /// RFC 9156 §2.3: after so many steps the full name is asked.
 const MOST_STEPS: usize = 10;
+/// How many servers may stumble over a minimised question until it is given up.
+const MOST_STUMBLES: usize = 2;
 /// Wrong answers until TCP is used.
 const MOST_WRONG: u32 = 3;
 
@@ -473,16 +475,18 @@ impl Shared {
         let mut pending: Vec<Pin<Box<dyn Future<Output = (SocketAddr, Result<Rc<Message>, Trouble>)> + '_>>> =
             Vec::new();
         let forwarded = cut.forward.is_some();
+        let mut stumbles = 0;
         loop {
             let mut hedge = None;
+            let goes_on = aim == Aim::Whole || stumbles < MOST_STUMBLES;
             if pending.len() < 2 {
-                let next = search.next(self);
+                let next = if goes_on { search.next(self) } else { None };
                 let next = match next {
                     None if pending.is_empty() => {
                         if let Some(found) = last_resort.take_if(|(reply, ..)| reply.class != Class::NoData) {
                             return Ok(found);
                         }
-                        if search.more(self, cut, errand).await {
+                        if goes_on && search.more(self, cut, errand).await {
                             continue;
                         }
                         None
@@ -515,6 +519,7 @@ impl Shared {
             };
             let reply = understand(&cut.zone, question, &message, forwarded);
             search.give_up(server);
+            stumbles += 1;
             match reply.class {
                 Class::Lame => {
                     if aim == Aim::Whole {
@@ -612,7 +617,7 @@ impl Search {
             search.add(shared, glue.iter().chain(&known).chain(&above).copied());
             if search.addresses.len() == before {
                 search.nameless.push(name.clone());
-            } else if known.is_empty() && depth == 0 && aim == Aim::Whole && !cut.zone.is_root() {
+            } else if known.is_empty() && depth == 0 && aim == Aim::Whole && avoid.is_empty() && !cut.zone.is_root() {
                 // Only for the client's own question: what is looked up for a look-up multiplies.
                 search.unproven.push(name.clone());
             }
