@@ -250,7 +250,7 @@ impl Shared {
         if let Some(flight) = flight {
             // Who flies may have spent a budget that is not ours: then we fly ourselves.
             match self.courses.filled(&flight).await {
-                Err(Failure::Spent) => {}
+                Err(Failure::Spent | Failure::Crowded) => {}
                 other => return other,
             }
         }
