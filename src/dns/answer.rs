@@ -231,7 +231,7 @@ pub(crate) fn answer(
 
 fn resolved_outcome(stored: &Stored) -> Outcome {
     match (stored.ede, stored.rcode) {
-        (Some(Ede::Stale), _) => Outcome::Stale,
+        (Some(Ede::Stale | Ede::StaleNxDomain), _) => Outcome::Stale,
         (_, rcode::SERVFAIL) => Outcome::Failed,
         _ => Outcome::Resolved,
     }

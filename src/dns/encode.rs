@@ -88,7 +88,8 @@ impl From<Why> for Ede {
         match why {
             Why::UnsupportedAlgorithm => Self::UnsupportedAlgorithm,
             Why::UnsupportedDigest => Self::UnsupportedDigest,
-            Why::Bogus => Self::Bogus,
+            // RFC 8509: the question about a key is answered by failing.
+            Why::Bogus | Why::Sentinel => Self::Bogus,
             Why::SignatureExpired => Self::SignatureExpired,
             Why::SignatureNotYetValid => Self::SignatureNotYetValid,
             Why::KeyMissing => Self::KeyMissing,
@@ -98,6 +99,7 @@ impl From<Why> for Ede {
             Why::NoReachableAuthority => Self::NoReachableAuthority,
             Why::NetworkError => Self::NetworkError,
             Why::BudgetSpent => Self::TooCostly,
+            Why::Crowded => Self::NotReady,
             Why::Stale => Self::Stale,
             Why::StaleNxDomain => Self::StaleNxDomain,
         }

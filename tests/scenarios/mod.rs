@@ -134,6 +134,7 @@ fn configure(scenario: &Scenario, minimise: bool) -> (Config, u64) {
         ipv4: scenario.flag("do-ip4", true),
         ipv6: scenario.flag("do-ip6", true),
         special_servers: true,
+        prefetch: false,
         ..Config::default()
     };
     (config, wall)

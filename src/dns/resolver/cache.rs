@@ -51,6 +51,8 @@ pub struct Entry {
     pub security: Security,
     /// What was wrong, for a bogus entry or a failure.
     pub why: Option<Why>,
+    /// When it was learnt.
+    pub since: Duration,
     /// Until when it holds.
     pub expires: Duration,
 }
@@ -59,6 +61,12 @@ impl Entry {
     /// Seconds left; 0 for what has expired.
     pub fn ttl(&self, now: Duration) -> u32 {
         u32::try_from(self.expires.saturating_sub(now).as_secs()).unwrap_or(u32::MAX)
+    }
+
+    /// Says whether less than a tenth of its time is left.
+    pub fn is_nearly_over(&self, now: Duration) -> bool {
+        let whole = self.expires.saturating_sub(self.since);
+        self.expires.saturating_sub(now) * 10 < whole
     }
 
     fn bytes(&self) -> usize {
@@ -119,9 +127,9 @@ impl Cache {
         Some(&held.entry)
     }
 
-    /// Returns an entry that holds.
-    pub fn fresh(&mut self, name: &Name, rtype: u16, now: Duration) -> Option<Entry> {
-        self.get(name, rtype).filter(|entry| entry.expires > now).cloned()
+    /// Returns an entry that holds, or held until `moment`.
+    pub fn fresh(&mut self, name: &Name, rtype: u16, moment: Duration) -> Option<Entry> {
+        self.get(name, rtype).filter(|entry| entry.expires > moment).cloned()
     }
 
     /// Says whether any DNAME is kept.
@@ -200,7 +208,13 @@ mod tests {
     #[test]
     fn a_full_cache_forgets_what_was_not_used() {
         let mut cache = Cache::new(40_000);
-        let entry = Entry { kept: Kept::Failure, security: Security::Insecure, why: None, expires: Duration::MAX };
+        let entry = Entry {
+            kept: Kept::Failure,
+            security: Security::Insecure,
+            why: None,
+            since: Duration::ZERO,
+            expires: Duration::MAX,
+        };
         let kept = Name::parse("kept.example").unwrap();
         cache.insert(&kept, 1, entry.clone());
 

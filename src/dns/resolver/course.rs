@@ -130,13 +130,29 @@ impl Courses {
         .await
     }
 
+    /// Waits for work, or for what makes it void: then `None`.
+    pub async fn either<T>(&self, work: impl Future<Output = T>, void: impl Future) -> Option<T> {
+        let mut work = pin!(work);
+        let mut void = pin!(void);
+        poll_fn(|context| {
+            if let Poll::Ready(done) = work.as_mut().poll(context) {
+                return Poll::Ready(Some(done));
+            }
+            void.as_mut().poll(context).map(|_| None)
+        })
+        .await
+    }
+
     /// Waits until a slot is filled, and leaves its content there for others.
     pub async fn filled<T: Clone>(&self, slot: &Slot<T>) -> T {
         poll_fn(|_| {
             if let Some(content) = &*slot.content.borrow() {
                 return Poll::Ready(content.clone());
             }
-            slot.waiting.borrow_mut().push(self.current.get());
+            let mut waiting = slot.waiting.borrow_mut();
+            if waiting.last() != Some(&self.current.get()) {
+                waiting.push(self.current.get());
+            }
             Poll::Pending
         })
         .await

@@ -34,7 +34,7 @@ pub fn root() -> Vec<(Name, Vec<IpAddr>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dns::resolver::iterate::is_global;
+    use crate::dns::resolver::global::is_global;
 
     #[test]
     fn every_root_server_has_an_address_of_each_family() {

@@ -1,7 +1,7 @@
 //! The recursive resolver: a core without sockets and clocks, and beside it a thin driver.
 //!
-//! The life of a question: [`Resolver::ask`] finds whether the same question is under way and joins it, else
-//! starts a course. The course ([`resolve`]) follows aliases; for each name it looks into the RRset cache
+//! The life of a question: [`Resolver::ask`] answers it from the cache, finds whether the same question is
+//! under way and joins it, else starts a course ([`flight`]). The course ([`resolve`]) follows aliases; for each name it looks into the RRset cache
 //! ([`cache`]), and where that knows nothing it iterates ([`iterate`]): from the deepest zone cut that is
 //! known ([`delegation`]) downwards, asking for one label more at a time (RFC 9156), each time of the server
 //! that is likely to answer first ([`server`]). A message is understood from the point of view of the zone
@@ -22,6 +22,9 @@ pub mod course;
 pub mod delegation;
 pub mod denial;
 pub mod driver;
+pub mod exchange;
+pub mod flight;
+pub mod global;
 pub mod hints;
 pub mod iterate;
 pub mod master;
@@ -31,6 +34,7 @@ pub mod reply;
 pub mod resolve;
 pub mod rrset;
 pub mod rsa;
+pub mod search;
 pub mod server;
 pub mod signature;
 pub mod validate;
@@ -38,8 +42,8 @@ pub mod why;
 pub mod wire;
 
 use std::{
-    cell::{Cell, RefCell},
-    collections::{HashMap, VecDeque},
+    cell::RefCell,
+    collections::VecDeque,
     net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
@@ -91,6 +95,8 @@ pub struct Config {
     pub ipv6: bool,
     /// Ask addresses that no zone's server can have.
     pub special_servers: bool,
+    /// Ask again for what is asked often before it is over.
+    pub prefetch: bool,
     /// Bytes of the RRset cache.
     pub cache_bytes: usize,
     /// Shortest and longest time that anything is cached, in seconds.
@@ -120,6 +126,7 @@ impl Default for Config {
             ipv4: true,
             ipv6: true,
             special_servers: false,
+            prefetch: true,
             cache_bytes: 8 << 20,
             ttl: 0..=86400,
             stale: Duration::ZERO,
@@ -206,15 +213,14 @@ struct Shared {
     config: Config,
     courses: Courses,
     outputs: RefCell<VecDeque<Output>>,
-    exchanges: RefCell<HashMap<ExchangeId, iterate::Exchange>>,
-    next_exchange: Cell<u64>,
+    exchanges: RefCell<exchange::Exchanges>,
     random: RefCell<Box<dyn FnMut(&mut [u8])>>,
     servers: RefCell<Servers>,
     cuts: RefCell<Cuts>,
     cache: RefCell<Cache>,
     trusts: RefCell<validate::Trusts>,
     proofs: RefCell<aggressive::Proofs>,
-    under_way: RefCell<HashMap<Asked, Vec<Ticket>>>,
+    flights: RefCell<flight::Flights>,
 }
 
 impl Resolver {
@@ -226,37 +232,30 @@ impl Resolver {
             courses: Courses::default(),
             outputs: RefCell::default(),
             exchanges: RefCell::default(),
-            next_exchange: Cell::new(0),
             random: RefCell::new(Box::new(random)),
             servers: RefCell::default(),
             cuts: RefCell::default(),
             cache: RefCell::new(cache),
             trusts: RefCell::default(),
             proofs: RefCell::default(),
-            under_way: RefCell::default(),
+            flights: RefCell::default(),
         };
         Self { shared: Rc::new(shared), tickets: 0 }
     }
 
     /// Takes a client's question.
     pub fn ask(&mut self, asked: Asked, now: Now) -> Ticket {
+        let limits = self.shared.config.limits;
+        self.ask_within(asked, limits, now)
+    }
+
+    /// Takes the question of a client that may not spend more than this. Where the same question is under way
+    /// for somebody else, it is that one's budget that counts.
+    pub fn ask_within(&mut self, asked: Asked, limits: Limits, now: Now) -> Ticket {
         self.shared.courses.set_now(now);
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
-        let mut under_way = self.shared.under_way.borrow_mut();
-        if let Some(waiting) = under_way.get_mut(&asked) {
-            waiting.push(ticket);
-            return ticket;
-        }
-        under_way.insert(asked.clone(), vec![ticket]);
-        drop(under_way);
-        let shared = self.shared.clone();
-        self.shared.courses.spawn(async move {
-            let answer = Arc::new(shared.answer(&asked).await);
-            let waiting = shared.under_way.borrow_mut().remove(&asked).unwrap_or_default();
-            let mut outputs = shared.outputs.borrow_mut();
-            outputs.extend(waiting.into_iter().map(|ticket| Output::Answer(ticket, answer.clone())));
-        });
+        self.shared.board(ticket, asked, limits);
         self.shared.courses.run();
         ticket
     }
@@ -289,6 +288,12 @@ impl Resolver {
     /// Returns when [`Resolver::handle_timeout`] is to be called, on the clock of [`Now::since_start`].
     pub fn next_timeout(&self) -> Option<Duration> {
         self.shared.courses.next_timer()
+    }
+
+    /// Counts what is under way: questions, exchanges with servers, courses.
+    pub fn under_way(&self) -> (usize, usize, usize) {
+        let shared = &self.shared;
+        (shared.flights.borrow().len(), shared.exchanges.borrow().len(), shared.courses.under_way())
     }
 
     /// Returns the number of entries in the RRset cache and their bytes.

@@ -60,7 +60,7 @@ mod tests {
             let set = Rrset { name: name(owner), rtype, ttl: 300, data: vec![data.into()], signatures: Vec::new() };
             let kept = Kept::Set(Arc::new(set), Vec::new());
             let expires = Duration::from_secs(100 + left);
-            let entry = Entry { kept, security: Security::Insecure, why: None, expires };
+            let entry = Entry { kept, security: Security::Insecure, why: None, since: Duration::ZERO, expires };
             resolver.shared.cache.borrow_mut().insert(&name(owner), rtype, entry);
         };
         keep("www.example", rtype::CNAME, name("b.example").as_wire(), 200);

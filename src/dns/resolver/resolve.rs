@@ -1,11 +1,11 @@
 //! One question's course: aliases followed, each name looked up in the cache or with servers, checked and
 //! kept.
 
-use std::{collections::HashSet, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use super::{
     Answer, Asked, Placed, Shared,
-    budget::Budget,
+    budget::{Budget, Limits},
     cache::{ANY_TYPE, Denial, Entry, Kept},
     iterate::{Errand, Failure, Fetched},
     name::Name,
@@ -17,12 +17,12 @@ use super::{
     wire::{Question, rcode, rtype, target},
 };
 
-/// Work for one question ends after this, also that which only fills the cache.
-const LONGEST: Duration = Duration::from_secs(10);
 /// How long a failure is kept (RFC 9520 §2.2: at least 1 s, at most 5 min).
 const FAILED_FOR: Duration = Duration::from_secs(5);
 /// How long a bogus answer is kept.
 const BOGUS_FOR: Duration = Duration::from_secs(60);
+/// RFC 8767 §4: what has expired is given with this TTL.
+const STALE_TTL: u32 = 30;
 /// A denial without SOA says nothing of how long it holds.
 const BARE_DENIAL: u32 = 5;
 /// RFC 2308 §5.
@@ -47,37 +47,110 @@ struct Step {
     server: Option<IpAddr>,
 }
 
+/// How old what is taken from the cache may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Age {
+    /// It still holds.
+    Fresh,
+    /// It may have expired, by no more than the owner allows.
+    Stale,
+}
+
+/// Whether an answer is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Thread {
+    Ended,
+    /// An alias is to be followed.
+    GoesOn,
+}
+
 impl Shared {
     /// Answers a client's question, whatever happens.
-    pub(super) async fn answer(&self, asked: &Asked) -> Answer {
-        let budget = Rc::new(Budget::new(self.config.limits));
+    pub(super) async fn answer(&self, asked: &Asked, limits: Limits) -> Answer {
+        let budget = Rc::new(Budget::new(limits));
         let errand = Errand { budget: budget.clone(), path: vec![asked.question.clone()] };
-        let deadline = self.now() + LONGEST;
-        let course = self.follow(&asked.question, !asked.checking_disabled, &errand);
-        let result = self.courses.before(deadline, course).await.unwrap_or(Err(Failure::Unreachable));
+        let result = self.follow(&asked.question, !asked.checking_disabled, &errand).await;
         let mut answer = match result {
-            Ok(answer) if answer.security == Security::Bogus && !asked.checking_disabled => {
-                failed(answer.why.unwrap_or(Why::Bogus), answer.ttl)
-            }
-            Ok(answer) if !asked.checking_disabled && self.is_sentinel_failure(&asked.question, &answer) => {
-                failed(Why::Bogus, answer.ttl)
-            }
-            Ok(answer) => answer,
+            Ok(answer) => self.judge(asked, answer),
             Err(failure) => {
                 let why = match failure {
                     Failure::Unreachable => Why::NoReachableAuthority,
                     Failure::Useless => Why::NetworkError,
                     Failure::Spent => Why::BudgetSpent,
                     Failure::Cached => Why::CachedFailure,
+                    Failure::Crowded => Why::Crowded,
                 };
-                if failure != Failure::Cached {
+                if !matches!(failure, Failure::Cached | Failure::Crowded) {
                     self.keep_failure(&asked.question);
                 }
-                failed(why, u32::try_from(FAILED_FOR.as_secs()).expect("a few seconds"))
+                failed(why)
             }
         };
         answer.cost = budget.used();
         answer
+    }
+
+    /// What a client is told of an answer: one that is bogus only if it checks for itself.
+    fn judge(&self, asked: &Asked, answer: Answer) -> Answer {
+        if asked.checking_disabled {
+            return answer;
+        }
+        if answer.security == Security::Bogus {
+            return Answer { ttl: answer.ttl, security: Security::Bogus, ..failed(answer.why.unwrap_or(Why::Bogus)) };
+        }
+        if self.is_sentinel_failure(&asked.question, &answer) {
+            return Answer { ttl: answer.ttl, ..failed(Why::Sentinel) };
+        }
+        answer
+    }
+
+    /// Answers from the cache alone, if that knows all of it.
+    pub(super) fn answer_from_cache(&self, asked: &Asked) -> Option<Answer> {
+        self.thread_from_cache(asked, Age::Fresh).map(|answer| self.judge(asked, answer))
+    }
+
+    /// Answers with what has expired, where nothing better is to be had (RFC 8767).
+    pub(super) fn stale_answer(&self, asked: &Asked) -> Option<Answer> {
+        if self.config.stale.is_zero() {
+            return None;
+        }
+        let mut answer = self.judge(asked, self.thread_from_cache(asked, Age::Stale)?);
+        let denied = answer.rcode == rcode::NXDOMAIN;
+        answer.why = Some(if denied { Why::StaleNxDomain } else { Why::Stale });
+        Some(answer)
+    }
+
+    fn thread_from_cache(&self, asked: &Asked, age: Age) -> Option<Answer> {
+        let mut answer = self.blank();
+        let mut question = asked.question.clone();
+        for _ in 0..=self.config.limits.aliases {
+            let step = self.from_cache(&question, age)?;
+            let checked = match step.security {
+                Security::Unchecked => asked.checking_disabled || self.is_untrusted(&question.name),
+                Security::Bogus => age == Age::Fresh,
+                Security::Insecure | Security::Secure => true,
+            };
+            if !checked || is_bare(&step, &question) || matches!(step.kept, Kept::Failure) {
+                return None;
+            }
+            let over = answer.security.min(step.security) == Security::Bogus && !asked.checking_disabled;
+            if add(&mut answer, &mut question, step).ok()? == Thread::Ended || over {
+                return Some(answer);
+            }
+        }
+        None
+    }
+
+    fn blank(&self) -> Answer {
+        Answer {
+            rcode: rcode::NOERROR,
+            answer: Vec::new(),
+            authority: Vec::new(),
+            security: Security::Secure,
+            why: None,
+            ttl: *self.config.ttl.end(),
+            cost: Limits::default(),
+        }
     }
 
     /// RFC 8509: a name asks whether a key is an anchor, and SERVFAIL is one of the answers.
@@ -92,83 +165,45 @@ impl Shared {
     }
 
     async fn follow(&self, question: &Question, checked: bool, errand: &Errand) -> Result<Answer, Failure> {
-        let mut answer = Answer {
-            rcode: rcode::NOERROR,
-            answer: Vec::new(),
-            authority: Vec::new(),
-            security: Security::Secure,
-            why: None,
-            ttl: *self.config.ttl.end(),
-            cost: errand.budget.used(),
-        };
+        let mut answer = self.blank();
         let mut question = question.clone();
-        let mut seen = HashSet::from([question.name.clone()]);
         loop {
             let step = self.step(&question, checked, errand).await?;
-            answer.security = answer.security.min(step.security);
-            answer.why = answer.why.or(step.why);
-            answer.ttl = answer.ttl.min(step.ttl);
-            let place = |set: Arc<Rrset>| Placed { set, ttl: step.ttl };
-            let next = match step.kept {
-                Kept::Failure => return Err(Failure::Cached),
-                Kept::Denial(denial) => {
-                    answer.rcode = if denial.name_error { rcode::NXDOMAIN } else { rcode::NOERROR };
-                    let servers = denial.servers.iter().filter(|_| step.security != Security::Secure);
-                    answer.authority.extend(denial.soa.iter().chain(servers).chain(&denial.proof).cloned().map(place));
-                    return Ok(answer);
-                }
-                Kept::Set(set, proof) => {
-                    for set in proof {
-                        if !answer.authority.iter().any(|placed| placed.set == set) {
-                            answer.authority.push(place(set));
-                        }
-                    }
-                    let data = set.data.first().and_then(|data| target(data));
-                    let kind = set.rtype;
-                    let owner = set.name.clone();
-                    answer.answer.push(place(set));
-                    if kind == question.rtype {
-                        return Ok(answer);
-                    }
-                    let Some(to) = data else { return Err(Failure::Useless) };
-                    if kind == rtype::DNAME {
-                        let Some(to) = question.name.substitute(&owner, &to) else {
-                            // RFC 6672 §2.2: the name would be too long.
-                            answer.rcode = rcode::YXDOMAIN;
-                            return Ok(answer);
-                        };
-                        answer.answer.push(place(Arc::new(alias(&question.name, &to, step.ttl))));
-                        to
-                    } else {
-                        to
-                    }
-                }
-            };
-            if answer.security == Security::Bogus && checked {
+            if add(&mut answer, &mut question, step)? == Thread::Ended || answer.security == Security::Bogus && checked
+            {
                 return Ok(answer);
             }
             if !errand.budget.spend_alias() {
                 return Err(Failure::Spent);
             }
-            if !seen.insert(next.clone()) {
-                return Err(Failure::Useless);
-            }
-            question.name = next;
         }
     }
 
     /// Finds what is known of one name: the set, an alias, or that there is none.
     async fn step(&self, question: &Question, checked: bool, errand: &Errand) -> Result<Step, Failure> {
-        // A referral's proof that there is no DS lacks the SOA that an answer has.
-        let bare = |step: &Step| matches!(&step.kept, Kept::Denial(denial) if denial.soa.is_none() && question.rtype == rtype::DS);
-        let mut step = match self.from_cache(question).filter(|step| !bare(step)) {
+        let step = match self.from_cache(question, Age::Fresh).filter(|step| !is_bare(step, question)) {
             Some(step) => step,
             None => match self.from_proofs(question, checked, errand) {
                 Some(step) => return Ok(step),
                 None => self.from_servers(question, errand, &[]).await?,
             },
         };
-        if !checked || step.security != Security::Unchecked {
+        if checked { self.check(question, step, errand).await } else { Ok(step) }
+    }
+
+    /// Asks again for what is in the cache, before it is over.
+    pub(super) async fn refresh(&self, question: &Question) {
+        let budget = Rc::new(Budget::new(self.config.limits));
+        let errand = Errand { budget, path: vec![question.clone()] };
+        if let Ok(step) = self.from_servers(question, &errand, &[]).await {
+            // What it found is in the cache.
+            let _ = self.check(question, step, &errand).await;
+        }
+    }
+
+    /// Checks what was found, asks another server where it does not hold, and keeps the verdict.
+    async fn check(&self, question: &Question, mut step: Step, errand: &Errand) -> Result<Step, Failure> {
+        if step.security != Security::Unchecked {
             return Ok(step);
         }
         let mut avoid = Vec::new();
@@ -199,7 +234,7 @@ impl Shared {
                         step = other;
                         continue;
                     }
-                    Err(Failure::Spent) => return Err(Failure::Spent),
+                    Err(failure @ (Failure::Spent | Failure::Crowded)) => return Err(failure),
                     Err(_) => {}
                 }
             }
@@ -210,30 +245,41 @@ impl Shared {
 
     /// Looks into the cache: the set, an alias at the name or above it, a denial of the type, of the name, or
     /// of a name above (RFC 8020).
-    fn from_cache(&self, question: &Question) -> Option<Step> {
+    fn from_cache(&self, question: &Question, age: Age) -> Option<Step> {
         let now = self.now();
+        let moment = if age == Age::Fresh { now } else { now.saturating_sub(self.config.stale) };
         let mut cache = self.cache.borrow_mut();
-        let mut entry = cache.fresh(&question.name, question.rtype, now);
+        let mut entry = cache
+            .fresh(&question.name, question.rtype, moment)
+            .filter(|entry| age == Age::Fresh || !matches!(entry.kept, Kept::Failure));
         if entry.is_none() && !matches!(question.rtype, rtype::CNAME | rtype::DS | rtype::RRSIG) {
-            entry = cache.fresh(&question.name, rtype::CNAME, now).filter(|entry| matches!(entry.kept, Kept::Set(..)));
+            entry =
+                cache.fresh(&question.name, rtype::CNAME, moment).filter(|entry| matches!(entry.kept, Kept::Set(..)));
         }
         if entry.is_none() {
-            entry = cache.fresh(&question.name, ANY_TYPE, now);
+            entry = cache.fresh(&question.name, ANY_TYPE, moment);
         }
         let mut above = question.name.parent();
         while let (None, Some(name)) = (&entry, &above) {
             if name.is_root() {
                 break;
             }
-            let denied = cache.fresh(name, ANY_TYPE, now).filter(|entry| entry.security == Security::Secure);
-            let rewritten = if cache.has_dnames() { cache.fresh(name, rtype::DNAME, now) } else { None };
+            let denied = cache.fresh(name, ANY_TYPE, moment).filter(|entry| entry.security == Security::Secure);
+            let rewritten = if cache.has_dnames() { cache.fresh(name, rtype::DNAME, moment) } else { None };
             entry = denied.or(rewritten.filter(|entry| matches!(entry.kept, Kept::Set(..))));
             above = name.parent();
         }
-        entry.map(|entry| Step {
-            ttl: entry.ttl(now),
+        let entry = entry?;
+        drop(cache);
+        if age == Age::Fresh && self.config.prefetch && entry.is_nearly_over(now) {
+            self.wish_refresh(question);
+        }
+        let expired = entry.expires <= now;
+        Some(Step {
+            ttl: if expired { STALE_TTL } else { entry.ttl(now) },
+            // What was checked long ago is not vouched for.
+            security: if expired { entry.security.min(Security::Insecure) } else { entry.security },
             kept: entry.kept,
-            security: entry.security,
             why: entry.why,
             server: None,
         })
@@ -334,7 +380,7 @@ impl Shared {
         avoid: &[IpAddr],
     ) -> Result<Raw, Failure> {
         if avoid.is_empty()
-            && let Some(step) = self.from_cache(question)
+            && let Some(step) = self.from_cache(question, Age::Fresh)
             && step.security != Security::Bogus
             && !matches!(step.kept, Kept::Failure)
         {
@@ -371,11 +417,12 @@ impl Shared {
         self.cache.borrow_mut().remove(&name, kind);
     }
 
-    fn keep_failure(&self, question: &Question) {
+    pub(super) fn keep_failure(&self, question: &Question) {
         let entry = Entry {
             kept: Kept::Failure,
             security: Security::Insecure,
             why: Some(Why::CachedFailure),
+            since: self.now(),
             expires: self.now() + FAILED_FOR,
         };
         let mut cache = self.cache.borrow_mut();
@@ -386,8 +433,9 @@ impl Shared {
     }
 
     fn insert(&self, name: &Name, kind: u16, kept: Kept, security: Security, why: Option<Why>, ttl: u32) {
-        let expires = self.now() + Duration::from_secs(u64::from(ttl));
-        self.cache.borrow_mut().insert(name, kind, Entry { kept, security, why, expires });
+        let since = self.now();
+        let expires = since + Duration::from_secs(u64::from(ttl));
+        self.cache.borrow_mut().insert(name, kind, Entry { kept, security, why, since, expires });
     }
 
     fn clamp(&self, ttl: u32) -> u32 {
@@ -448,14 +496,71 @@ fn denial_ttl(soa: &Rrset) -> u32 {
     minimum.unwrap_or(BARE_DENIAL).min(soa.ttl)
 }
 
-fn failed(why: Why, ttl: u32) -> Answer {
+/// A referral's proof that there is no DS lacks the SOA that an answer has.
+fn is_bare(step: &Step, question: &Question) -> bool {
+    question.rtype == rtype::DS && matches!(&step.kept, Kept::Denial(denial) if denial.soa.is_none())
+}
+
+/// Puts what is known of the question's name into the answer; where it is an alias, the question goes on with
+/// its target.
+fn add(answer: &mut Answer, question: &mut Question, step: Step) -> Result<Thread, Failure> {
+    answer.security = answer.security.min(step.security);
+    answer.why = answer.why.or(step.why);
+    answer.ttl = answer.ttl.min(step.ttl);
+    let ttl = step.ttl;
+    let place = |set: Arc<Rrset>| Placed { set, ttl };
+    let (set, proof) = match step.kept {
+        Kept::Failure => return Err(Failure::Cached),
+        Kept::Denial(denial) => {
+            answer.rcode = if denial.name_error { rcode::NXDOMAIN } else { rcode::NOERROR };
+            let servers = denial.servers.iter().filter(|_| step.security != Security::Secure);
+            answer.authority.extend(denial.soa.iter().chain(servers).chain(&denial.proof).cloned().map(place));
+            return Ok(Thread::Ended);
+        }
+        Kept::Set(set, proof) => (set, proof),
+    };
+    for set in proof {
+        if !answer.authority.iter().any(|placed| placed.set == set) {
+            answer.authority.push(place(set));
+        }
+    }
+    if set.rtype == question.rtype {
+        answer.answer.push(place(set));
+        return Ok(Thread::Ended);
+    }
+    let to = set.data.first().and_then(|data| target(data)).ok_or(Failure::Useless)?;
+    let next = if set.rtype == rtype::DNAME {
+        let next = question.name.substitute(&set.name, &to);
+        answer.answer.push(place(set));
+        let Some(next) = next else {
+            // RFC 6672 §2.2: the name would be too long.
+            answer.rcode = rcode::YXDOMAIN;
+            return Ok(Thread::Ended);
+        };
+        answer.answer.push(place(Arc::new(alias(&question.name, &next, ttl))));
+        next
+    } else {
+        answer.answer.push(place(set));
+        to
+    };
+    // An alias that was followed already stands in the answer: a circle has no end.
+    let again = answer.answer.iter().any(|placed| placed.set.rtype == rtype::CNAME && placed.set.name == next);
+    if again {
+        return Err(Failure::Useless);
+    }
+    question.name = next;
+    Ok(Thread::GoesOn)
+}
+
+/// The answer where there is none.
+pub(super) fn failed(why: Why) -> Answer {
     Answer {
         rcode: rcode::SERVFAIL,
         answer: Vec::new(),
         authority: Vec::new(),
-        security: if why.code() == 22 || why.code() == 23 { Security::Insecure } else { Security::Bogus },
+        security: Security::Insecure,
         why: Some(why),
-        ttl,
-        cost: super::budget::Limits::default(),
+        ttl: u32::try_from(FAILED_FOR.as_secs()).expect("a few seconds"),
+        cost: Limits::default(),
     }
 }

@@ -31,6 +31,16 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// How long a zone stays bogus.
 const BOGUS_FOR: Duration = Duration::from_secs(60);
 
+/// Which zones may have signed what is looked at.
+#[derive(Clone, Copy)]
+enum Side<'a> {
+    /// Any at or above the owner.
+    Either,
+    /// Only zones above this name: what is said of a cut comes from its parent's side. (Were it the child's,
+    /// the search for its keys would wait for itself.)
+    Above(&'a Name),
+}
+
 /// What is known of a zone's keys.
 #[derive(Clone, Debug)]
 enum Trust {
@@ -92,12 +102,16 @@ impl Shared {
 
     /// Checks a set.
     pub(super) async fn check_set(&self, set: &Rrset, errand: &Errand) -> Result<Verdict, Failure> {
+        self.check_set_from(set, Side::Either, errand).await
+    }
+
+    async fn check_set_from(&self, set: &Rrset, side: Side<'_>, errand: &Errand) -> Result<Verdict, Failure> {
         // Nothing signs signatures.
         if set.rtype == rtype::RRSIG || self.is_untrusted(&set.name) {
             return Ok(Verdict::Insecure(None));
         }
         let mut why = Why::SignaturesMissing;
-        let signers = self.signers(set);
+        let signers = self.signers(set, side);
         if signers.is_empty() {
             let zone = match set.rtype {
                 rtype::DS => set.name.parent().unwrap_or_else(Name::root),
@@ -119,14 +133,18 @@ impl Shared {
     }
 
     /// The zones that claim to have signed a set, of those that could have.
-    fn signers(&self, set: &Rrset) -> Vec<Name> {
+    fn signers(&self, set: &Rrset, side: Side<'_>) -> Vec<Name> {
         let Some((anchor, _)) = self.config.anchors.nearest(&set.name) else { return Vec::new() };
         let mut signers = Vec::new();
         for rrsig in set.signatures.iter().filter_map(|rdata| Rrsig::parse(rdata)) {
             let possible = rrsig.covered == set.rtype
                 && set.name.is_under(&rrsig.signer)
                 && rrsig.signer.is_under(anchor)
-                && (set.rtype != rtype::DS || set.name.is_below(&rrsig.signer));
+                && (set.rtype != rtype::DS || set.name.is_below(&rrsig.signer))
+                && match side {
+                    Side::Either => true,
+                    Side::Above(name) => name.is_below(&rrsig.signer),
+                };
             if possible && !signers.contains(&rrsig.signer) && signers.len() < MOST_SIGNERS {
                 signers.push(rrsig.signer);
             }
@@ -232,7 +250,7 @@ impl Shared {
         if let Some(flight) = flight {
             // Who flies may have spent a budget that is not ours: then we fly ourselves.
             match self.courses.filled(&flight).await {
-                Err(Failure::Spent) => {}
+                Err(Failure::Spent | Failure::Crowded) => {}
                 other => return other,
             }
         }
@@ -379,7 +397,7 @@ impl Shared {
                     Verdict::Bogus(why) => Err(why),
                 },
                 // An alias stands where no delegation can.
-                Kept::Set(set, _) => match self.check_set(set, errand).await? {
+                Kept::Set(set, _) => match self.check_set_from(set, Side::Above(name), errand).await? {
                     Verdict::Secure { .. } => Ok(AtCut::None),
                     Verdict::Insecure(why) => Ok(AtCut::Insecure(why)),
                     Verdict::Bogus(why) => Err(why),
@@ -410,7 +428,7 @@ impl Shared {
         denial: &Denial,
         errand: &Errand,
     ) -> Result<Result<AtCut, Why>, Failure> {
-        let records = match self.check_proof(&denial.proof, errand).await? {
+        let records = match self.check_proof(&denial.proof, Side::Above(name), errand).await? {
             Checked::Records(records) => records,
             Checked::Insecure(why) => return Ok(Ok(AtCut::Insecure(why))),
             Checked::Bogus(why) => return Ok(Err(why)),
@@ -432,12 +450,17 @@ impl Shared {
     }
 
     /// Checks the signatures of the sets of a proof.
-    async fn check_proof(&self, proof: &[std::sync::Arc<Rrset>], errand: &Errand) -> Result<Checked, Failure> {
+    async fn check_proof(
+        &self,
+        proof: &[std::sync::Arc<Rrset>],
+        side: Side<'_>,
+        errand: &Errand,
+    ) -> Result<Checked, Failure> {
         let mut zone: Option<Name> = None;
         let mut sound: Vec<&std::sync::Arc<Rrset>> = Vec::new();
         let mut why = None;
         for set in proof.iter().filter(|set| matches!(set.rtype, rtype::NSEC | rtype::NSEC3)).take(12) {
-            let Some(signer) = self.signers(set).into_iter().next() else { continue };
+            let Some(signer) = self.signers(set, side).into_iter().next() else { continue };
             // One answer's proof is one zone's.
             if zone.as_ref().is_some_and(|zone| *zone != signer) {
                 continue;
@@ -474,10 +497,10 @@ impl Shared {
     ) -> Result<Verdict, Failure> {
         let verdict = self.check_set(set, errand).await?;
         let Verdict::Secure { encloser: Some(encloser), ttl } = verdict else { return Ok(verdict) };
-        Ok(match self.check_proof(proof, errand).await? {
+        Ok(match self.check_proof(proof, Side::Either, errand).await? {
             Checked::Records(records) => match records.wildcard_answer(&set.name, &encloser, &errand.budget) {
                 Proof::Proven => {
-                    if let (true, [signer, ..]) = (self.config.aggressive, &self.signers(set)[..]) {
+                    if let (true, [signer, ..]) = (self.config.aggressive, &self.signers(set, Side::Either)[..]) {
                         let expires = self.now() + Duration::from_secs(u64::from(ttl)).min(LONGEST);
                         self.proofs.borrow_mut().insert_wildcard(signer, &encloser, set, expires);
                     }
@@ -507,7 +530,7 @@ impl Shared {
         if self.is_untrusted(&place) {
             return Ok(Verdict::Insecure(None));
         }
-        let records = match self.check_proof(&denial.proof, errand).await? {
+        let records = match self.check_proof(&denial.proof, Side::Either, errand).await? {
             Checked::Records(records) => records,
             Checked::Insecure(why) => return Ok(Verdict::Insecure(why)),
             Checked::Bogus(why) => return Ok(Verdict::Bogus(why)),
@@ -530,6 +553,9 @@ impl Shared {
                 None => Verdict::Secure { encloser: None, ttl },
             },
             Proof::OptOut | Proof::TooCostly => Verdict::Insecure(None),
+            Proof::Missing if denial.soa.as_ref().is_some_and(|soa| records.are_of(&soa.name)) => {
+                Verdict::Bogus(Why::DenialMissing)
+            }
             // A proof may be right though an unsigned zone was in between.
             Proof::Missing => match self.check_unsigned(&place, errand).await? {
                 Verdict::Insecure(why) => Verdict::Insecure(why),

@@ -9,6 +9,8 @@ pub enum Why {
     UnsupportedDigest,
     /// A signature does not hold, or leads nowhere.
     Bogus,
+    /// The key sentinel says so (RFC 8509).
+    Sentinel,
     /// Its time is over.
     SignatureExpired,
     /// Its time has not come.
@@ -27,6 +29,8 @@ pub enum Why {
     NetworkError,
     /// The question used up its budget.
     BudgetSpent,
+    /// Too much else was under way.
+    Crowded,
     /// The answer is older than it should be.
     Stale,
     /// A stale denial of the name.
@@ -50,7 +54,7 @@ impl Why {
             Self::StaleNxDomain => 19,
             Self::NoReachableAuthority => 22,
             Self::NetworkError => 23,
-            Self::BudgetSpent => 0,
+            Self::BudgetSpent | Self::Crowded | Self::Sentinel => 0,
         }
     }
 
@@ -61,6 +65,7 @@ impl Why {
             Self::UnsupportedDigest => "no supported digest",
             Self::Stale | Self::StaleNxDomain => "stale",
             Self::Bogus => "signature does not hold",
+            Self::Sentinel => "root key sentinel",
             Self::SignatureExpired => "signature expired",
             Self::SignatureNotYetValid => "signature not yet valid",
             Self::KeyMissing => "no key matches the DS",
@@ -70,6 +75,7 @@ impl Why {
             Self::NoReachableAuthority => "no server of the zone answered",
             Self::NetworkError => "no usable answer",
             Self::BudgetSpent => "question costs too much",
+            Self::Crowded => "too much under way",
         }
     }
 }

@@ -26,8 +26,9 @@ use super::{
     resolver::{driver::Wanted, wire::Record},
 };
 
-/// What one question may take, with everything that has to be asked for it.
-const DEADLINE: Duration = Duration::from_secs(5);
+/// What one question may take, with everything that has to be asked for it. Our own resolver gives up, and
+/// says why, a little earlier.
+const DEADLINE: Duration = Duration::from_secs(6);
 
 /// What others said.
 #[derive(Clone, Debug)]

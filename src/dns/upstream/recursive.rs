@@ -91,6 +91,7 @@ fn core_config(config: &Config) -> Result<resolver::Config, Error> {
         ipv4: testing.ipv4,
         ipv6: testing.ipv6,
         special_servers: testing.special_servers,
+        prefetch: config.prefetch,
         cache_bytes: config.rrset_cache,
         ttl: config.ttl.clone(),
         stale: config.stale,

@@ -36,6 +36,7 @@ pub enum Delegation {
 /// The records of one signed answer's authority section, sorted out.
 #[derive(Debug, Default)]
 pub struct Records {
+    zone: Option<Name>,
     nsec: Vec<nsec::Nsec>,
     nsec3: Vec<nsec3::Nsec3>,
 }
@@ -43,7 +44,7 @@ pub struct Records {
 impl Records {
     /// Takes the RRsets of one zone whose signatures hold. The signer is the zone's name.
     pub fn new<'a>(zone: &Name, sets: impl Iterator<Item = &'a Rrset>) -> Self {
-        let mut records = Self::default();
+        let mut records = Self { zone: Some(zone.clone()), ..Self::default() };
         for set in sets {
             match set.rtype {
                 rtype::NSEC => records.nsec.extend(nsec::Nsec::new(zone, set)),
@@ -56,6 +57,11 @@ impl Records {
             records.nsec3.retain(|record| record.same_chain(&first));
         }
         records
+    }
+
+    /// Says whether this zone signed them.
+    pub fn are_of(&self, zone: &Name) -> bool {
+        self.zone.as_ref() == Some(zone)
     }
 
     /// Says whether there is nothing to prove anything with.
