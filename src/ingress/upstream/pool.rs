@@ -17,6 +17,8 @@ const READ: usize = 16 * 1024;
 
 /// The idle connections of one core, and the buffer that all its connections read into.
 pub(in crate::ingress) struct Pools {
+    // Boxed: one is moved with every request.
+    #[expect(clippy::vec_box, reason = "a pointer is moved in place of some hundred bytes")]
     idle: RefCell<HashMap<u32, Vec<Box<Wire>>>>,
     pub(in crate::ingress) scratch: RefCell<BytesMut>,
 }
