@@ -1,6 +1,8 @@
 //! What the edge does, as its users see it.
 #![allow(unreachable_pub, missing_docs, reason = "a test binary has no readers outside")]
 
+#[path = "../internet/mod.rs"]
+mod internet;
 #[path = "../scenarios/mod.rs"]
 mod scenarios;
 
