@@ -68,7 +68,11 @@ impl World {
                 return failed(Security::Insecure);
             }
             let zone = self.home(&name, kind);
-            let base = self.data(zone);
+            let mut base = self.data(zone);
+            if kind == rtype::DNSKEY && name == zone.name && zone.is_signed() {
+                // The flaws are elsewhere.
+                base = self.keys(&zone.name);
+            }
             expected.security = expected.security.min(base);
             if base == Security::Bogus {
                 return failed(Security::Bogus);
@@ -95,13 +99,13 @@ impl World {
             let exists = zone.exists(&name);
             let owner = if exists { name.clone() } else { zone.encloser(&name).wildcard().expect("names are short") };
             let Some(node) = zone.nodes.get(&owner) else {
-                weaken(costly || opt_out && !exists);
+                weaken(costly || opt_out && !(exists && zone.is_in_chain(&name)));
                 expected.rcode = if exists { 0 } else { 3 };
                 return expected;
             };
             let Some(found) = [kind, rtype::CNAME].into_iter().find(|kind| node.contains_key(kind)) else {
                 // An unsigned delegation is not in the chain of a zone with opt-out.
-                let hidden = opt_out && zone.cut(&name).is_some();
+                let hidden = opt_out && exists && !zone.is_in_chain(&name);
                 weaken(costly || hidden || opt_out && !exists);
                 return expected;
             };

@@ -214,8 +214,7 @@ impl Play {
         let mut said = said;
         if server.manner == Manner::Lies {
             for record in &mut said.answer {
-                let server_name = record.name.labels().next().is_some_and(|label| label.starts_with(b"ns"));
-                if record.rtype == rtype::A && !server_name {
+                if record.rtype == rtype::A && record.rdata.starts_with(&[192]) {
                     record.rdata = vec![6, 6, 6, 6].into();
                 }
             }

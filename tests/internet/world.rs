@@ -136,8 +136,12 @@ impl World {
             world.delegate(zone, &mut dice);
         }
         // Lies are found out only where somebody vouches for the truth.
-        let unsigned: Vec<Name> =
-            world.zones.values().filter(|zone| world.data(zone) != Security::Secure).map(|zone| zone.name.clone()).collect();
+        let unsigned: Vec<Name> = world
+            .zones
+            .values()
+            .filter(|zone| world.data(zone) != Security::Secure)
+            .map(|zone| zone.name.clone())
+            .collect();
         for server in world.servers.values_mut().filter(|server| server.manner == Manner::Lies) {
             if server.zones.iter().any(|zone| unsigned.contains(zone)) {
                 server.manner = Manner::Good;
@@ -178,6 +182,7 @@ impl World {
         let inside = zone.is_root() || hosting.is_under(zone) || dice.percent(60);
         let home = if inside { zone.clone() } else { hosting.clone() };
         let mut good = 0;
+        let mut lying = false;
         for number in 0..count {
             let server = if inside {
                 under(&format!("ns{number}"), zone)
@@ -199,9 +204,10 @@ impl World {
                 86..90 => Manner::Upward,
                 90..93 => Manner::Truncates,
                 93..96 => Manner::Lowers,
-                _ if inside => Manner::Lies,
+                _ if inside && !lying => Manner::Lies,
                 _ => Manner::Good,
             };
+            lying |= manner == Manner::Lies;
             good += usize::from(manner == Manner::Good);
             self.is_slow |= matches!(manner, Manner::Dead | Manner::Slow) || self.loss > 0;
             let delay = 5 + u64::try_from(dice.below(80)).expect("small");

@@ -223,6 +223,11 @@ impl Zone {
         }
     }
 
+    /// The name has a record of denial of its own; with opt-out, what only leads to unsigned delegations has none.
+    pub fn is_in_chain(&self, name: &Name) -> bool {
+        !matches!(self.signing, Signing::Nsec3 { .. }) || self.hashes().values().any(|(at, _)| at == name)
+    }
+
     fn next_closer(&self, name: &Name) -> Name {
         name.suffix(self.encloser(name).label_count() + 1)
     }
@@ -292,7 +297,8 @@ impl Zone {
             };
             let Some(node) = self.nodes.get(&owner) else {
                 if !expanded {
-                    self.negative(&mut said, std::slice::from_ref(&name));
+                    let over = if self.is_in_chain(&name) { vec![name.clone()] } else { self.provable(&name) };
+                    self.negative(&mut said, &over);
                     return said;
                 }
                 said.rcode = 3;
@@ -306,11 +312,7 @@ impl Zone {
             let found = [kind, rtype::CNAME].into_iter().find(|kind| node.contains_key(kind));
             let Some(found) = found else {
                 let over = match (expanded, hashed) {
-                    (false, true)
-                        if self.cut(&name).is_some() && !self.hashes().values().any(|(at, _)| *at == name) =>
-                    {
-                        self.provable(&name)
-                    }
+                    (false, _) if !self.is_in_chain(&name) => self.provable(&name),
                     (false, _) => vec![name.clone()],
                     (true, false) => vec![name.clone(), owner],
                     (true, true) => vec![self.encloser(&name), self.next_closer(&name), owner],
