@@ -17,7 +17,7 @@ from measure import LOAD_CORE, NODE, ROUNDS, SERVER_CORE, cpu, folder, heading, 
 SPACE = "hearthgate-resolver"
 ROOT, TLD, LEAF = "127.0.1.1", "127.0.2.1", "127.0.3.1"
 HEARTHGATE, UNBOUND = 15300, 15301
-TLDS, ZONES, HOSTS = 4, int(os.environ.get("ZONES", "200")), 5
+TLDS, ZONES, HOSTS = 4, int(os.environ.get("ZONES", "400")), int(os.environ.get("HOSTS", "5"))
 
 if os.geteuid() != 0:
     sys.exit("SKIPPED: it needs root, for a network namespace")
@@ -86,11 +86,15 @@ questions = write("questions", "".join(names))
 subprocess.run(["ip", "netns", "del", SPACE], capture_output=True)
 shell(f"ip netns add {SPACE} && ip -n {SPACE} link set lo up")
 try:
-    rules = f"""table ip count {{
- counter asked {{ }}
- chain out {{ type filter hook output priority 0;
-  ip daddr {{ {ROOT}, {TLD}, {LEAF} }} meta l4proto {{ tcp, udp }} th dport 53 counter name asked }} }}"""
-    shell(f"ip netns exec {SPACE} nft '{rules}'")
+    rules = write("count.nft", f"""table ip count {{
+ counter asked {{ packets 0 bytes 0 }}
+ chain out {{
+  type filter hook output priority 0;
+  ip daddr {{ {ROOT}, {TLD}, {LEAF} }} meta l4proto {{ tcp, udp }} th dport 53 counter name asked
+ }}
+}}
+""")
+    shell(f"ip netns exec {SPACE} nft -f {rules}")
     nsd("root-nsd", ROOT, [(".", file)])
     nsd("tld-nsd", TLD, tlds)
     nsd("leaf-nsd", LEAF, leaves)
