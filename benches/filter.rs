@@ -15,7 +15,7 @@ use std::{
 use criterion::{Criterion, criterion_group, criterion_main};
 use hearthgate::{
     dns::{
-        Action, BlockAs, Config, Group, List, ListSource, Resolve, Testing,
+        Action, BlockAs, Config, Group, HouseRoutes, List, ListSource, Resolve, Testing,
         filter::{GroupId, Policy, Verdict},
     },
     origin::Directory,
@@ -150,6 +150,7 @@ fn config(lists: Vec<List>) -> Config {
         groups: vec![default],
         rebind_allow: Vec::new(),
         directory: Directory::default(),
+        routes: HouseRoutes::default(),
         testing: Testing::default(),
     }
 }

@@ -48,6 +48,8 @@ const NEVER: &str = "never.home.arpa";
 const STEP: Duration = Duration::from_secs(10);
 /// The first byte of a TLS record that holds an alert (RFC 8446 §5.1).
 const ALERT: [u8; 1] = [21];
+/// Closing a connection inside the tunnel.
+const GOODBYE: Duration = Duration::from_millis(200);
 /// Bytes of an answer that are read.
 const ANSWER: usize = 64 * 1024;
 
@@ -91,7 +93,12 @@ async fn walk(state: &Path, status: &Status) -> bool {
     };
     tell(6, "WireGuard to the gate", "a handshake with the quick start's peer", came);
     let came = match tunnel {
-        Ok(tunnel) => within(admin_route(state, status, &tunnel)).await,
+        Ok(tunnel) => {
+            let came = within(admin_route(state, status, &tunnel)).await;
+            // The connection's last segments still need the tunnel; the gate would wait for them.
+            tokio::time::sleep(GOODBYE).await;
+            came
+        }
         Err(()) => Err(anyhow::anyhow!("nothing, for there is no tunnel")),
     };
     tell(7, &format!("https://{ADMIN}/ through the tunnel"), "200, from a certificate of the house's CA", came);

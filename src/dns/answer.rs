@@ -141,9 +141,13 @@ pub(crate) fn answer(
         }
     }
 
-    // Local records.
+    // Local records, and the names of routes.
     encode::start(&query, Head::local(rcode::NOERROR), out);
-    let alias = match policy.records.answer(&query, view.networks, out) {
+    let found = match policy.records.answer(&query, view.networks, out) {
+        Local::Absent => policy.routes.answer(&query, asker.source.origin, asker.client, view.networks, out),
+        found => found,
+    };
+    let alias = match found {
         Local::Absent => None,
         Local::Alias(target) => Some(target),
         found @ (Local::Answered | Local::NoData) => {

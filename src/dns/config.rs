@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::{
     listen::Place,
-    origin::{Directory, PeerId},
+    origin::{Directory, NetworkId, PeerId},
 };
 
 /// The meant form of `[dns]`, with what it needs of other sections.
@@ -47,6 +47,8 @@ pub struct Config {
     pub forward: Vec<Forward>,
     /// Names of the house, absolute.
     pub records: Vec<LocalRecord>,
+    /// Names of routes.
+    pub routes: HouseRoutes,
     /// Block and allow lists.
     pub lists: Vec<List>,
     /// Groups of devices; the one called "default" holds everybody who is in no other.
@@ -125,6 +127,28 @@ pub enum LocalRecord {
         /// Seconds.
         ttl: u32,
     },
+}
+
+/// The names that the routes of the ingress give to this box.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HouseRoutes {
+    /// Each exact host once.
+    pub names: Vec<RouteName>,
+    /// Where the ingress listens for TLS.
+    pub listen: Vec<IpAddr>,
+    /// The gate's inner addresses.
+    pub inner: Vec<IpAddr>,
+}
+
+/// A route's host, and who gets this box's address for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteName {
+    /// The host.
+    pub host: Name,
+    /// Networks whose clients may use a route of the host.
+    pub networks: Vec<NetworkId>,
+    /// Peers that may.
+    pub peers: Vec<PeerId>,
 }
 
 /// A block or allow list.

@@ -9,7 +9,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::{
-    Config, Core, Resolve, Testing,
+    Config, Core, HouseRoutes, Resolve, Testing,
     answer::{Asker, Step, View, answer},
     counters::Transport,
     encode,
@@ -51,6 +51,7 @@ impl House {
             groups: Vec::new(),
             rebind_allow: Vec::new(),
             directory: Directory::default(),
+            routes: HouseRoutes::default(),
             testing: Testing { anchors: Some(Vec::new()), ..Testing::default() },
         };
         change(&mut config);

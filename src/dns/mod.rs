@@ -54,7 +54,7 @@ use self::{
 };
 use crate::{
     limit::Limits,
-    listen::{self, BindError, Wanted},
+    listen::{self, BindError, Place, Wanted},
     lookup::Lookup,
     metrics::Metrics,
     origin::Networks,
@@ -142,6 +142,9 @@ const WAITING_EACH: usize = 100;
 /// Clients that limits are kept for.
 const CLIENTS: usize = 4096;
 
+/// Ports that the kernel may choose for UDP until one is free for TCP as well.
+const CHOSEN_PORTS: u32 = 16;
+
 /// How often gauges are set.
 const GAUGES: Duration = Duration::from_secs(5);
 
@@ -156,12 +159,9 @@ impl Plane {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let (mut udp, mut tcp) = (Vec::new(), Vec::new());
         for place in &config.listen {
-            let wanted =
-                |address, shards| Wanted { address, device: place.device.as_deref(), shards, key: "dns.listen" };
-            let sockets = listen::udp(&wanted(place.address, cores))?;
-            // A port that the kernel chose is the same for both.
-            let address = sockets.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(place.address);
-            tcp.extend(listen::tcp(&wanted(address, 1))?);
+            let (sockets, listeners) = both(place, cores)?;
+            tcp.extend(listeners);
+            let address = place.address;
             for socket in &sockets {
                 let refused = |error| BindError::Other { address, protocol: "UDP", key: "dns.listen", error };
                 server::udp::prepare(socket).map_err(refused)?;
@@ -311,6 +311,22 @@ impl Plane {
     /// Returns the addresses that are listened on, UDP and TCP alike.
     pub fn listen_addresses(&self) -> Vec<SocketAddr> {
         self.tcp.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+}
+
+/// Binds one place for UDP and TCP. A port that the kernel chose is the same for both; where somebody has it
+/// for TCP, another is chosen.
+fn both(place: &Place, cores: usize) -> Result<(Vec<UdpSocket>, Vec<TcpListener>), BindError> {
+    let wanted = |address, shards| Wanted { address, device: place.device.as_deref(), shards, key: "dns.listen" };
+    let mut left = if place.address.port() == 0 { CHOSEN_PORTS } else { 1 };
+    loop {
+        left -= 1;
+        let sockets = listen::udp(&wanted(place.address, cores))?;
+        let address = sockets.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(place.address);
+        match listen::tcp(&wanted(address, 1)) {
+            Err(BindError::Taken { .. }) if left > 0 => {}
+            listeners => return Ok((sockets, listeners?)),
+        }
     }
 }
 

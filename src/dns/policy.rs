@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use super::{
     Config,
     filter::{self, ListStatus},
-    local::{self, Records, Special},
+    local::{self, Records, Routes, Special},
     upstream::Resolver,
 };
 
@@ -38,6 +38,8 @@ pub(crate) struct Policy {
     pub(crate) lists: Vec<ListStatus>,
     /// The owner's records.
     pub(crate) records: Records,
+    /// The names of routes.
+    pub(crate) routes: Routes,
     /// Names without a place in the public DNS.
     pub(crate) special: Special,
     /// Whoever is asked; made anew when the plane is started again, whose connections ended with it.
@@ -61,6 +63,7 @@ impl Policy {
         let own = std::iter::once(local::wire(&config.domain));
         let rebind_allow = config.rebind_allow.iter().map(local::wire).chain(zones).chain(own).collect();
         let records = Records::new(&config.records);
-        Ok(Self { config, filter, lists, records, special, upstream: upstream.into(), rebind_allow })
+        let routes = Routes::new(&config.routes);
+        Ok(Self { config, filter, lists, records, routes, special, upstream: upstream.into(), rebind_allow })
     }
 }

@@ -15,8 +15,8 @@ use std::{
 use arc_swap::ArcSwap;
 use hearthgate::{
     dns::{
-        Action, BlockAs, Config, Forward, Group, List, ListSource, LocalRecord, Plane, Resolve, Testing, Transport,
-        Upstream,
+        Action, BlockAs, Config, Forward, Group, HouseRoutes, List, ListSource, LocalRecord, Plane, Resolve, Testing,
+        Transport, Upstream,
     },
     listen::Place,
     metrics::Metrics,
@@ -181,6 +181,7 @@ pub(crate) fn config(upstream: SocketAddr) -> Config {
         groups: vec![group(&[0])],
         rebind_allow: Vec::new(),
         directory: Directory::default(),
+        routes: HouseRoutes::default(),
         testing: Testing { special_servers: true, anchors: Some(Vec::new()), ..Testing::default() },
     }
 }

@@ -12,8 +12,11 @@ use crate::{
         problems::{About, At, Report},
         value::{self, Listen},
     },
-    dns::{Config, Device, Forward, Group, List, ListSource, LocalRecord, Resolve, Testing},
+    dns::{Config, Device, Forward, Group, HouseRoutes, List, ListSource, LocalRecord, Resolve, RouteName, Testing},
+    ingress::{self, HostPattern, RoutesReach},
     onlink,
+    origin::Origin,
+    vpn,
 };
 
 /// Compiles `[dns]`.
@@ -50,6 +53,7 @@ pub(crate) fn compile(
     Config {
         listen: listen.into_iter().map(|place| place.value).collect(),
         records: records(&dns.records, &domain, report),
+        routes: HouseRoutes::default(),
         domain,
         state: setting.state.clone(),
         cache_size: dns.cache_size,
@@ -73,6 +77,35 @@ pub(crate) fn compile(
         rebind_allow: dns.rebind_allow.clone(),
         directory: names.directory(),
         testing,
+    }
+}
+
+/// What the routes of the ingress say to the DNS plane.
+pub(crate) fn routes(ingress: &ingress::Config, vpn: Option<&vpn::Config>) -> HouseRoutes {
+    let mut names: Vec<RouteName> = Vec::new();
+    for route in &ingress.routes {
+        let HostPattern::Exact(host) = &route.host else { continue };
+        let Ok(name) = value::name(host.as_str()) else { continue };
+        let networks = ingress.networks.iter().filter(|network| route.access.admits(Origin::Lan(**network)));
+        let peers = ingress.peers.iter().filter(|reach| {
+            let begins = match &reach.routes {
+                RoutesReach::All => true,
+                RoutesReach::Hosts(hosts) => hosts.contains(host),
+            };
+            begins && route.access.admits(Origin::Vpn(reach.peer))
+        });
+        let place = names.iter().position(|known| known.host == name).unwrap_or_else(|| {
+            names.push(RouteName { host: name, networks: Vec::new(), peers: Vec::new() });
+            names.len() - 1
+        });
+        names[place].networks.extend(networks);
+        names[place].peers.extend(peers.map(|reach| reach.peer));
+    }
+    let listen = if ingress.https.is_empty() { &ingress.http } else { &ingress.https };
+    HouseRoutes {
+        names,
+        listen: listen.iter().map(|address| address.ip()).collect(),
+        inner: vpn.map_or_else(Vec::new, |vpn| vpn.addresses.iter().map(|net| net.addr()).collect()),
     }
 }
 

@@ -102,7 +102,7 @@ pub(crate) fn compile(mut file: File, setting: &Setting<'_>, ids: &mut PeerIds) 
         }
         places.into_iter().map(|place| place.value).collect::<Vec<_>>()
     });
-    let dns = file.dns.as_ref().map(|dns| dns::compile(dns, &lan, &names, setting, &mut taken));
+    let mut dns = file.dns.as_ref().map(|dns| dns::compile(dns, &lan, &names, setting, &mut taken));
     if file.ingress.is_none() && !file.routes.is_empty() {
         for route in &file.routes {
             report.error(route.at(), &route.about, "there is no [ingress] to serve it", "add an [ingress] section");
@@ -112,6 +112,9 @@ pub(crate) fn compile(mut file: File, setting: &Setting<'_>, ids: &mut PeerIds) 
         file.ingress.as_ref().map(|ingress| ingress::compile(ingress, &file, &lan, &names, setting, &mut taken));
     let metrics_port = metrics_listen.as_ref().and_then(|places| places.first()).map(|place| place.address.port());
     let vpn = file.vpn.as_ref().map(|vpn| vpn::compile(vpn, &file, &names, metrics_port, setting, &mut taken));
+    if let (Some(dns), Some(ingress)) = (&mut dns, &ingress) {
+        dns.routes = dns::routes(ingress, vpn.as_ref());
+    }
     overlap::check(&file, vpn.as_ref().map_or(&[][..], |vpn| &vpn.addresses), report);
     if dns.is_none() && ingress.is_none() && vpn.is_none() && !report.has_errors() {
         let hint = "add at least one of [dns], [ingress] and [vpn]";

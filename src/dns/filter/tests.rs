@@ -7,7 +7,7 @@ use hickory_proto::rr::Name;
 
 use super::*;
 use crate::{
-    dns::{Device, Group, Resolve, Testing},
+    dns::{Device, Group, HouseRoutes, Resolve, Testing},
     origin::{Directory, NetworkId, PeerId},
 };
 
@@ -36,6 +36,7 @@ pub(super) fn config(lists: Vec<List>, groups: Vec<Group>) -> Config {
         groups,
         rebind_allow: Vec::new(),
         directory: Directory::default(),
+        routes: HouseRoutes::default(),
         testing: Testing::default(),
     }
 }

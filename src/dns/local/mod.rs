@@ -1,10 +1,12 @@
 //! What the house answers itself: the owner's records, and the names that have no place in the public DNS.
 
 mod records;
+mod routes;
 mod special;
 
 pub(crate) use records::is_private;
 pub(crate) use records::{Local, Records};
+pub(crate) use routes::Routes;
 pub(crate) use special::{Answer as SpecialAnswer, Special, covers};
 
 use hickory_proto::{
