@@ -206,7 +206,7 @@ impl Shared {
         if step.security != Security::Unchecked {
             return Ok(step);
         }
-        let mut avoid = Vec::new();
+        let (mut avoid, mut again) = (Vec::new(), 0);
         loop {
             let verdict = match &step.kept {
                 Kept::Set(set, proof) => self.check_positive(set, proof, errand).await?,
@@ -221,21 +221,19 @@ impl Shared {
                 Verdict::Insecure(why) => (Security::Insecure, why),
                 Verdict::Bogus(why) => (Security::Bogus, Some(why)),
             };
-            if step.security == Security::Bogus && avoid.is_empty() {
-                // One server may be wrong where another is right.
-                avoid.extend(step.server);
+            avoid.extend(step.server.filter(|_| step.security == Security::Bogus));
+            if step.security == Security::Bogus && avoid.len() < 2 && again < 2 {
+                // One server may be wrong where another is right. (Of what was in the cache nobody knows any
+                // more who said it: then a second server may be the first.)
+                again += 1;
                 self.forget_step(question, &step.kept);
                 match self.ask_servers(question, errand, &avoid).await {
-                    Ok(other) => {
-                        avoid.extend(other.server);
-                        if avoid.is_empty() {
-                            return Ok(step);
-                        }
+                    Ok(other) if other.server.is_some() => {
                         step = other;
                         continue;
                     }
                     Err(failure @ (Failure::Spent | Failure::Crowded)) => return Err(failure),
-                    Err(_) => {}
+                    Ok(_) | Err(_) => {}
                 }
             }
             self.keep_step(question, &step);
