@@ -44,7 +44,7 @@ impl Key {
 
     /// Returns the DS data for this key.
     pub fn ds(&self, zone: &Name) -> Vec<u8> {
-        let digest = Digest::from_iter([zone.as_wire(), &self.dnskey[..]].into_iter(), DigestType::SHA256);
+        let digest = Digest::from_iter([zone.as_wire(), &self.dnskey[..]], DigestType::SHA256);
         let mut ds = self.tag.to_be_bytes().to_vec();
         ds.extend([15, 2]);
         ds.extend_from_slice(digest.expect("SHA-256 is there").as_ref());

@@ -12,12 +12,14 @@ use std::{
 };
 
 use super::{
-    Answer, Asked, Output, Shared, Ticket,
+    Answer, Asked, Output, Placed, Shared, Ticket,
     budget::Limits,
     course::Slot,
+    name::Name,
     resolve::failed,
+    rrset::{Rrset, Security},
     why::Why,
-    wire::{Question, rcode},
+    wire::{Question, rcode, rtype},
 };
 
 /// RFC 8767 §5: the client response timer.
@@ -67,9 +69,11 @@ impl Flights {
 impl Shared {
     /// Takes a client's question: answers it at once, lets it join others, or starts a course.
     pub(super) fn board(self: &Rc<Self>, ticket: Ticket, asked: Asked, limits: Limits) {
+        if asked.question.rtype == rtype::ANY {
+            return self.say(&[ticket], any(&asked.question.name));
+        }
         if let Some(answer) = self.answer_from_cache(&asked) {
-            self.say(&[ticket], answer);
-            return self.fly_refreshes();
+            return self.say(&[ticket], answer);
         }
         let now = self.now();
         let waited = {
@@ -205,5 +209,21 @@ impl Shared {
                 shared.flights.borrow_mut().refreshing.remove(&question);
             });
         }
+    }
+}
+
+/// RFC 8482 §4.2: all types at once are not given.
+fn any(name: &Name) -> Answer {
+    let ttl = 3600;
+    let data = vec![b"\x07RFC8482\x00"[..].into()];
+    let set = Rrset { name: name.clone(), rtype: rtype::HINFO, ttl, data, signatures: Vec::new() };
+    Answer {
+        rcode: rcode::NOERROR,
+        answer: vec![Placed { set: Arc::new(set), ttl }],
+        authority: Vec::new(),
+        security: Security::Insecure,
+        why: None,
+        ttl,
+        cost: Limits::NONE,
     }
 }

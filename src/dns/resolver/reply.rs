@@ -73,7 +73,9 @@ pub fn understand(zone: &Name, question: &Question, message: &Message, forwarded
     };
     let authority: Vec<Rrset> = sets(&message.authority);
     let mut reply = Reply { class: Class::Failed(message.rcode), answer: Vec::new(), authority: Vec::new() };
-    if !matches!(message.rcode, rcode::NOERROR | rcode::NXDOMAIN) {
+    // YXDOMAIN comes with the DNAME that makes the name too long (RFC 6672 §2.2).
+    let rewritten = message.rcode == rcode::YXDOMAIN && message.answer.iter().any(|set| set.rtype == rtype::DNAME);
+    if !matches!(message.rcode, rcode::NOERROR | rcode::NXDOMAIN) && !rewritten {
         return reply;
     }
     let recursed = !forwarded && !message.authoritative && message.recursion_available;
@@ -132,8 +134,8 @@ fn chain(zone: &Name, question: &Question, sets: &[Rrset], forwarded: bool, answ
         let next = if let Some(dname) = dname {
             let [data] = &dname.data[..] else { return Found::Malformed };
             let Some(to) = target(data) else { return Found::Malformed };
-            let Some(next) = current.substitute(&dname.name, &to) else { return Found::Malformed };
             answer.push(dname.clone());
+            let Some(next) = current.substitute(&dname.name, &to) else { return Found::Answer };
             answer.push(alias(&current, &next, dname.ttl));
             next
         } else if let Some(cname) = find(&current, rtype::CNAME) {
@@ -168,6 +170,9 @@ fn negative(
 ) -> Class {
     let speaks = |set: &&Rrset| question.name.is_under(&set.name) && !set.data.is_empty();
     let soa = authority.iter().any(|set| set.rtype == rtype::SOA && speaks(&set));
+    if message.rcode == rcode::YXDOMAIN {
+        return Class::Useless;
+    }
     if message.rcode == rcode::NXDOMAIN {
         return if recursed { Class::Recursed } else { Class::NameError };
     }

@@ -124,7 +124,7 @@ impl Shared {
         let mut answer = self.blank();
         let mut question = asked.question.clone();
         for _ in 0..=self.config.limits.aliases {
-            let step = self.from_cache(&question, age)?;
+            let step = self.cached(&question, age)?;
             let checked = match step.security {
                 Security::Unchecked => asked.checking_disabled || self.is_untrusted(&question.name),
                 Security::Bogus => age == Age::Fresh,
@@ -149,7 +149,7 @@ impl Shared {
             security: Security::Secure,
             why: None,
             ttl: *self.config.ttl.end(),
-            cost: Limits::default(),
+            cost: Limits::NONE,
         }
     }
 
@@ -181,11 +181,11 @@ impl Shared {
 
     /// Finds what is known of one name: the set, an alias, or that there is none.
     async fn step(&self, question: &Question, checked: bool, errand: &Errand) -> Result<Step, Failure> {
-        let step = match self.from_cache(question, Age::Fresh).filter(|step| !is_bare(step, question)) {
+        let step = match self.cached(question, Age::Fresh).filter(|step| !is_bare(step, question)) {
             Some(step) => step,
-            None => match self.from_proofs(question, checked, errand) {
+            None => match self.proven(question, checked, errand) {
                 Some(step) => return Ok(step),
-                None => self.from_servers(question, errand, &[]).await?,
+                None => self.asked_of_servers(question, errand, &[]).await?,
             },
         };
         if checked { self.check(question, step, errand).await } else { Ok(step) }
@@ -195,7 +195,7 @@ impl Shared {
     pub(super) async fn refresh(&self, question: &Question) {
         let budget = Rc::new(Budget::new(self.config.limits));
         let errand = Errand { budget, path: vec![question.clone()] };
-        if let Ok(step) = self.from_servers(question, &errand, &[]).await {
+        if let Ok(step) = self.asked_of_servers(question, &errand, &[]).await {
             // What it found is in the cache.
             let _ = self.check(question, step, &errand).await;
         }
@@ -227,7 +227,7 @@ impl Shared {
                 // more who said it: then a second server may be the first.)
                 again += 1;
                 self.forget_step(question, &step.kept);
-                match self.from_servers(question, errand, &avoid).await {
+                match self.asked_of_servers(question, errand, &avoid).await {
                     Ok(other) if other.server.is_some() => {
                         step = other;
                         continue;
@@ -243,7 +243,7 @@ impl Shared {
 
     /// Looks into the cache: the set, an alias at the name or above it, a denial of the type, of the name, or
     /// of a name above (RFC 8020).
-    fn from_cache(&self, question: &Question, age: Age) -> Option<Step> {
+    fn cached(&self, question: &Question, age: Age) -> Option<Step> {
         let now = self.now();
         let moment = if age == Age::Fresh { now } else { now.saturating_sub(self.config.stale) };
         let mut cache = self.cache.borrow_mut();
@@ -283,7 +283,7 @@ impl Shared {
         })
     }
 
-    fn from_proofs(&self, question: &Question, checked: bool, errand: &Errand) -> Option<Step> {
+    fn proven(&self, question: &Question, checked: bool, errand: &Errand) -> Option<Step> {
         if !self.config.aggressive || !checked || self.is_untrusted(&question.name) {
             return None;
         }
@@ -293,7 +293,7 @@ impl Shared {
         Some(Step { kept, security: Security::Secure, why: None, ttl, server: None })
     }
 
-    async fn from_servers(&self, question: &Question, errand: &Errand, avoid: &[IpAddr]) -> Result<Step, Failure> {
+    async fn asked_of_servers(&self, question: &Question, errand: &Errand, avoid: &[IpAddr]) -> Result<Step, Failure> {
         let fetched = Box::pin(self.fetch(question, errand, avoid)).await?;
         let server = Some(fetched.server);
         let (kept, ttl) = self.keep(question, fetched)?;
@@ -378,13 +378,13 @@ impl Shared {
         avoid: &[IpAddr],
     ) -> Result<Raw, Failure> {
         if avoid.is_empty()
-            && let Some(step) = self.from_cache(question, Age::Fresh)
+            && let Some(step) = self.cached(question, Age::Fresh)
             && step.security != Security::Bogus
             && !matches!(step.kept, Kept::Failure)
         {
             return Ok(Raw { kept: step.kept, server: None, ttl: step.ttl });
         }
-        let step = self.from_servers(question, errand, avoid).await?;
+        let step = self.asked_of_servers(question, errand, avoid).await?;
         Ok(Raw { kept: step.kept, server: step.server, ttl: step.ttl })
     }
 
@@ -559,6 +559,6 @@ pub(super) fn failed(why: Why) -> Answer {
         security: Security::Insecure,
         why: Some(why),
         ttl: u32::try_from(FAILED_FOR.as_secs()).expect("a few seconds"),
-        cost: Limits::default(),
+        cost: Limits::NONE,
     }
 }
