@@ -82,3 +82,42 @@ fn an_answer_that_is_nearly_over_is_asked_for_again() {
     assert!(play.packets > 0);
     assert!(play.answer(&host, rtype::A).ttl > 3000);
 }
+
+#[test]
+fn an_outage_is_recognised_told_at_once_and_over_soon() {
+    let mut play = calm(false);
+    let (host, other) = (name("www.t0"), name("www.t1"));
+    play.answer(&host, rtype::A);
+    play.pass(Duration::from_secs(4000));
+    play.outage = true;
+    play.answer(&name("a.t0"), rtype::A);
+    assert!(play.resolver.is_out());
+
+    let before = play.now.since_start;
+    assert_eq!(play.answer(&host, rtype::A).why, Some(Why::Stale));
+    assert_eq!(play.answer(&other, rtype::A).why, Some(Why::NoReachableAuthority));
+    assert_eq!(play.now.since_start, before);
+
+    play.outage = false;
+    play.pass(Duration::from_secs(3));
+    assert!(!play.resolver.is_out());
+    assert_eq!(play.answer(&other, rtype::A).why, None);
+    play.pass(Duration::from_secs(20));
+    assert_eq!(play.resolver.under_way(), (0, 0, 0));
+}
+
+#[test]
+fn one_zone_whose_servers_are_silent_is_no_outage() {
+    let mut play = calm(false);
+    for server in play.world.servers.values_mut() {
+        if server.zones[0] == name("t1") {
+            server.manner = super::world::Manner::Dead;
+        }
+        server.zones.retain(|zone| *zone != name("t1"));
+    }
+
+    assert_eq!(play.answer(&name("www.t1"), rtype::A).why, Some(Why::NoReachableAuthority));
+
+    assert!(!play.resolver.is_out());
+    assert_eq!(play.answer(&name("www.t0"), rtype::A).rcode, 0);
+}

@@ -218,6 +218,15 @@ impl Cache {
         }
     }
 
+    /// Forgets the failures.
+    pub fn forget_failures(&mut self) {
+        let failures = self.entries.iter().filter(|(_, held)| matches!(held.entry.kept, Kept::Failure));
+        let keys: Vec<Key> = failures.map(|(key, _)| key.clone()).collect();
+        for (name, rtype) in keys {
+            self.remove(&name, rtype);
+        }
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         *self = Self::new(self.limit);

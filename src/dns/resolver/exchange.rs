@@ -240,14 +240,17 @@ impl Shared {
                 }
                 Some(Outcome::Dropped) => return Err(Trouble::Crowded),
                 Some(Outcome::Unreachable) => {
+                    self.note_silence(server);
                     self.servers.borrow_mut().timed_out(address, self.now());
                     return Err(Trouble::Unreachable);
                 }
                 None => {
+                    self.note_silence(server);
                     self.servers.borrow_mut().timed_out(address, self.now());
                     return Err(Trouble::Silent);
                 }
             };
+            self.note_answer();
             errand.budget.spend_bytes(bytes);
             if !tcp {
                 self.servers.borrow_mut().answered(address, self.now(), self.now() - now);

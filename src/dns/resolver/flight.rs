@@ -87,6 +87,11 @@ impl Shared {
                 None => None,
             }
         };
+        if self.is_out() && !self.is_forwarded_apart(&asked.question.name) {
+            // The probes will tell when it is worth trying again.
+            let answer = self.stale_answer(&asked).unwrap_or_else(|| failed(Why::NoReachableAuthority));
+            return self.say(&[ticket], answer);
+        }
         let failed_lately = self.flights.borrow().failed.get(&asked).is_some_and(|until| *until > now);
         if (waited.is_some() || failed_lately)
             && let Some(answer) = self.stale_answer(&asked)
@@ -182,6 +187,30 @@ impl Shared {
         }
         let flight = self.flights.borrow_mut().under_way.remove(asked);
         self.say(&flight.map(|flight| flight.waiting).unwrap_or_default(), answer);
+    }
+
+    /// Tells all who wait for what cannot be reached.
+    pub(super) fn tell_all(&self) {
+        let mut waiting = Vec::new();
+        for (asked, flight) in &mut self.flights.borrow_mut().under_way {
+            if !self.is_forwarded_apart(&asked.question.name) {
+                waiting.push((asked.clone(), std::mem::take(&mut flight.waiting)));
+            }
+        }
+        for (asked, tickets) in waiting {
+            let answer = self.stale_answer(&asked).unwrap_or_else(|| failed(Why::NoReachableAuthority));
+            self.say(&tickets, answer);
+        }
+    }
+
+    /// Forgets which questions failed.
+    pub(super) fn forget_failed_flights(&self) {
+        self.flights.borrow_mut().failed.clear();
+    }
+
+    /// The name is in a zone that is forwarded by itself, perhaps to somebody in the house.
+    fn is_forwarded_apart(&self, name: &Name) -> bool {
+        self.config.forward.iter().any(|(zone, _)| !zone.is_root() && name.is_under(zone))
     }
 
     fn say(&self, tickets: &[Ticket], answer: Answer) {

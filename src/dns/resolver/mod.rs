@@ -26,6 +26,7 @@ pub mod flight;
 pub mod global;
 pub mod iterate;
 pub mod name;
+pub mod outage;
 pub mod reply;
 pub mod resolve;
 pub mod rrset;
@@ -220,6 +221,7 @@ struct Shared {
     trusts: RefCell<validate::Trusts>,
     proofs: RefCell<aggressive::Proofs>,
     flights: RefCell<flight::Flights>,
+    outage: RefCell<outage::Outage>,
 }
 
 impl Resolver {
@@ -240,6 +242,7 @@ impl Resolver {
             trusts: RefCell::default(),
             proofs: RefCell::new(proofs),
             flights: RefCell::default(),
+            outage: RefCell::default(),
         };
         Self { shared: Rc::new(shared), tickets: 0 }
     }
@@ -284,6 +287,7 @@ impl Resolver {
     fn run(&self) {
         self.shared.courses.run();
         self.shared.fly_refreshes();
+        self.shared.fly_probe();
         self.shared.courses.run();
     }
 
@@ -295,6 +299,11 @@ impl Resolver {
     /// Returns when [`Resolver::handle_timeout`] is to be called, on the clock of [`Now::since_start`].
     pub fn next_timeout(&self) -> Option<Duration> {
         self.shared.courses.next_timer()
+    }
+
+    /// Says whether nobody out there can be reached.
+    pub fn is_out(&self) -> bool {
+        self.shared.is_out()
     }
 
     /// Counts what is under way: questions, exchanges with servers, courses.

@@ -156,6 +156,15 @@ impl Servers {
         });
     }
 
+    /// Nobody was reached because of something nearer: the time-outs do not count.
+    pub fn forgive(&mut self) {
+        for server in self.known.values_mut() {
+            server.timeouts = 0;
+            server.dead_until = Duration::ZERO;
+        }
+        self.families = Default::default();
+    }
+
     /// The server does not know the zone that it was said to serve.
     pub fn set_lame(&mut self, address: IpAddr, zone: &Name, now: Duration) {
         let key = (address, zone.clone());
