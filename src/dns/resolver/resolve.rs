@@ -302,7 +302,7 @@ impl Shared {
 
     /// Keeps what servers said, and returns what it says of the question's own name.
     fn keep(&self, question: &Question, fetched: Fetched) -> Result<(Kept, u32), Failure> {
-        let Reply { class, answer, authority } = fetched.reply;
+        let Reply { class, answer, denied, authority } = fetched.reply;
         let proof: Vec<Arc<Rrset>> = authority
             .iter()
             .filter(|set| matches!(set.rtype, rtype::NSEC | rtype::NSEC3))
@@ -323,26 +323,50 @@ impl Shared {
                     let proof = if is_expanded(&set) { proof.clone() } else { Vec::new() };
                     let (name, kind) = (set.name.clone(), set.rtype);
                     let kept = Kept::Set(Arc::new(set), proof);
-                    self.insert(&name, kind, kept.clone(), Security::Unchecked, None, ttl);
+                    if first.is_none() || !self.is_known(&name, kind) {
+                        self.insert(&name, kind, kept.clone(), Security::Unchecked, None, ttl);
+                    }
                     first.get_or_insert((kept, ttl));
+                }
+                if let (Class::Alias(name), Some(name_error)) = (class, denied) {
+                    let question = Question { name, rtype: question.rtype };
+                    if !self.is_known(&question.name, question.rtype) {
+                        self.keep_denial(&question, name_error, authority, proof);
+                    }
                 }
                 first.ok_or(Failure::Useless)
             }
             Class::NoData | Class::NameError => {
-                let name_error = class == Class::NameError;
-                let servers = authority.iter().find(|set| set.rtype == rtype::NS && proof.is_empty()).cloned();
-                let soa =
-                    authority.into_iter().find(|set| set.rtype == rtype::SOA && question.name.is_under(&set.name));
-                let ttl = soa.as_ref().map_or(BARE_DENIAL, denial_ttl).min(LONGEST_DENIAL);
-                let ttl = self.clamp(ttl);
-                let servers = servers.filter(|set| soa.as_ref().is_some_and(|soa| soa.name == set.name)).map(Arc::new);
-                let denial = Kept::Denial(Arc::new(Denial { name_error, soa: soa.map(Arc::new), servers, proof }));
-                let kind = if name_error { ANY_TYPE } else { question.rtype };
-                self.insert(&question.name, kind, denial.clone(), Security::Unchecked, None, ttl);
-                Ok((denial, ttl))
+                Ok(self.keep_denial(question, class == Class::NameError, authority, proof))
             }
             _ => Err(Failure::Useless),
         }
+    }
+
+    /// Says whether something that was checked still holds: what comes along with another answer does not
+    /// replace it (RFC 2181 §5.4.1).
+    fn is_known(&self, name: &Name, kind: u16) -> bool {
+        let now = self.now();
+        let mut cache = self.cache.borrow_mut();
+        cache.fresh(name, kind, now).is_some_and(|entry| entry.security >= Security::Insecure)
+    }
+
+    fn keep_denial(
+        &self,
+        question: &Question,
+        name_error: bool,
+        authority: Vec<Rrset>,
+        proof: Vec<Arc<Rrset>>,
+    ) -> (Kept, u32) {
+        let servers = authority.iter().find(|set| set.rtype == rtype::NS && proof.is_empty()).cloned();
+        let soa = authority.into_iter().find(|set| set.rtype == rtype::SOA && question.name.is_under(&set.name));
+        let ttl = soa.as_ref().map_or(BARE_DENIAL, denial_ttl).min(LONGEST_DENIAL);
+        let ttl = self.clamp(ttl);
+        let servers = servers.filter(|set| soa.as_ref().is_some_and(|soa| soa.name == set.name)).map(Arc::new);
+        let denial = Kept::Denial(Arc::new(Denial { name_error, soa: soa.map(Arc::new), servers, proof }));
+        let kind = if name_error { ANY_TYPE } else { question.rtype };
+        self.insert(&question.name, kind, denial.clone(), Security::Unchecked, None, ttl);
+        (denial, ttl)
     }
 
     /// Keeps what a referral says of the zone's DS, for whoever validates below it.
