@@ -166,7 +166,7 @@ async fn handle(
         Err(refusal) => {
             let answer = Answer::from(refusal);
             record.status = answer.status;
-            ours(answer)
+            ours(answer, core.shared.policy.load().config.timeouts.body)
         }
     };
     Ok(answered)
@@ -241,7 +241,7 @@ async fn answer(
     let refuse = |mut record: Record, answer: Answer| {
         record.status = answer.status;
         record.bytes = answer.body.len() as u64;
-        ours(answer)
+        ours(answer, policy.config.timeouts.body)
     };
     let Wanted { host, path, query } = wanted;
     let admitted = match proxy::admit(core, &policy, visitor, (&host, &path), &headers) {
@@ -279,7 +279,9 @@ async fn answer(
     response
 }
 
-fn ours(answer: Answer) -> Response<Outbound> {
+/// Makes an answer of ours; a client that keeps its window shut does not hold it longer than `limit`.
+fn ours(answer: Answer, limit: Duration) -> Response<Outbound> {
+    PROGRESS.with(|progress| progress.moved(limit));
     let mut response = Response::new(Outbound::Ours(answer.body));
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;

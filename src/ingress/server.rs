@@ -22,7 +22,7 @@ use tokio::{
     net::TcpListener,
     runtime::LocalOptions,
     sync::mpsc,
-    task::{AbortHandle, spawn_local},
+    task::{AbortHandle, JoinSet, spawn_local},
     time::{Instant, sleep, timeout},
 };
 
@@ -193,25 +193,37 @@ fn core(
     let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
     runtime.block_on(async move {
         let core = Core::new(shared, stop.clone());
-        let mut accepting = Vec::new();
+        let mut loops = JoinSet::new();
         for listener in listeners {
             let socket = listener.socket.try_clone().and_then(TcpListener::from_std);
             let socket = socket.map_err(|error| format!("listener {}: {error}", listener.address))?;
-            accepting.push(spawn_local(accept(core.clone(), socket, listener.service)));
+            loops.spawn_local(accept(core.clone(), socket, listener.service));
         }
-        accepting.push(spawn_local(take_over(core.clone(), handed)));
-        accepting.push(spawn_local(upkeep(core.clone())));
+        loops.spawn_local(take_over(core.clone(), handed));
+        loops.spawn_local(upkeep(core.clone()));
         if !senders.is_empty() {
-            accepting.push(spawn_local(hand_over(core.shared.clone(), senders)));
-            accepting.push(spawn_local(renew(core.shared.clone())));
+            loops.spawn_local(hand_over(core.shared.clone(), senders));
+            loops.spawn_local(renew(core.shared.clone()));
         }
-        tokio::select! {
-            () = stop.reached(Phase::Drain) => {}
-            () = all.reached(Phase::Now) => {}
+        // A loop that fell over takes its core with it: nobody would accept what the kernel hands to it.
+        let fallen = async {
+            loop {
+                match loops.join_next().await {
+                    Some(Err(end)) if end.is_panic() => return panic_text(end.into_panic().as_ref()),
+                    Some(_) => {}
+                    None => return "nobody accepts any more".to_owned(),
+                }
+            }
+        };
+        let failure = tokio::select! {
+            () = stop.reached(Phase::Drain) => None,
+            () = all.reached(Phase::Now) => None,
+            failure = fallen => Some(failure),
+        };
+        if let Some(failure) = failure {
+            return Err(failure);
         }
-        for task in accepting {
-            task.abort();
-        }
+        loops.abort_all();
         core.draining.set(true);
         for (presence, task) in core.connections.borrow().values() {
             if presence.idle.get() {
