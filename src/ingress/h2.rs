@@ -135,18 +135,19 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
         self.active.set(self.active.get() + 1);
         let active = Active(self.active.clone());
         let watched = progress.clone();
+        // In a place of its own at once: what follows moves a pointer.
+        let mut stream = Box::pin(stream);
         let work = async move {
             let _active = active;
-            let mut stream = pin!(stream);
             let mut timer = Deadline::after(Duration::from_secs(60));
-            let ended = poll_fn(|cx| {
+            let ended = pin!(poll_fn(|cx| {
                 if stream.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(());
                 }
                 let Some(until) = watched.until.get() else { return Poll::Pending };
                 timer.set_at(until);
                 timer.poll(cx)
-            });
+            }));
             caught(&core, ended).await;
         };
         spawn_local(PROGRESS.scope(progress, work));

@@ -8,7 +8,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -345,12 +345,12 @@ impl Drop for Guard {
 }
 
 async fn guarded(guard: Guard, accepted: Accepted, peer: IpAddr, presence: Rc<Presence>, service: Service) {
-    caught(&guard.core, serve(&guard.core, accepted, peer, &presence, service)).await;
+    let work = pin!(serve(&guard.core, accepted, peer, &presence, service));
+    caught(&guard.core, work).await;
 }
 
 /// Lets a panic end this work and nothing else.
-pub(super) async fn caught(core: &Core, work: impl Future<Output = ()>) {
-    let mut work = pin!(work);
+pub(super) async fn caught(core: &Core, mut work: Pin<&mut impl Future<Output = ()>>) {
     poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
         Ok(step) => step,
         Err(panic) => {
@@ -366,11 +366,12 @@ async fn serve(core: &Rc<Core>, accepted: Accepted, peer: IpAddr, presence: &Pre
     let Accepted { stream, origin, .. } = accepted;
     let mut visitor = Visitor { origin, peer, scheme: "http", certificate: None };
     if let Service::Redirect(_) = service {
-        return connection::serve(core, stream, &visitor, presence, service).await;
+        return Box::pin(connection::serve(core, stream, &visitor, presence, service)).await;
     }
     let policy = core.shared.policy.load_full();
     let limit = policy.config.timeouts.handshake;
-    let handshake = tls::accept(stream, policy.tables.of(origin), limit).await;
+    // Each part of a connection's life has its own place in memory, which ends with it.
+    let handshake = Box::pin(tls::accept(stream, policy.tables.of(origin), limit)).await;
     drop(policy);
     let (stream, certificate) = match handshake {
         Handshake::Done(stream, certificate) => {
@@ -387,9 +388,9 @@ async fn serve(core: &Rc<Core>, accepted: Accepted, peer: IpAddr, presence: &Pre
     visitor.scheme = "https";
     visitor.certificate = Some(certificate);
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        h2::serve(core, *stream, visitor).await;
+        Box::pin(h2::serve(core, stream, visitor)).await;
     } else {
-        connection::serve(core, *stream, &visitor, presence, service).await;
+        Box::pin(connection::serve(core, stream, &visitor, presence, service)).await;
     }
 }
 

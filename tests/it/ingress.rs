@@ -2,6 +2,7 @@
 
 mod edge;
 mod probes;
+mod upstream;
 
 use hearthgate::{
     ingress::{CertificateFiles, HostPattern, Target, Upstream, UpstreamHost, UpstreamTls},
