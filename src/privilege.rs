@@ -124,12 +124,50 @@ fn give_to(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
 
 /// Lets root act as the owner of a folder from here on, so that what it writes there stays readable.
 pub fn act_as_owner(path: &Path) -> io::Result<()> {
-    let owner = fs::metadata(path)?;
-    if is_root() && owner.uid() != 0 {
-        unistd::setegid(Gid::from_raw(owner.gid()))?;
-        unistd::seteuid(Uid::from_raw(owner.uid()))?;
-    }
+    std::mem::forget(Acting::become_owner(path)?);
     Ok(())
+}
+
+/// Does something in a folder as its owner: root would follow wherever the owner's links lead.
+///
+/// The whole process acts as the owner meanwhile. A folder that is not there has no owner.
+pub fn as_owner<T>(path: &Path, work: impl FnOnce() -> T) -> io::Result<T> {
+    let _acting = match Acting::become_owner(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        acting => acting?,
+    };
+    Ok(work())
+}
+
+/// Root acts as somebody else until this is dropped.
+struct Acting {
+    groups: Vec<Gid>,
+}
+
+impl Acting {
+    fn become_owner(path: &Path) -> io::Result<Option<Self>> {
+        if !is_root() {
+            return Ok(None);
+        }
+        let owner = fs::metadata(path)?;
+        if owner.uid() == 0 {
+            return Ok(None);
+        }
+        let acting = Self { groups: unistd::getgroups()? };
+        let group = Gid::from_raw(owner.gid());
+        unistd::setgroups(&[group])?;
+        unistd::setegid(group)?;
+        unistd::seteuid(Uid::from_raw(owner.uid()))?;
+        Ok(Some(acting))
+    }
+}
+
+impl Drop for Acting {
+    fn drop(&mut self) {
+        let root = Uid::from_raw(0);
+        let back = unistd::seteuid(root).and_then(|()| unistd::setegid(Gid::from_raw(0)));
+        back.and_then(|()| unistd::setgroups(&self.groups)).expect("root stays the saved user, and can be had back");
+    }
 }
 
 /// Becomes `user` for good and drops every capability.

@@ -382,6 +382,23 @@ fn a_look_writes_nothing() {
     assert!(!state.exists());
 }
 
+#[test]
+fn a_look_leaves_torn_edits_where_they_are() {
+    let state = tempfile::tempdir().unwrap();
+    let mut edits = Edits::read(state.path()).unwrap();
+    edits.write("# one\n".into()).unwrap();
+    edits.write("# two\n".into()).unwrap();
+    fs::write(state.path().join("edits.toml"), "torn").unwrap();
+
+    let looked = config::check(Source::QuickStart, &options(&state), &mut PeerIds::default()).unwrap();
+    let before: Vec<_> = fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    config::load(Source::QuickStart, &options(&state), &mut PeerIds::default()).unwrap();
+
+    assert_eq!(looked.edits, "# one\n");
+    assert_eq!(before.len(), 2, "{before:?}");
+    assert!(state.path().join("edits.toml.torn").exists());
+}
+
 const WRITER: &str = "HEARTHGATE_TEST_WRITES_STATE";
 
 /// What the writer writes: its number tells every byte of it.

@@ -13,7 +13,7 @@ use crate::{
     config::{
         Compiled, Node, Options, PeerIds, Scrape, edits,
         file::{self, File},
-        made::{self, Purpose},
+        made::{self, Made},
         problems::{About, At, Report},
         value::{self, Listen},
     },
@@ -33,7 +33,8 @@ pub(crate) struct Setting<'a> {
     /// The state folder.
     pub(crate) state: PathBuf,
     pub(crate) options: &'a Options,
-    pub(crate) purpose: Purpose,
+    /// What is made once, and was not there yet.
+    pub(crate) made: &'a Made,
     pub(crate) report: &'a Report,
 }
 
@@ -234,8 +235,8 @@ fn addresses(written: &[At<Listen>], report: &Report, about: &About) -> Vec<At<P
 /// Gives the quick start's peers the keys and addresses that are made at the first start.
 pub(crate) fn complete_quick_start(file: &mut File, setting: &Setting<'_>) {
     let Some(vpn) = &mut file.vpn else { return };
-    let made = made::make_tour_key(&setting.state, setting.purpose)
-        .and_then(|key| Ok((key, made::gate_addresses(&setting.state, setting.purpose, &[])?)));
+    let made = made::make_tour_key(&setting.state, setting.made)
+        .and_then(|key| Ok((key, made::gate_addresses(&setting.state, setting.made, &[])?)));
     let (key, gate) = match made {
         Ok(made) => made,
         Err(error) => {
