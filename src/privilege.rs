@@ -7,7 +7,7 @@ use std::{
     fmt, fs, io,
     os::{
         fd::AsRawFd,
-        unix::fs::{MetadataExt, OpenOptionsExt, fchown},
+        unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
     },
     path::Path,
 };
@@ -94,12 +94,24 @@ pub fn user(name: Option<&str>) -> Result<Option<User>, Error> {
     Ok(Some(User { name: found.name, uid: found.uid, gid: found.gid }))
 }
 
-/// Gives a folder and what root left in it to a user.
+/// Gives what root left under a name, with everything below it, to a user.
 ///
 /// Only what belongs to root and has one name is given, and no link is followed: whoever can write into the
 /// folder could otherwise have a file of the system handed over.
 pub fn give(path: &Path, user: &User) -> io::Result<()> {
     give_to(path, user.uid.as_raw(), user.gid.as_raw())
+}
+
+/// Gives a folder itself to a user, and nothing that lies in it.
+pub fn give_folder(path: &Path, user: &User) -> io::Result<()> {
+    let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path)?;
+    fchown(&file, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
+}
+
+/// Lets a user read a file and change nothing, and nobody else do either.
+pub fn share(file: &fs::File, user: &User) -> io::Result<()> {
+    fchown(file, None, Some(user.gid.as_raw()))?;
+    file.set_permissions(fs::Permissions::from_mode(0o640))
 }
 
 fn give_to(path: &Path, uid: u32, gid: u32) -> io::Result<()> {

@@ -67,6 +67,15 @@ fn take_here(state: &Path) -> Result<Lock, Error> {
     Ok(Lock(file))
 }
 
+/// Says whether a process of ours had its lock here.
+pub(super) fn is_there(state: &Path) -> bool {
+    let open = || OpenOptions::new().read(true).custom_flags(FLAGS).open(path(state));
+    let Ok(Ok(file)) = privilege::as_owner(state, open) else { return false };
+    let mut process = String::new();
+    let is_file = file.metadata().is_ok_and(|found| found.is_file());
+    is_file && file.take(16).read_to_string(&mut process).is_ok() && process.trim().parse::<u32>().is_ok()
+}
+
 /// Returns the number of the process that runs on a state folder, if one does.
 pub fn holder(state: &Path) -> Option<String> {
     let open = || OpenOptions::new().read(true).custom_flags(FLAGS).open(path(state));

@@ -110,6 +110,8 @@ pub struct Scrape {
 pub enum Source<'a> {
     /// The owner's file.
     File(&'a Path),
+    /// The owner's file as it was read before, whatever stands there now.
+    Text(&'a Path, &'a str),
     /// [`QUICK_START`].
     QuickStart,
 }
@@ -161,12 +163,7 @@ pub fn load(source: Source<'_>, options: &Options, ids: &mut PeerIds) -> Result<
 /// Loads a configuration to be looked at: nothing is written. What is made once is made up, until
 /// [`Loaded::keep`] keeps it.
 pub fn check(source: Source<'_>, options: &Options, ids: &mut PeerIds) -> Result<Loaded, Problems> {
-    let text = match source {
-        Source::File(path) => text_of(path)?,
-        Source::QuickStart => {
-            problems::Source { name: "quickstart.toml".into(), content: QUICK_START.to_owned(), skipped_lines: 0 }
-        }
-    };
+    let text = text_of(source)?;
     let file_text = text.content.clone();
     let state = state_folder(source, options)?;
     let edits = edits::Edits::look(&state).map_err(|error| {
@@ -195,8 +192,8 @@ pub fn state_folder(source: Source<'_>, options: &Options) -> Result<PathBuf, Pr
     if let Some(state) = &options.state {
         return Ok(state.clone());
     }
-    let Source::File(path) = source else { return quick_start_state() };
-    let report = problems::Report::new(text_of(path)?, problems::Source::edits(String::new(), Path::new("")));
+    let (Source::File(path) | Source::Text(path, _)) = source else { return quick_start_state() };
+    let report = problems::Report::new(text_of(source)?, problems::Source::edits(String::new(), Path::new("")));
     Ok(folder_of(path).join(file::read(&report).node.state))
 }
 
@@ -214,7 +211,7 @@ fn compiled(
         return None;
     }
     let folder = match source {
-        Source::File(path) => folder_of(path),
+        Source::File(path) | Source::Text(path, _) => folder_of(path),
         Source::QuickStart => Path::new("."),
     };
     let setting = compile::Setting { folder, state, options, made, report };
@@ -239,7 +236,16 @@ fn compiled(
     Some(compile::compile(file, &setting, ids))
 }
 
-fn text_of(path: &Path) -> Result<problems::Source, Problems> {
+fn text_of(source: Source<'_>) -> Result<problems::Source, Problems> {
+    let known = |name: &str, text: &str| problems::Source { name: name.into(), content: text.into(), skipped_lines: 0 };
+    match source {
+        Source::File(path) => text_of_file(path),
+        Source::Text(path, text) => Ok(known(&path.display().to_string(), text)),
+        Source::QuickStart => Ok(known("quickstart.toml", QUICK_START)),
+    }
+}
+
+fn text_of_file(path: &Path) -> Result<problems::Source, Problems> {
     use std::io::Read;
 
     let name = path.display().to_string();

@@ -7,6 +7,7 @@ mod metrics;
 mod peers;
 mod process;
 mod reload;
+mod state;
 mod tour;
 
 use std::{
@@ -52,6 +53,8 @@ impl House {
         let key = PrivateKey::generate();
         store::folder(&house.state()).unwrap();
         store::write(&house.state().join("tour.key"), key.reveal().as_bytes()).unwrap();
+        // Root gives away only what is marked as the edge's.
+        fs::write(house.state().join("lock"), "1\n").unwrap();
         house.write(&format!(
             r#"
             [node]
@@ -141,7 +144,11 @@ impl House {
     }
 
     fn start(&self) -> Running<'_> {
-        let mut child = self.run_command().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        self.start_by(self.run_command())
+    }
+
+    fn start_by(&self, mut command: Command) -> Running<'_> {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut seen = String::new();
         while !seen.contains("hearthgate::app::run: running") {

@@ -79,3 +79,24 @@ fn peers_are_kept_in_the_state_while_nothing_runs() {
     let running = house.start();
     assert_eq!(running.status()["vpn"]["peers"][1]["name"], "laptop");
 }
+
+#[test]
+fn peers_come_and_go_whatever_the_file_is_like_meanwhile() {
+    let house = House::new();
+    let running = house.start();
+    let (text, changed) = (house.text(), house.text().replace("blocked.example", "other.example"));
+
+    house.write(&format!("{text}\n[half"));
+    let added = house.call(&["peer", "add", "laptop"]);
+    house.write(&changed);
+    let removed = house.call(&["peer", "remove", "laptop"]);
+    let kept = stdout(&house.call(&["config", "show"]));
+    let reloaded = house.call(&["reload"]);
+
+    assert!(added.status.success(), "{}", stderr(&added));
+    assert!(removed.status.success(), "{}", stderr(&removed));
+    assert!(kept.contains("blocked.example") && !kept.contains("other.example"), "{kept}");
+    assert!(reloaded.status.success(), "{}", stderr(&reloaded));
+    assert!(stdout(&house.call(&["config", "show"])).contains("other.example"));
+    assert_eq!(running.status()["generation"], 4);
+}

@@ -78,10 +78,12 @@ fn root_without_a_user_is_refused() {
         return;
     }
     let house = House::new();
+    fs::remove_dir_all(house.state()).unwrap();
 
     let output = house.command(&["run", "--config", house.file().to_str().unwrap()]).output().unwrap();
 
     assert_eq!(output.status.code(), Some(1));
+    assert!(!house.state().exists(), "nothing is written before it");
     assert!(stderr(&output).contains("`node.user`"), "{}", stderr(&output));
 }
 
@@ -102,4 +104,19 @@ fn nothing_is_left_of_what_a_process_may() {
         assert!(!field("Uid:").split_whitespace().any(|uid| uid == "0"), "{}", field("Uid:"));
     }
     assert!(running.status()["privileges"].as_str().unwrap().contains("capabilities: none"));
+}
+
+#[test]
+fn as_many_sockets_are_open_as_the_system_allows() {
+    let house = House::new();
+    let program = house.run_command();
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -S -n 256; exec \"$0\" \"$@\""]).arg(program.get_program()).args(program.get_args());
+
+    let running = house.start_by(limited);
+
+    let limits = fs::read_to_string(format!("/proc/{}/limits", running.child.id())).unwrap();
+    let open = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let numbers: Vec<&str> = open.split_whitespace().filter(|word| word.parse::<u64>().is_ok()).collect();
+    assert_eq!(numbers[0], numbers[1], "{open}");
 }
