@@ -145,6 +145,7 @@ pub(super) fn record(state: &Path, loaded: &Loaded, author: &str) -> Result<u64,
 /// Names the keys that differ and take effect at a start only.
 fn needs_restart(old: &Compiled, new: &Compiled) -> Vec<&'static str> {
     let dns = |config: &Compiled| config.dns.as_ref().map(|dns| dns.listen.clone());
+    let cache = |config: &Compiled| config.dns.as_ref().map(|dns| dns.cache_size);
     let http = |config: &Compiled| config.ingress.as_ref().map(|ingress| ingress.http.clone());
     let https = |config: &Compiled| config.ingress.as_ref().map(|ingress| ingress.https.clone());
     let vpn = |config: &Compiled| config.vpn.as_ref().map(|vpn| vpn.listen.clone());
@@ -154,6 +155,7 @@ fn needs_restart(old: &Compiled, new: &Compiled) -> Vec<&'static str> {
         ("`node.user`", old.node.user != new.node.user),
         ("`node.log.format`", old.node.log.format != new.node.log.format),
         ("`dns.listen`", dns(old) != dns(new)),
+        ("`dns.cache_size`", cache(old) != cache(new)),
         ("`ingress.http`", http(old) != http(new)),
         ("`ingress.https`", https(old) != https(new)),
         ("`vpn.listen`", vpn(old) != vpn(new)),

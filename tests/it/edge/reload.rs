@@ -45,6 +45,18 @@ fn a_reload_that_needs_a_restart_names_the_key() {
 }
 
 #[test]
+fn a_cache_of_another_size_needs_a_restart() {
+    let house = House::new();
+    let _running = house.start();
+
+    house.write(&house.text().replace("[dns]\n", "[dns]\ncache_size = \"8 MiB\"\n"));
+    let reload = house.call(&["reload"]);
+
+    assert_eq!(reload.status.code(), Some(78));
+    assert!(stderr(&reload).contains("a restart is needed to change `dns.cache_size`"), "{}", stderr(&reload));
+}
+
+#[test]
 fn a_reload_keeps_connections_and_sighup_reloads() {
     let house = House::new();
     let running = house.start();
