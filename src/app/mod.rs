@@ -83,7 +83,7 @@ impl Source {
 impl Options {
     /// Returns what the command line adds to the configuration.
     pub fn to_config(&self) -> config::Options {
-        config::Options { state: self.state.clone(), testing: self.testing }
+        config::Options { state: self.state.clone(), testing: self.testing, ..config::Options::default() }
     }
 }
 

@@ -123,6 +123,18 @@ pub struct Options {
     pub state: Option<PathBuf>,
     /// `[dns.testing]` is accepted.
     pub testing: bool,
+    /// Whether the files that the configuration names must be there.
+    pub files: Files,
+}
+
+/// Whether the files that the configuration names must be there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Files {
+    /// Each is opened, so that one which is not to be had is a problem at its place.
+    #[default]
+    Checked,
+    /// They are on another box.
+    Unchecked,
 }
 
 /// Gives each public key its id; keep one for the life of the process.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     config::{
-        Compiled, Node, Options, PeerIds, Scrape, edits,
+        Compiled, Files, Node, Options, PeerIds, Scrape, edits,
         file::{self, File},
         made::{self, Made},
         problems::{About, At, Report},
@@ -73,6 +73,25 @@ impl Setting<'_> {
     /// Returns a path of the file as it is meant.
     fn path(&self, written: &Path) -> PathBuf {
         self.folder.join(written)
+    }
+
+    /// Returns the path of a file that must be there.
+    fn file(&self, written: &At<PathBuf>, about: &About) -> PathBuf {
+        let path = self.path(&written.value);
+        let opened = match self.options.files {
+            Files::Checked => std::fs::metadata(&path).and_then(|found| match found.is_dir() {
+                true => Err(std::io::ErrorKind::IsADirectory.into()),
+                // Neither a pipe is waited for nor a device touched.
+                false if !found.is_file() => Ok(()),
+                false => std::fs::File::open(&path).map(drop),
+            }),
+            Files::Unchecked => Ok(()),
+        };
+        if let Err(error) = opened {
+            let what = format!("\"{}\" cannot be read: {error}", written.value.display());
+            self.report.error(written.at, about, what, format!("see that {} is there and may be read", path.display()));
+        }
+        path
     }
 }
 
