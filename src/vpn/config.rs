@@ -35,7 +35,7 @@ pub struct Config {
 /// How peers reach the LAN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// No privileges; the gate's own services only, until the relay comes.
+    /// No privileges: the LAN is reached by relayed TCP and UDP.
     Userspace,
 }
 
@@ -87,7 +87,7 @@ pub enum Reach {
 }
 
 /// A protocol with ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// TCP.
     Tcp,

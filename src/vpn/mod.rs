@@ -17,6 +17,7 @@ mod endpoints;
 pub mod gate;
 pub mod keys;
 mod netstack;
+mod relay;
 mod status;
 mod udp;
 mod wgquick;

@@ -42,7 +42,7 @@ const WRITE_EVERY: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Work<'a> {
     pub(super) sockets: &'a [Bound],
-    pub(super) networks: &'a ArcSwap<Networks>,
+    pub(super) networks: &'a Arc<ArcSwap<Networks>>,
     pub(super) outlets: &'a Outlets,
     pub(super) endpoints: &'a Endpoints,
     pub(super) policy: &'a ArcSwap<Policy>,
@@ -80,7 +80,7 @@ impl Work<'_> {
             work: self,
             sockets,
             gate: Gate::new(policy.clone(), now),
-            netstack: Netstack::new(self.outlets.clone(), policy, outbound, replies, now),
+            netstack: Netstack::new(self.outlets.clone(), self.networks.clone(), policy, outbound, replies, now),
             actions: Vec::new(),
             buffer: vec![0; udp::DATAGRAM].into(),
             networks: self.networks.load_full(),
@@ -248,7 +248,7 @@ impl Loop<'_> {
                             Delivery::Taken => None,
                             Delivery::Answer(answer) => Some(answer),
                             Delivery::Dropped(reason, answer) => {
-                                self.gate.drop(reason);
+                                self.gate.drop_of(peer, reason);
                                 answer
                             }
                         };

@@ -318,7 +318,7 @@ impl Gate {
         match Packet::parse(&packet) {
             Err(Malformed::Fragment) => self.drop(Dropped::Fragment),
             Err(_) => self.drop(Dropped::Malformed),
-            Ok(inner) if self.policy.owner(inner.source) != Some(id) => self.drop(Dropped::SpoofedSource),
+            Ok(inner) if self.policy.owner(inner.source) != Some(id) => self.drop_of(id, Dropped::SpoofedSource),
             Ok(_) => actions.push(Action::Deliver(id, packet)),
         }
     }
@@ -397,6 +397,15 @@ impl Gate {
     /// Counts a drop that somebody else saw.
     pub fn drop(&mut self, reason: Dropped) {
         *self.tally.drops.entry(reason).or_default() += 1;
+    }
+
+    /// Counts a drop of what a peer sent, whom somebody else refused.
+    pub fn drop_of(&mut self, id: PeerId, reason: Dropped) {
+        self.drop(reason);
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.standing.refused += 1;
+            self.tally.touched.insert(id);
+        }
     }
 
     fn refuse(&mut self, reason: Dropped) {
