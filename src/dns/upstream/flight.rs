@@ -23,13 +23,14 @@ use crate::{
             reply::address,
             wire::{Record, target},
         },
+        room::Place,
     },
     supervise,
 };
 
 type Landing = watch::Receiver<Option<Arc<Stored>>>;
 
-/// The questions that are under way. They are bounded by [`crate::dns::room::Room`].
+/// The questions that are under way. Each holds a place in the [`crate::dns::room::Room`] until it is over.
 #[derive(Debug, Default)]
 pub(crate) struct Flights(Mutex<HashMap<Question, Landing>>);
 
@@ -49,17 +50,25 @@ impl Flights {
         core: &Arc<Core>,
         policy: &Arc<Policy>,
         question: Question,
+        place: &Arc<Place>,
     ) -> Option<Arc<Stored>> {
-        let mut landing = self.join(core, policy, question, Wanted::Known);
+        let mut landing = self.join(core, policy, question, Wanted::Known, place.clone());
         landing.wait_for(Option::is_some).await.ok().and_then(|stored| stored.clone())
     }
 
     /// Asks others without waiting for what they say.
-    pub(crate) fn refresh(&self, core: &Arc<Core>, policy: &Arc<Policy>, question: Question) {
-        let _ = self.join(core, policy, question, Wanted::Renewed);
+    pub(crate) fn refresh(&self, core: &Arc<Core>, policy: &Arc<Policy>, question: Question, place: Place) {
+        let _ = self.join(core, policy, question, Wanted::Renewed, place.into());
     }
 
-    fn join(&self, core: &Arc<Core>, policy: &Arc<Policy>, question: Question, wanted: Wanted) -> Landing {
+    fn join(
+        &self,
+        core: &Arc<Core>,
+        policy: &Arc<Policy>,
+        question: Question,
+        wanted: Wanted,
+        place: Arc<Place>,
+    ) -> Landing {
         let mut flights = self.lock();
         if let Some(landing) = flights.get(&question) {
             return landing.clone();
@@ -73,6 +82,7 @@ impl Flights {
         supervise::task("dns question", async move {
             let stored = flight.ask(&policy).await;
             drop(flight);
+            drop(place);
             tell.send_replace(Some(stored));
         });
         landing
@@ -250,11 +260,14 @@ mod tests {
 
     use super::*;
     use crate::dns::{
-        Resolve, Transport, Upstream,
+        Resolve, Transport, Upstream, WAITING_EACH,
+        answer::View,
         encode::{self, Head, QNAME, Section},
-        fuzz::House,
+        fuzz::{self, House},
         query::{Query, qtype, tests::query},
+        server,
     };
+    use crate::origin::{Origin, PeerId};
 
     /// A house whose upstream server is not there.
     fn cut_off() -> House {
@@ -284,14 +297,42 @@ mod tests {
             let now = house.core.clock.seconds();
             let (question, stored) = known(age, 300, now);
             house.core.cache.keep(&question, stored);
+            let place = Arc::new(house.core.room.enter(None).unwrap());
 
-            let given = house.core.flights.fetch(&house.core, &house.policy, question.clone()).await.unwrap();
+            let given = house.core.flights.fetch(&house.core, &house.policy, question.clone(), &place).await.unwrap();
 
             assert_eq!((given.rcode, given.ede), (rcode, ede), "{age}");
             let kept = house.core.cache.find_question(&question).unwrap();
             assert_eq!(kept.ede, ede, "{age}");
             assert!(house.core.flights.lock().is_empty());
         }
+    }
+
+    #[tokio::test]
+    async fn a_prefetch_holds_a_place_and_is_left_out_where_there_is_none() {
+        // It never answers.
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let upstream = Upstream { address: server.local_addr().unwrap(), transport: Transport::Plain };
+        let house = House::new(|config| config.resolve = Resolve::Forward(vec![upstream]));
+        let core = &house.core;
+        let now = core.clock.seconds();
+        let asker = fuzz::asker(Origin::Vpn(PeerId(1)));
+        let networks = core.networks.load();
+        let view = View { core, policy: &house.policy, networks: &networks, now, instant: Instant::now() };
+        let ask = |name: &str| {
+            let bytes = query(name, qtype::A, None);
+            let (_, stored) = known(290, 300, now);
+            core.cache.keep(&Query::parse(&bytes).unwrap().question(), stored);
+            server::handle(core, &view, &house.policy, &asker, &bytes, &mut Vec::new());
+        };
+
+        for number in 0..WAITING_EACH + 5 {
+            ask(&format!("{number:03}.example"));
+        }
+        tokio::task::yield_now().await;
+
+        assert_eq!(core.room.taken(), WAITING_EACH);
+        assert_eq!(core.flights.lock().len(), WAITING_EACH);
     }
 
     #[test]
