@@ -8,19 +8,17 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{Resolved, Security};
+use super::{Resolved, Security, rebind::leads_home};
 use crate::{
     dns::{
         Core,
         cache::{Age, Stored},
         encode::{Ede, Section, Writer, rcode},
-        local,
         policy::Policy,
         query::{Question, qtype},
         resolver::{
             driver::Wanted,
             name::Name,
-            reply::address,
             wire::{Record, target},
         },
         room::Place,
@@ -113,6 +111,9 @@ impl Flight {
         let mut resolved = policy.upstream.load_full().resolve(question, self.wanted).await;
         core.series.upstream_took(started.elapsed());
         let now = core.clock.seconds();
+        // What is kept outlives the policy that the question began with.
+        let in_force = core.policy.load_full();
+        let judge = in_force.as_deref().unwrap_or(policy);
         if is_failure(resolved.rcode) {
             // RFC 8767 §5: an expired answer is better than none. A validation failure is no failure to ask.
             if resolved.security != Security::Bogus
@@ -128,15 +129,21 @@ impl Flight {
                     Age::Dead => {}
                 }
             }
-        } else if leads_home(policy, question, &resolved) {
+        } else if leads_home(judge, question, &resolved.answers) {
             tracing::debug!("private address under a public name refused");
             resolved = Resolved::negative(rcode::NOERROR, Vec::new(), Security::Insecure);
             resolved.ede = Some(Ede::Filtered);
         }
         let (stored, lifetime) = store(policy, question, resolved, now);
         let stored = Arc::new(stored);
-        if lifetime > 0 {
+        let asked_others = || !Arc::ptr_eq(&judge.upstream.load(), &policy.upstream.load());
+        if lifetime > 0 && !asked_others() {
             core.cache.keep(question, stored.clone());
+            let replaced = core.policy.load_full().as_ref().map(Arc::as_ptr) != in_force.as_ref().map(Arc::as_ptr);
+            if replaced {
+                // The cache may have been cleared before this came in.
+                core.cache.forget(question);
+            }
         }
         stored
     }
@@ -144,13 +151,6 @@ impl Flight {
 
 fn is_failure(code: u16) -> bool {
     !matches!(code, rcode::NOERROR | rcode::NXDOMAIN | rcode::YXDOMAIN)
-}
-
-/// Says whether an answer is a rebinding attack, or looks like one.
-fn leads_home(policy: &Policy, question: &Question, resolved: &Resolved) -> bool {
-    let allowed = |name: &[u8]| policy.rebind_allow.iter().any(|zone| local::covers(zone, name));
-    let private = |record: &Record| address(record.rtype, &record.rdata).is_some_and(local::is_private);
-    resolved.answers.iter().any(private) && !allowed(&question.name)
 }
 
 /// Makes of what others said what clients are given, and says for how long.
@@ -333,6 +333,24 @@ mod tests {
 
         assert_eq!(core.room.taken(), WAITING_EACH);
         assert_eq!(core.flights.lock().len(), WAITING_EACH);
+    }
+
+    #[test]
+    fn answers_do_not_outlive_a_change_of_who_may_lead_home() {
+        let house = House::new(|_| {});
+        let policy = |allow: &[&str]| {
+            let mut config = house.policy.config.clone();
+            config.rebind_allow = allow.iter().map(|name| name.parse().unwrap()).collect();
+            Arc::new(Policy::build(config, Some(&house.policy)).unwrap())
+        };
+        house.core.put_in_force(policy(&["www.example."]));
+        let (question, stored) = known(0, 300, 10);
+        house.core.cache.keep(&question, stored);
+
+        house.core.put_in_force(policy(&["www.example."]));
+        assert!(house.core.cache.find_question(&question).is_some());
+        house.core.put_in_force(policy(&[]));
+        assert!(house.core.cache.find_question(&question).is_none());
     }
 
     #[test]
