@@ -34,6 +34,7 @@ pub mod rsa;
 pub mod search;
 pub mod server;
 pub mod signature;
+mod snapshot;
 pub mod validate;
 pub mod why;
 pub mod wire;
@@ -316,6 +317,16 @@ impl Resolver {
     pub fn cache_fill(&self) -> (usize, usize) {
         let (entries, bytes) = self.shared.cache.borrow().fill();
         (entries, bytes + self.shared.proofs.borrow().bytes())
+    }
+
+    /// Writes the cache for [`Resolver::load`].
+    pub fn save(&self, now: Now) -> Vec<u8> {
+        snapshot::save(&self.shared.cache.borrow(), now)
+    }
+
+    /// Takes what [`Resolver::save`] wrote, as far as it still holds; returns the number of entries.
+    pub fn load(&mut self, bytes: &[u8], now: Now) -> usize {
+        snapshot::load(&mut self.shared.cache.borrow_mut(), bytes, now)
     }
 
     /// Forgets all that was learnt: the clock has stepped.
