@@ -153,3 +153,23 @@ fn a_restart_is_not_cold() {
 fn calm_once() -> hearthgate::dns::resolver::Resolver {
     hearthgate::dns::resolver::Resolver::new(Default::default(), |bytes| bytes.fill(1))
 }
+
+#[test]
+fn a_recorded_course_says_who_was_asked_and_what_was_proved() {
+    use hearthgate::dns::resolver::{trace::Step, wire::Question};
+    let world = (0..).map(World::new).find(|world| !world.is_slow).expect("some are calm");
+    let mut config = config(&world);
+    config.traces = 2;
+    let mut play = Play::new(world, config);
+    for host in ["www.t0", "v6.t0", "www.t1"] {
+        play.answer(&name(host), rtype::A);
+    }
+
+    let question = |host| Question { name: name(host), rtype: rtype::A };
+    let trace = play.resolver.trace(&question("www.t1")).expect("recorded");
+
+    let asked = trace.steps.iter().filter(|step| matches!(step, Step::Asked { .. })).count();
+    assert!(asked > 0 && asked <= usize::try_from(trace.cost.packets).expect("few"));
+    assert!(trace.steps.iter().any(|step| matches!(step, Step::Checked { .. })));
+    assert!(play.resolver.trace(&question("www.t0")).is_none());
+}

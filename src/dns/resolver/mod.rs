@@ -35,6 +35,7 @@ pub mod search;
 pub mod server;
 pub mod signature;
 mod snapshot;
+pub mod trace;
 pub mod validate;
 pub mod why;
 pub mod wire;
@@ -103,6 +104,8 @@ pub struct Config {
     pub stale: Duration,
     /// What one client question may cost.
     pub limits: Limits,
+    /// How many courses are remembered for those who ask why; 0 records nothing.
+    pub traces: usize,
     /// The port that servers listen on.
     pub port: u16,
 }
@@ -129,6 +132,7 @@ impl Default for Config {
             ttl: 0..=86400,
             stale: Duration::ZERO,
             limits: Limits::default(),
+            traces: 0,
             port: 53,
         }
     }
@@ -223,6 +227,7 @@ struct Shared {
     proofs: RefCell<aggressive::Proofs>,
     flights: RefCell<flight::Flights>,
     outage: RefCell<outage::Outage>,
+    traces: RefCell<VecDeque<trace::Trace>>,
 }
 
 impl Resolver {
@@ -244,6 +249,7 @@ impl Resolver {
             proofs: RefCell::new(proofs),
             flights: RefCell::default(),
             outage: RefCell::default(),
+            traces: RefCell::default(),
         };
         Self { shared: Rc::new(shared), tickets: 0 }
     }
@@ -300,6 +306,11 @@ impl Resolver {
     /// Returns when [`Resolver::handle_timeout`] is to be called, on the clock of [`Now::since_start`].
     pub fn next_timeout(&self) -> Option<Duration> {
         self.shared.courses.next_timer()
+    }
+
+    /// Returns the latest recorded course of a question.
+    pub fn trace(&self, question: &Question) -> Option<trace::Trace> {
+        self.shared.traces.borrow().iter().rev().find(|trace| trace.asked.question == *question).cloned()
     }
 
     /// Says whether nobody out there can be reached.

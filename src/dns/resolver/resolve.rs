@@ -12,6 +12,7 @@ use super::{
     reply::{Class, Reply, address, alias},
     rrset::{Rrset, Security},
     signature::Rrsig,
+    trace::{self, Trace},
     validate::Verdict,
     why::Why,
     wire::{Question, rcode, rtype, target},
@@ -67,7 +68,8 @@ enum Thread {
 impl Shared {
     /// Answers a client's question, whatever happens.
     pub(super) async fn answer(&self, asked: &Asked, limits: Limits) -> Answer {
-        let budget = Rc::new(Budget::new(limits));
+        let recorded = self.config.traces > 0;
+        let budget = Rc::new(if recorded { Budget::recorded(limits) } else { Budget::new(limits) });
         let errand = Errand { budget: budget.clone(), path: vec![asked.question.clone()] };
         let result = self.follow(&asked.question, !asked.checking_disabled, &errand).await;
         let mut answer = match result {
@@ -87,6 +89,21 @@ impl Shared {
             }
         };
         answer.cost = budget.used();
+        if let Some(steps) = budget.recorder.take() {
+            let mut traces = self.traces.borrow_mut();
+            while traces.len() >= self.config.traces {
+                traces.pop_front();
+            }
+            traces.push_back(Trace {
+                asked: asked.clone(),
+                wall: self.wall(),
+                steps,
+                rcode: answer.rcode,
+                security: answer.security,
+                why: answer.why,
+                cost: answer.cost,
+            });
+        }
         answer
     }
 
@@ -221,6 +238,11 @@ impl Shared {
                 Verdict::Insecure(why) => (Security::Insecure, why),
                 Verdict::Bogus(why) => (Security::Bogus, Some(why)),
             };
+            errand.budget.recorder.write(|| trace::Step::Checked {
+                question: question.clone(),
+                security: step.security,
+                why: step.why,
+            });
             avoid.extend(step.server.filter(|_| step.security == Security::Bogus));
             if step.security == Security::Bogus && avoid.len() < 2 && again < 2 {
                 // One server may be wrong where another is right. (Of what was in the cache nobody knows any
