@@ -21,12 +21,16 @@ pub mod cache;
 pub mod course;
 pub mod delegation;
 pub mod denial;
+pub mod driver;
 pub mod exchange;
 pub mod flight;
 pub mod global;
+pub mod hints;
 pub mod iterate;
+pub mod master;
 pub mod name;
 pub mod outage;
+pub mod renew;
 pub mod reply;
 pub mod resolve;
 pub mod rrset;
@@ -148,7 +152,7 @@ pub struct Asked {
 }
 
 /// Which question an answer belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(u64);
 
 /// Which message to a server an answer belongs to.
