@@ -6,7 +6,7 @@
 //! known ([`delegation`]) downwards, asking for one label more at a time (RFC 9156), each time of the server
 //! that is likely to answer first ([`server`]). A message is understood from the point of view of the zone
 //! that was asked ([`reply`]); what that zone has no say in is dropped. What comes back is checked
-//! ([`validate`]): signatures by keys that a chain of DS records ties to an anchor, absence by NSEC or NSEC3
+//! ([`validate`]): signatures by keys that a chain of DS records ties to an anchor (`chain`), absence by NSEC or NSEC3
 //! ([`denial`]), lack of signatures by proof that the zone is unsigned. What was learnt is cached with its
 //! security status, and the answer goes out. Everything that the course starts is paid out of one budget
 //! ([`budget`]).
@@ -18,6 +18,7 @@ pub mod aggressive;
 pub mod anchor;
 pub mod budget;
 pub mod cache;
+mod chain;
 pub mod course;
 pub mod delegation;
 pub mod denial;
@@ -27,6 +28,7 @@ pub mod flight;
 pub mod global;
 pub mod hints;
 pub mod iterate;
+mod learn;
 pub mod master;
 pub mod name;
 pub mod outage;
@@ -227,7 +229,7 @@ struct Shared {
     servers: RefCell<Servers>,
     cuts: RefCell<Cuts>,
     cache: RefCell<Cache>,
-    trusts: RefCell<validate::Trusts>,
+    trusts: RefCell<chain::Trusts>,
     proofs: RefCell<aggressive::Proofs>,
     flights: RefCell<flight::Flights>,
     outage: RefCell<outage::Outage>,
@@ -347,7 +349,7 @@ impl Resolver {
     /// Forgets all that was learnt: the clock has stepped.
     pub fn forget(&mut self) {
         self.shared.cache.borrow_mut().clear();
-        *self.shared.trusts.borrow_mut() = validate::Trusts::default();
+        *self.shared.trusts.borrow_mut() = chain::Trusts::default();
         self.shared.proofs.borrow_mut().clear();
         *self.shared.cuts.borrow_mut() = Cuts::default();
     }
