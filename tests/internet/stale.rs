@@ -121,3 +121,55 @@ fn one_zone_whose_servers_are_silent_is_no_outage() {
     assert!(!play.resolver.is_out());
     assert_eq!(play.answer(&name("www.t0"), rtype::A).rcode, 0);
 }
+
+#[test]
+fn a_restart_is_not_cold() {
+    let mut play = calm(false);
+    let (host, gone) = (name("www.t0"), name("nope.t0"));
+    let before = play.answer(&host, rtype::A);
+    let denied = play.answer(&gone, rtype::A);
+    let bytes = play.resolver.save(play.now);
+    let mut again = calm(false);
+    again.outage = true;
+    again.now.wall += 100;
+
+    assert!(again.resolver.load(&bytes, again.now) > 2);
+    // Bytes that were torn or garbled are no harm.
+    for end in 0..bytes.len().min(3000) {
+        let mut torn = bytes[..end].to_vec();
+        if let Some(byte) = torn.get_mut(end / 2) {
+            *byte ^= 0xff;
+        }
+        calm_once().load(&torn, again.now);
+    }
+
+    let after = again.answer(&host, rtype::A);
+    assert_eq!((after.rcode, after.security), (before.rcode, before.security));
+    assert_eq!(after.answer[0].set, before.answer[0].set);
+    assert!(after.ttl <= before.ttl - 100);
+    assert_eq!(again.answer(&gone, rtype::A).rcode, denied.rcode);
+}
+
+fn calm_once() -> hearthgate::dns::resolver::Resolver {
+    hearthgate::dns::resolver::Resolver::new(Default::default(), |bytes| bytes.fill(1))
+}
+
+#[test]
+fn a_recorded_course_says_who_was_asked_and_what_was_proved() {
+    use hearthgate::dns::resolver::{trace::Step, wire::Question};
+    let world = (0..).map(World::new).find(|world| !world.is_slow).expect("some are calm");
+    let mut config = config(&world);
+    config.traces = 2;
+    let mut play = Play::new(world, config);
+    for host in ["www.t0", "v6.t0", "www.t1"] {
+        play.answer(&name(host), rtype::A);
+    }
+
+    let question = |host| Question { name: name(host), rtype: rtype::A };
+    let trace = play.resolver.trace(&question("www.t1")).expect("recorded");
+
+    let asked = trace.steps.iter().filter(|step| matches!(step, Step::Asked { .. })).count();
+    assert!(asked > 0 && asked <= usize::try_from(trace.cost.packets).expect("few"));
+    assert!(trace.steps.iter().any(|step| matches!(step, Step::Checked { .. })));
+    assert!(play.resolver.trace(&question("www.t0")).is_none());
+}

@@ -83,7 +83,8 @@ impl Entry {
     }
 }
 
-type Key = (Name, u16);
+/// What an entry is kept under: a name and a type.
+pub type Key = (Name, u16);
 
 #[derive(Debug)]
 struct Held {
@@ -230,6 +231,11 @@ impl Cache {
     /// Forgets everything.
     pub fn clear(&mut self) {
         *self = Self::new(self.limit);
+    }
+
+    /// Returns all entries.
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, &Entry)> {
+        self.entries.iter().map(|(key, held)| (key, &held.entry))
     }
 
     /// Returns the number of entries and their bytes.

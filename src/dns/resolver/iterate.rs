@@ -19,6 +19,7 @@ use super::{
     name::Name,
     reply::{Class, Reply, understand},
     search::Search,
+    trace::{Came, Step},
     wire::{Message, Question, rcode, rtype},
 };
 
@@ -299,17 +300,29 @@ impl Shared {
             }
             let hedge = hedge.filter(|_| pending.len() < 2).unwrap_or(Duration::MAX);
             let Some(Some((server, result))) = self.courses.before(hedge, first(&mut pending)).await else { continue };
-            let message = match result {
-                Ok(message) => message,
+            let result = result.map(|message| (understand(&cut.zone, question, &message, forwarded), message));
+            errand.budget.recorder.write(|| Step::Asked {
+                at: self.now(),
+                zone: cut.zone.clone(),
+                server,
+                question: question.clone(),
+                came: match &result {
+                    Ok((reply, _)) => Came::Message(reply.class.clone()),
+                    Err(Trouble::Silent) => Came::Silence,
+                    Err(Trouble::Unreachable) => Came::Unreachable,
+                    Err(Trouble::Spent | Trouble::Crowded) => Came::Nothing,
+                },
+            });
+            let (reply, message) = match result {
+                Ok(found) => found,
                 Err(Trouble::Spent) => return Err(Failure::Spent),
                 Err(Trouble::Crowded) => return Err(Failure::Crowded),
-                Err(Trouble::Silent) => continue,
                 Err(Trouble::Unreachable) => {
                     search.give_up(server);
                     continue;
                 }
+                Err(Trouble::Silent) => continue,
             };
-            let reply = understand(&cut.zone, question, &message, forwarded);
             search.give_up(server);
             stumbles += 1;
             match reply.class {

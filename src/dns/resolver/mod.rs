@@ -6,7 +6,7 @@
 //! known ([`delegation`]) downwards, asking for one label more at a time (RFC 9156), each time of the server
 //! that is likely to answer first ([`server`]). A message is understood from the point of view of the zone
 //! that was asked ([`reply`]); what that zone has no say in is dropped. What comes back is checked
-//! ([`validate`]): signatures by keys that a chain of DS records ties to an anchor, absence by NSEC or NSEC3
+//! ([`validate`]): signatures by keys that a chain of DS records ties to an anchor (`chain`), absence by NSEC or NSEC3
 //! ([`denial`]), lack of signatures by proof that the zone is unsigned. What was learnt is cached with its
 //! security status, and the answer goes out. Everything that the course starts is paid out of one budget
 //! ([`budget`]).
@@ -18,6 +18,7 @@ pub mod aggressive;
 pub mod anchor;
 pub mod budget;
 pub mod cache;
+mod chain;
 pub mod course;
 pub mod delegation;
 pub mod denial;
@@ -27,6 +28,7 @@ pub mod flight;
 pub mod global;
 pub mod hints;
 pub mod iterate;
+mod learn;
 pub mod master;
 pub mod name;
 pub mod outage;
@@ -38,6 +40,8 @@ pub mod rsa;
 pub mod search;
 pub mod server;
 pub mod signature;
+mod snapshot;
+pub mod trace;
 pub mod validate;
 pub mod why;
 pub mod wire;
@@ -106,6 +110,8 @@ pub struct Config {
     pub stale: Duration,
     /// What one client question may cost.
     pub limits: Limits,
+    /// How many courses are remembered for those who ask why; 0 records nothing.
+    pub traces: usize,
     /// The port that servers listen on.
     pub port: u16,
 }
@@ -132,6 +138,7 @@ impl Default for Config {
             ttl: 0..=86400,
             stale: Duration::ZERO,
             limits: Limits::default(),
+            traces: 0,
             port: 53,
         }
     }
@@ -222,10 +229,11 @@ struct Shared {
     servers: RefCell<Servers>,
     cuts: RefCell<Cuts>,
     cache: RefCell<Cache>,
-    trusts: RefCell<validate::Trusts>,
+    trusts: RefCell<chain::Trusts>,
     proofs: RefCell<aggressive::Proofs>,
     flights: RefCell<flight::Flights>,
     outage: RefCell<outage::Outage>,
+    traces: RefCell<VecDeque<trace::Trace>>,
 }
 
 impl Resolver {
@@ -247,6 +255,7 @@ impl Resolver {
             proofs: RefCell::new(proofs),
             flights: RefCell::default(),
             outage: RefCell::default(),
+            traces: RefCell::default(),
         };
         Self { shared: Rc::new(shared), tickets: 0 }
     }
@@ -305,6 +314,11 @@ impl Resolver {
         self.shared.courses.next_timer()
     }
 
+    /// Returns the latest recorded course of a question.
+    pub fn trace(&self, question: &Question) -> Option<trace::Trace> {
+        self.shared.traces.borrow().iter().rev().find(|trace| trace.asked.question == *question).cloned()
+    }
+
     /// Says whether nobody out there can be reached.
     pub fn is_out(&self) -> bool {
         self.shared.is_out()
@@ -322,10 +336,20 @@ impl Resolver {
         (entries, bytes + self.shared.proofs.borrow().bytes())
     }
 
+    /// Writes the cache for [`Resolver::load`].
+    pub fn save(&self, now: Now) -> Vec<u8> {
+        snapshot::save(&self.shared.cache.borrow(), now)
+    }
+
+    /// Takes what [`Resolver::save`] wrote, as far as it still holds; returns the number of entries.
+    pub fn load(&mut self, bytes: &[u8], now: Now) -> usize {
+        snapshot::load(&mut self.shared.cache.borrow_mut(), bytes, now)
+    }
+
     /// Forgets all that was learnt: the clock has stepped.
     pub fn forget(&mut self) {
         self.shared.cache.borrow_mut().clear();
-        *self.shared.trusts.borrow_mut() = validate::Trusts::default();
+        *self.shared.trusts.borrow_mut() = chain::Trusts::default();
         self.shared.proofs.borrow_mut().clear();
         *self.shared.cuts.borrow_mut() = Cuts::default();
     }

@@ -50,3 +50,8 @@ fn wireguard_datagram() {
 fn inner_packet() {
     replay("inner_packet", hearthgate_fuzz::inner_packet);
 }
+
+#[test]
+fn server_answers() {
+    replay("server_answers", hearthgate_fuzz::server_answers);
+}
