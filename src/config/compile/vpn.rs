@@ -100,6 +100,7 @@ pub(crate) fn compile(
         mode: vpn.mode,
         peers: Vec::new(),
         metrics_port,
+        state: setting.state.clone(),
         directory: names.directory(),
     };
     config.addresses = gate_addresses(vpn, file, setting);
