@@ -18,6 +18,8 @@ use crate::{
 const RENEW: Duration = Duration::from_secs(3600);
 /// How often the process's own figures are set.
 const FIGURES: Duration = Duration::from_secs(5);
+/// A session of WireGuard is used no longer than this, in seconds (REJECT_AFTER_TIME).
+const SESSION: u64 = 180;
 /// What a plane has after [`Phase::Now`].
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
@@ -167,7 +169,11 @@ impl Edge {
             left.push(format!("{} connections of the ingress", ingress.connections));
         }
         if let Some(vpn) = &status.vpn {
-            left.push(format!("{} connections inside the tunnel", vpn.connections));
+            let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or_default();
+            let is_here = |at: Option<u64>| at.is_some_and(|at| now.saturating_sub(at) < SESSION);
+            let peers = vpn.peers.iter().filter(|peer| is_here(peer.last_handshake));
+            let peers: Vec<&str> = peers.map(|peer| peer.name.as_str()).collect();
+            left.push(format!("{} connections inside the tunnel (peers: {})", vpn.connections, peers.join(" ")));
         }
         left.join(", ")
     }
