@@ -22,6 +22,7 @@ pub mod fuzz;
 mod local;
 mod policy;
 mod query;
+pub mod resolver;
 mod room;
 mod server;
 mod status;

@@ -64,6 +64,7 @@ pub(crate) fn compile(
         minimise: dns.minimise,
         case_randomisation: dns.case_randomisation,
         sha1: dns.sha1,
+        negative_anchors: dns.negative_anchors.clone(),
         resolve: match &dns.resolve {
             Resolver::Recursive => Resolve::Recursive,
             Resolver::Forward(upstreams) => Resolve::Forward(upstreams.clone()),

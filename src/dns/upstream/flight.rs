@@ -6,22 +6,23 @@ use std::{
     time::Instant,
 };
 
-use hickory_proto::{
-    dnssec::rdata::DNSSECRData,
-    op::{Message, MessageType, OpCode, ResponseCode},
-    rr::{RData, Record, RecordType},
-};
 use tokio::sync::watch;
 
-use super::{Resolved, Security, hickory_query};
+use super::{Resolved, Security};
 use crate::{
     dns::{
         Core,
         cache::{Age, Stored},
-        encode::{Ede, rcode},
+        encode::{Ede, Section, Writer, rcode},
         local,
         policy::Policy,
-        query::Question,
+        query::{Question, qtype},
+        resolver::{
+            driver::Wanted,
+            name::Name,
+            reply::address,
+            wire::{Record, target},
+        },
     },
     supervise,
 };
@@ -49,16 +50,16 @@ impl Flights {
         policy: &Arc<Policy>,
         question: Question,
     ) -> Option<Arc<Stored>> {
-        let mut landing = self.join(core, policy, question);
+        let mut landing = self.join(core, policy, question, Wanted::Known);
         landing.wait_for(Option::is_some).await.ok().and_then(|stored| stored.clone())
     }
 
     /// Asks others without waiting for what they say.
     pub(crate) fn refresh(&self, core: &Arc<Core>, policy: &Arc<Policy>, question: Question) {
-        let _ = self.join(core, policy, question);
+        let _ = self.join(core, policy, question, Wanted::Renewed);
     }
 
-    fn join(&self, core: &Arc<Core>, policy: &Arc<Policy>, question: Question) -> Landing {
+    fn join(&self, core: &Arc<Core>, policy: &Arc<Policy>, question: Question, wanted: Wanted) -> Landing {
         let mut flights = self.lock();
         if let Some(landing) = flights.get(&question) {
             return landing.clone();
@@ -66,7 +67,7 @@ impl Flights {
         let (tell, landing) = watch::channel(None);
         flights.insert(question.clone(), landing.clone());
         drop(flights);
-        let flight = Flight { core: core.clone(), question };
+        let flight = Flight { core: core.clone(), question, wanted };
         let policy = policy.clone();
         // A task of its own: it ends as it likes when the client who asked first goes away.
         supervise::task("dns question", async move {
@@ -86,6 +87,7 @@ impl Flights {
 struct Flight {
     core: Arc<Core>,
     question: Question,
+    wanted: Wanted,
 }
 
 impl Drop for Flight {
@@ -98,7 +100,7 @@ impl Flight {
     async fn ask(&self, policy: &Policy) -> Arc<Stored> {
         let (core, question) = (&self.core, &self.question);
         let started = Instant::now();
-        let mut resolved = policy.upstream.load_full().resolve(question).await;
+        let mut resolved = policy.upstream.load_full().resolve(question, self.wanted).await;
         core.series.upstream_took(started.elapsed());
         let now = core.clock.seconds();
         if is_failure(resolved.rcode) {
@@ -118,7 +120,7 @@ impl Flight {
             }
         } else if leads_home(policy, question, &resolved) {
             tracing::debug!("private address under a public name refused");
-            resolved = Resolved::negative(ResponseCode::NoError, Vec::new(), Security::Insecure);
+            resolved = Resolved::negative(rcode::NOERROR, Vec::new(), Security::Insecure);
             resolved.ede = Some(Ede::Filtered);
         }
         let (stored, lifetime) = store(policy, question, resolved, now);
@@ -131,17 +133,13 @@ impl Flight {
 }
 
 fn is_failure(code: u16) -> bool {
-    !matches!(code, rcode::NOERROR | rcode::NXDOMAIN)
+    !matches!(code, rcode::NOERROR | rcode::NXDOMAIN | rcode::YXDOMAIN)
 }
 
 /// Says whether an answer is a rebinding attack, or looks like one.
 fn leads_home(policy: &Policy, question: &Question, resolved: &Resolved) -> bool {
     let allowed = |name: &[u8]| policy.rebind_allow.iter().any(|zone| local::covers(zone, name));
-    let private = |record: &Record| match record.data {
-        RData::A(a) => local::is_private(a.0.into()),
-        RData::AAAA(aaaa) => local::is_private(aaaa.0.into()),
-        _ => false,
-    };
+    let private = |record: &Record| address(record.rtype, &record.rdata).is_some_and(local::is_private);
     resolved.answers.iter().any(private) && !allowed(&question.name)
 }
 
@@ -157,28 +155,24 @@ fn store(policy: &Policy, question: &Question, mut resolved: Resolved, now: u64)
     let bounds = &policy.config.ttl;
     let clamp = |ttl: u32| ttl.clamp(*bounds.start(), *bounds.end());
     let keeps = |record: &Record| {
-        let rtype = record.record_type();
-        let dnssec = matches!(rtype, RecordType::RRSIG | RecordType::NSEC | RecordType::NSEC3);
-        question.dnssec_ok || !dnssec || u16::from(rtype) == question.qtype
+        let dnssec = matches!(record.rtype, qtype::RRSIG | qtype::NSEC | qtype::NSEC3);
+        question.dnssec_ok || !dnssec || record.rtype == question.qtype
     };
     resolved.answers.retain(keeps);
     resolved.answers = in_order(question, resolved.answers);
-    let positive = resolved.answers.iter().any(|record| u16::from(record.record_type()) == question.qtype);
+    let positive = resolved.answers.iter().any(|record| record.rtype == question.qtype);
     // Who else is an authority is no answer; what proves something is.
     resolved.authorities.retain(|record| {
-        let subject = match &record.data {
-            RData::DNSSEC(DNSSECRData::RRSIG(signature)) => signature.input().type_covered,
-            _ => record.record_type(),
-        };
-        let proof = matches!(subject, RecordType::NSEC | RecordType::NSEC3);
-        keeps(record) && (proof || !positive && subject == RecordType::SOA)
+        let subject = covered(record).unwrap_or(record.rtype);
+        let proof = matches!(subject, qtype::NSEC | qtype::NSEC3);
+        keeps(record) && (proof || !positive && subject == qtype::SOA)
     });
     for record in &mut resolved.answers {
         record.ttl = clamp(record.ttl);
     }
-    let soa = resolved.authorities.iter().find_map(|record| match &record.data {
-        RData::SOA(soa) => Some(record.ttl.min(soa.minimum)),
-        _ => None,
+    let soa = resolved.authorities.iter().filter(|record| record.rtype == qtype::SOA).find_map(|record| {
+        let minimum = record.rdata.last_chunk::<4>()?;
+        Some(record.ttl.min(u32::from_be_bytes(*minimum)))
     });
     let negative = soa.map(|ttl| ttl.min(LONGEST_NEGATIVE).min(*bounds.end()));
     for record in &mut resolved.authorities {
@@ -195,19 +189,17 @@ fn store(policy: &Policy, question: &Question, mut resolved: Resolved, now: u64)
     let secure = resolved.security == Security::Secure;
     let ede = resolved.ede;
     let head = (resolved.rcode, secure, ede);
-    let aliases = resolved.answers.iter().filter_map(|record| match &record.data {
-        RData::CNAME(target) => local::encoded(&target.0.to_lowercase()),
-        _ => None,
-    });
+    let aliases = resolved.answers.iter().filter(|record| record.rtype == qtype::CNAME);
+    let aliases = aliases.filter_map(|record| Some(target(&record.rdata)?.as_wire().into()));
     let aliases = aliases.collect();
     let stale = if lifetime > 0 { policy.config.stale.as_secs() } else { 0 };
-    let stored = message(question, resolved).and_then(|bytes| Stored::new(bytes, aliases, head, now, lifetime, stale));
+    let stored = message(question, &resolved).and_then(|bytes| Stored::new(bytes, aliases, head, now, lifetime, stale));
     match stored {
         Some(stored) => (stored, lifetime),
         // What does not fit into a message is a failure.
         None => {
             let failed = Resolved::failed(Ede::NetworkError);
-            let bytes = message(question, failed).expect("a question alone fits into a message");
+            let bytes = message(question, &failed).expect("a question alone fits into a message");
             let head = (rcode::SERVFAIL, false, Some(Ede::NetworkError));
             let stored = Stored::new(bytes, Box::default(), head, now, FAILURE_LIFETIME, 0);
             (stored.expect("a message of ours can be walked"), FAILURE_LIFETIME)
@@ -215,44 +207,41 @@ fn store(policy: &Policy, question: &Question, mut resolved: Resolved, now: u64)
     }
 }
 
+/// Returns the type that a signature covers.
+fn covered(record: &Record) -> Option<u16> {
+    let covered = record.rdata.first_chunk::<2>().filter(|_| record.rtype == qtype::RRSIG)?;
+    Some(u16::from_be_bytes(*covered))
+}
+
 /// Puts aliases before what they lead to: clients read an answer from its beginning (RFC 1034 §4.3.2).
 fn in_order(question: &Question, mut answers: Vec<Record>) -> Vec<Record> {
-    let Some(mut name) = hickory_query(question).map(|query| query.name) else { return answers };
+    let Some(mut name) = Name::from_wire(&question.name) else { return answers };
     let mut ordered = Vec::with_capacity(answers.len());
     while !answers.is_empty() {
-        let (here, rest): (Vec<_>, Vec<_>) = answers.into_iter().partition(|record| record.name == name);
+        let rewrites =
+            |record: &Record| name.is_below(&record.name) && covered(record).unwrap_or(record.rtype) == qtype::DNAME;
+        let (dnames, rest): (Vec<_>, Vec<_>) = answers.into_iter().partition(rewrites);
+        let (here, rest): (Vec<_>, Vec<_>) = rest.into_iter().partition(|record| record.name == name);
         answers = rest;
-        let target = here.iter().find_map(|record| match &record.data {
-            RData::CNAME(target) => Some(target.0.clone()),
-            _ => None,
-        });
+        let alias = here.iter().find(|record| record.rtype == qtype::CNAME);
+        let next = alias.and_then(|record| target(&record.rdata));
+        ordered.extend(dnames);
         ordered.extend(here);
-        let Some(target) = target else { break };
-        name = target;
+        let Some(next) = next else { break };
+        name = next;
     }
-    // DNAME records and their signatures stand elsewhere in the tree.
     ordered.extend(answers);
     ordered
 }
 
-fn message(question: &Question, resolved: Resolved) -> Option<Box<[u8]>> {
-    let query = hickory_query(question)?;
-    let mut message = Message::new(0, MessageType::Response, OpCode::Query);
-    let name = query.name().clone();
-    message.add_query(query);
-    for mut record in resolved.answers {
-        // The name as it was asked for, so that a pointer to the question can stand for it.
-        if record.name == name {
-            record.name = name.clone();
+fn message(question: &Question, resolved: &Resolved) -> Option<Box<[u8]>> {
+    let mut writer = Writer::new(&question.name, question.qtype);
+    for (section, records) in [(Section::Answer, &resolved.answers), (Section::Authority, &resolved.authorities)] {
+        for record in records {
+            writer.record(section, record);
         }
-        message.add_answer(record);
     }
-    for record in resolved.authorities {
-        message.add_authority(record);
-    }
-    let bytes = message.to_vec().ok()?;
-    // hickory cuts what is too long and says so.
-    (bytes.get(2)? & 0x02 == 0).then(|| bytes.into())
+    writer.finish()
 }
 
 #[cfg(test)]
@@ -286,13 +275,13 @@ mod tests {
 
     #[tokio::test]
     async fn rfc8767_an_expired_answer_stands_in_for_a_failure_and_for_a_while_only() {
-        let house = cut_off();
-        let now = house.core.clock.seconds();
         for (age, rcode, ede) in [
             (400, rcode::NOERROR, Some(Ede::Stale)),
             (300 + 3600, rcode::SERVFAIL, Some(Ede::NoReachableAuthority)),
             (100, rcode::NOERROR, None),
         ] {
+            let house = cut_off();
+            let now = house.core.clock.seconds();
             let (question, stored) = known(age, 300, now);
             house.core.cache.keep(&question, stored);
 
@@ -301,21 +290,21 @@ mod tests {
             assert_eq!((given.rcode, given.ede), (rcode, ede), "{age}");
             let kept = house.core.cache.find_question(&question).unwrap();
             assert_eq!(kept.ede, ede, "{age}");
+            assert!(house.core.flights.lock().is_empty());
         }
-        assert!(house.core.flights.lock().is_empty());
     }
 
     #[test]
     fn negative_answers_are_kept_as_long_as_their_soa_says() {
         let house = cut_off();
         let (question, _) = known(0, 1, 10);
-        let soa = |ttl, minimum| {
-            let root = hickory_proto::rr::Name::root();
-            let soa = hickory_proto::rr::rdata::SOA::new(root.clone(), root.clone(), 1, 2, 3, 4, minimum);
-            vec![Record::from_rdata(root, ttl, RData::SOA(soa))]
+        let soa = |ttl, minimum: u32| {
+            let mut rdata = vec![0; 2 + 16];
+            rdata.extend(minimum.to_be_bytes());
+            vec![Record { name: Name::root(), rtype: qtype::SOA, class: 1, ttl, rdata: rdata.into() }]
         };
         let lifetime = |authorities| {
-            let negative = Resolved::negative(ResponseCode::NXDomain, authorities, Security::Insecure);
+            let negative = Resolved::negative(rcode::NXDOMAIN, authorities, Security::Insecure);
             store(&house.policy, &question, negative, 10).1
         };
 
@@ -328,18 +317,23 @@ mod tests {
     #[test]
     fn aliases_stand_before_what_they_lead_to() {
         let (question, _) = known(0, 1, 10);
-        let record = |name: &str, data| Record::from_rdata(name.parse().unwrap(), 60, data);
-        let address = RData::A(std::net::Ipv4Addr::new(192, 0, 2, 1).into());
-        let alias = |target: &str| RData::CNAME(hickory_proto::rr::rdata::CNAME(target.parse().unwrap()));
+        let name = |text| Name::parse(text).unwrap();
+        let record =
+            |owner, rtype, rdata: &[u8]| Record { name: name(owner), rtype, class: 1, ttl: 60, rdata: rdata.into() };
+        let alias = |owner, to| record(owner, qtype::CNAME, name(to).as_wire());
         let shuffled = vec![
-            record("c.example.", address),
-            record("b.example.", alias("c.example.")),
-            record("www.example.", alias("b.example.")),
-            record("stray.example.", alias("www.example.")),
+            record("d.new.example", qtype::A, &[192, 0, 2, 1]),
+            alias("b.example", "d.old.example"),
+            alias("d.old.example", "d.new.example"),
+            record("old.example", qtype::DNAME, name("new.example").as_wire()),
+            alias("www.example", "b.example"),
+            alias("stray.example", "www.example"),
         ];
 
         let names: Vec<_> = in_order(&question, shuffled).iter().map(|one| one.name.to_string()).collect();
 
-        assert_eq!(names, ["www.example.", "b.example.", "c.example.", "stray.example."]);
+        let wanted =
+            ["www.example.", "b.example.", "old.example.", "d.old.example.", "d.new.example.", "stray.example."];
+        assert_eq!(names, wanted);
     }
 }
