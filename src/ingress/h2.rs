@@ -32,11 +32,11 @@ use crate::{
         deadline::Deadline,
         headers::{self, Told},
         permits::Permit,
-        proxy::{self, Failure, NoUplink, Outgoing, Visitor},
+        proxy::{self, Failure, NoUplink, Visitor},
         record::Record,
         serve::{Answer, Refusal},
         server::{Core, caught},
-        upstream::{Arrival, RequestBody, UpstreamBody},
+        upstream::{Arrival, Outgoing, RequestBody, UpstreamBody},
     },
     supervise::Phase,
 };
@@ -221,6 +221,9 @@ impl Wanted {
         };
         let path = CanonicalPath::parse(path).map_err(|_| bad())?;
         let query = uri.query().map(|query| query.replace('"', "%22").replace('<', "%3C").replace('>', "%3E"));
+        if query.as_ref().is_some_and(|query| !query.bytes().all(|byte| byte.is_ascii_graphic())) {
+            return Err(bad());
+        }
         Ok(Self { host, path, query })
     }
 }
@@ -251,10 +254,7 @@ async fn answer(
     }
     let body = if body.is_end_stream() { RequestBody::Empty } else { RequestBody::Stream(body) };
     let told = Told { host: &host, client: admitted.client, scheme: visitor.scheme, websocket: false };
-    let outgoing = match Outgoing::new(method, (&path, query.as_deref()), (headers, &[]), &told, body) {
-        Ok(outgoing) => outgoing,
-        Err(refusal) => return refuse(record, refusal.into()),
-    };
+    let outgoing = Outgoing::new(method, (&path, query.as_deref()), (&headers, &[]), &told, body);
     let permit = core.permits.issue(visitor.origin, host, path, admitted.route);
     let mut deadline = Deadline::after(policy.config.timeouts.response);
     let Arrival { mut head, body } =
@@ -321,6 +321,9 @@ impl Body for Outbound {
             Self::Ours(body) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(body))))),
             Self::Theirs(theirs) => {
                 if theirs.permit.poll_revoked(cx).is_ready() {
+                    return Poll::Ready(Some(Err(BrokenOff)));
+                }
+                if theirs.body.send(cx).is_err() {
                     return Poll::Ready(Some(Err(BrokenOff)));
                 }
                 theirs.body.poll_data(cx).map(|data| {

@@ -20,6 +20,7 @@ use hyper::StatusCode;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpListener,
+    runtime::LocalOptions,
     sync::mpsc,
     task::{AbortHandle, spawn_local},
     time::{Instant, sleep, timeout},
@@ -188,10 +189,9 @@ fn core(
     stop: Stop,
     all: Stop,
 ) -> Result<(), String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
-    let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, async move {
+    runtime.block_on(async move {
         let core = Core::new(shared, stop.clone());
         let mut accepting = Vec::new();
         for listener in listeners {

@@ -361,6 +361,42 @@ fn the_file_wins_over_an_edit_of_the_same_name() {
 }
 
 #[test]
+fn switches_for_tests_replace_what_the_house_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hearthgate.toml");
+    let text = r#"
+        [dns]
+        listen = ["lo:53"]
+        root_hints = "house.hints"
+        nta = [{ name = "broken.example", until = "2026-12-31" }, { name = "b.example", until = "1970-01-01T00:01:00Z" }]
+        [dns.testing]
+        now = 1500000000
+        root_hints = "test.hints"
+        anchors = [". IN DS 1 8 2 00", "example IN DNSKEY 257 3 DSA AQID"]
+        minimise = false
+        prefetch = false
+        case_randomisation = false
+        aggressive = false
+        edns_size = 4096
+        server_port = 5353
+    "#;
+    fs::write(&path, text).unwrap();
+    let options = Options { state: None, testing: true };
+
+    let loaded = config::check(Source::File(&path), &options, &mut PeerIds::default());
+
+    let dns = loaded.unwrap_or_else(|problems| panic!("{problems}")).compiled.dns.unwrap();
+    let ends: Vec<u64> = dns.negative_anchors.iter().map(|(_, until)| *until).collect();
+    assert_eq!(ends, [1_798_761_600, 60]);
+    assert_eq!(dns.root_hints, Some(folder.path().join("test.hints")));
+    assert!(!dns.minimise && !dns.prefetch && !dns.case_randomisation && !dns.testing.aggressive);
+    assert_eq!(dns.testing.now, Some(1_500_000_000));
+    assert_eq!((dns.testing.edns_size, dns.testing.server_port), (4096, 5353));
+    assert_eq!(dns.testing.anchors.unwrap().len(), 2);
+    assert!(dns.testing.priming && dns.testing.cookies);
+}
+
+#[test]
 fn switches_for_tests_need_the_flag() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config/testing.toml");
     let state = tempfile::tempdir().unwrap();

@@ -5,6 +5,8 @@ mod config;
 mod dns;
 mod edge;
 mod ingress;
+#[path = "../internet/mod.rs"]
+mod internet;
 mod recursion;
 #[path = "../scenarios/mod.rs"]
 mod scenarios;

@@ -16,7 +16,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::{TcpSocket, UdpSocket},
     sync::{mpsc, oneshot},
     task::{AbortHandle, JoinSet, LocalSet},
@@ -299,7 +299,12 @@ impl Talk {
             Self::Udp(socket, message) => {
                 socket.send(&message).await?;
                 loop {
-                    socket.readable().await?;
+                    // ICMP says that nobody is there: an error alone makes a socket not readable.
+                    let ready = socket.ready(Interest::READABLE | Interest::ERROR).await?;
+                    if ready.is_error() {
+                        let _ = socket.try_io(Interest::ERROR, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+                        socket.take_error()?.map_or(Ok(()), Err)?;
+                    }
                     let Some(bytes) = receive(&socket)? else { continue };
                     tell.send(Event::Message(exchange, bytes)).await.map_err(gone)?;
                 }
@@ -507,6 +512,27 @@ mod tests {
         });
 
         assert_eq!(times, [1, 3602, 3603, 3704]);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_noticed_without_waiting() {
+        let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (tell, mut told) = mpsc::channel(1);
+        let mut outputs = Vec::new();
+        let mut resolver =
+            Resolver::new(Config { forward: vec![(Name::root(), vec![gone])], ..Config::default() }, |bytes| {
+                bytes.fill(0)
+            });
+        let question = Question { name: Name::root(), rtype: 1 };
+        resolver.ask(Asked { question, checking_disabled: false }, Now::default());
+        outputs.extend(resolver.next_output());
+        let [Output::Send { exchange, server, message, .. }] = &outputs[..] else { panic!("{outputs:?}") };
+        let socket = datagram_socket(*server, &mut Random::default()).unwrap();
+
+        let end = Talk::Udp(socket, message.clone()).run(*exchange, &tell).await;
+
+        assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert!(told.try_recv().is_err());
     }
 
     #[test]

@@ -72,6 +72,9 @@ pub(super) enum Aim {
     Whole,
 }
 
+/// One server being asked.
+type Asking<'a> = Pin<Box<dyn Future<Output = (SocketAddr, Result<Rc<Message>, Trouble>)> + 'a>>;
+
 impl Shared {
     /// Finds the answer of the zone that has it; aliases are not followed.
     ///
@@ -261,8 +264,7 @@ impl Shared {
         let mut search = Search::new(self, cut, aim, errand.path.len() - 1, avoid);
         let mut failure = Failure::Unreachable;
         let mut last_resort: Option<(Reply, Rc<Message>, IpAddr)> = None;
-        let mut pending: Vec<Pin<Box<dyn Future<Output = (SocketAddr, Result<Rc<Message>, Trouble>)> + '_>>> =
-            Vec::new();
+        let mut pending: Vec<Asking<'_>> = Vec::new();
         let forwarded = cut.forward.is_some();
         let mut stumbles = 0;
         loop {

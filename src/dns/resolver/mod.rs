@@ -208,13 +208,16 @@ pub struct Resolver {
     tickets: u64,
 }
 
+/// Fills a slice from a source that nobody can foresee.
+type Random = Box<dyn FnMut(&mut [u8])>;
+
 /// What all courses of one resolver share.
 struct Shared {
     config: Config,
     courses: Courses,
     outputs: RefCell<VecDeque<Output>>,
     exchanges: RefCell<exchange::Exchanges>,
-    random: RefCell<Box<dyn FnMut(&mut [u8])>>,
+    random: RefCell<Random>,
     servers: RefCell<Servers>,
     cuts: RefCell<Cuts>,
     cache: RefCell<Cache>,
@@ -326,6 +329,6 @@ impl Shared {
     }
 
     fn dice(&self) -> u32 {
-        u32::from(u16::from_be_bytes(self.random_bytes())) * 1000 >> 16
+        (u32::from(u16::from_be_bytes(self.random_bytes())) * 1000) >> 16
     }
 }

@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn only_the_links_of_a_chain_that_end_are_forgotten() {
         let mut resolver = Resolver::new(Config::default(), |bytes| bytes.fill(0));
-        let name = |text| Name::parse(text).unwrap();
+        let name = |text: &str| Name::parse(text).unwrap();
         let keep = |owner: &str, rtype, data: &[u8], left: u64| {
             let set = Rrset { name: name(owner), rtype, ttl: 300, data: vec![data.into()], signatures: Vec::new() };
             let kept = Kept::Set(Arc::new(set), Vec::new());

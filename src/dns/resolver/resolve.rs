@@ -124,7 +124,7 @@ impl Shared {
         let mut answer = self.blank();
         let mut question = asked.question.clone();
         for _ in 0..=self.config.limits.aliases {
-            let step = self.from_cache(&question, age)?;
+            let step = self.ask_cache(&question, age)?;
             let checked = match step.security {
                 Security::Unchecked => asked.checking_disabled || self.is_untrusted(&question.name),
                 Security::Bogus => age == Age::Fresh,
@@ -181,11 +181,11 @@ impl Shared {
 
     /// Finds what is known of one name: the set, an alias, or that there is none.
     async fn step(&self, question: &Question, checked: bool, errand: &Errand) -> Result<Step, Failure> {
-        let step = match self.from_cache(question, Age::Fresh).filter(|step| !is_bare(step, question)) {
+        let step = match self.ask_cache(question, Age::Fresh).filter(|step| !is_bare(step, question)) {
             Some(step) => step,
-            None => match self.from_proofs(question, checked, errand) {
+            None => match self.ask_proofs(question, checked, errand) {
                 Some(step) => return Ok(step),
-                None => self.from_servers(question, errand, &[]).await?,
+                None => self.ask_servers(question, errand, &[]).await?,
             },
         };
         if checked { self.check(question, step, errand).await } else { Ok(step) }
@@ -195,7 +195,7 @@ impl Shared {
     pub(super) async fn refresh(&self, question: &Question) {
         let budget = Rc::new(Budget::new(self.config.limits));
         let errand = Errand { budget, path: vec![question.clone()] };
-        if let Ok(step) = self.from_servers(question, &errand, &[]).await {
+        if let Ok(step) = self.ask_servers(question, &errand, &[]).await {
             // What it found is in the cache.
             let _ = self.check(question, step, &errand).await;
         }
@@ -206,7 +206,7 @@ impl Shared {
         if step.security != Security::Unchecked {
             return Ok(step);
         }
-        let mut avoid = Vec::new();
+        let (mut avoid, mut again) = (Vec::new(), 0);
         loop {
             let verdict = match &step.kept {
                 Kept::Set(set, proof) => self.check_positive(set, proof, errand).await?,
@@ -221,21 +221,19 @@ impl Shared {
                 Verdict::Insecure(why) => (Security::Insecure, why),
                 Verdict::Bogus(why) => (Security::Bogus, Some(why)),
             };
-            if step.security == Security::Bogus && avoid.is_empty() {
-                // One server may be wrong where another is right.
-                avoid.extend(step.server);
+            avoid.extend(step.server.filter(|_| step.security == Security::Bogus));
+            if step.security == Security::Bogus && avoid.len() < 2 && again < 2 {
+                // One server may be wrong where another is right. (Of what was in the cache nobody knows any
+                // more who said it: then a second server may be the first.)
+                again += 1;
                 self.forget_step(question, &step.kept);
-                match self.from_servers(question, errand, &avoid).await {
-                    Ok(other) => {
-                        avoid.extend(other.server);
-                        if avoid.is_empty() {
-                            return Ok(step);
-                        }
+                match self.ask_servers(question, errand, &avoid).await {
+                    Ok(other) if other.server.is_some() => {
                         step = other;
                         continue;
                     }
                     Err(failure @ (Failure::Spent | Failure::Crowded)) => return Err(failure),
-                    Err(_) => {}
+                    Ok(_) | Err(_) => {}
                 }
             }
             self.keep_step(question, &step);
@@ -245,7 +243,7 @@ impl Shared {
 
     /// Looks into the cache: the set, an alias at the name or above it, a denial of the type, of the name, or
     /// of a name above (RFC 8020).
-    fn from_cache(&self, question: &Question, age: Age) -> Option<Step> {
+    fn ask_cache(&self, question: &Question, age: Age) -> Option<Step> {
         let now = self.now();
         let moment = if age == Age::Fresh { now } else { now.saturating_sub(self.config.stale) };
         let mut cache = self.cache.borrow_mut();
@@ -285,7 +283,7 @@ impl Shared {
         })
     }
 
-    fn from_proofs(&self, question: &Question, checked: bool, errand: &Errand) -> Option<Step> {
+    fn ask_proofs(&self, question: &Question, checked: bool, errand: &Errand) -> Option<Step> {
         if !self.config.aggressive || !checked || self.is_untrusted(&question.name) {
             return None;
         }
@@ -295,7 +293,7 @@ impl Shared {
         Some(Step { kept, security: Security::Secure, why: None, ttl, server: None })
     }
 
-    async fn from_servers(&self, question: &Question, errand: &Errand, avoid: &[IpAddr]) -> Result<Step, Failure> {
+    async fn ask_servers(&self, question: &Question, errand: &Errand, avoid: &[IpAddr]) -> Result<Step, Failure> {
         let fetched = Box::pin(self.fetch(question, errand, avoid)).await?;
         let server = Some(fetched.server);
         let (kept, ttl) = self.keep(question, fetched)?;
@@ -380,13 +378,13 @@ impl Shared {
         avoid: &[IpAddr],
     ) -> Result<Raw, Failure> {
         if avoid.is_empty()
-            && let Some(step) = self.from_cache(question, Age::Fresh)
+            && let Some(step) = self.ask_cache(question, Age::Fresh)
             && step.security != Security::Bogus
             && !matches!(step.kept, Kept::Failure)
         {
             return Ok(Raw { kept: step.kept, server: None, ttl: step.ttl });
         }
-        let step = self.from_servers(question, errand, avoid).await?;
+        let step = self.ask_servers(question, errand, avoid).await?;
         Ok(Raw { kept: step.kept, server: step.server, ttl: step.ttl })
     }
 
