@@ -197,7 +197,7 @@ impl Tree {
         world.servers.run(&format!("ip addr add {DEAD}/8 dev eth0"));
         let silent = world.path("silent.nft");
         let rules =
-            format!("table ip silent {{ chain in {{ type filter hook input priority 0; ip daddr {DEAD} drop; }} }}");
+            format!("table ip silent {{ chain in {{ type filter hook input priority 0; ip daddr {DEAD} drop\n }}\n}}\n");
         std::fs::write(&silent, rules).expect("the folder is ours");
         world.servers.run(&format!("nft -f {}", silent.display()));
         let mut programs = Vec::new();
