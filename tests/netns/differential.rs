@@ -36,7 +36,7 @@ const FEWEST_DECIDED: usize = 380;
 
 #[test]
 fn hearthgate_answers_as_others_do() {
-    needs!("nsd", "ldns-signzone", "ldns-keygen", "nft", "dig", "unbound", "kresd", "pdns_recursor");
+    needs!("nsd", "ldns-signzone", "ldns-keygen", "ldns-key2ds", "nft", "dig", "unbound", "kresd", "pdns_recursor");
     let world = World::new();
     let tree = Tree::start(&world);
     let resolvers = Resolvers::start(&world, &tree);
@@ -54,6 +54,9 @@ fn hearthgate_answers_as_others_do() {
     println!("{} questions in {:.1} s: {}", questions.len(), took.as_secs_f32(), findings.summary());
     assert!(findings.unexplained.is_empty(), "{}", findings.unexplained);
     assert!(findings.decided >= FEWEST_DECIDED, "the others agree on {} questions only", findings.decided);
+    for reason in reasons::all() {
+        assert!(findings.reasons.contains(&reason.why), "no question needs this reason any longer: {}", reason.why);
+    }
     drop(resolvers);
 }
 
@@ -86,6 +89,7 @@ fn ask_all(world: &World, questions: &[Question]) -> Vec<Verdicts> {
 struct Findings {
     decided: usize,
     explained: usize,
+    reasons: Vec<&'static str>,
     silent: [usize; 4],
     alone: [usize; 4],
     unexplained: String,
@@ -116,7 +120,10 @@ impl Findings {
             }
             self.alone[0] += 1;
             match reasons::find(question, aspect, &ours) {
-                Some(_) => self.explained += 1,
+                Some(reason) => {
+                    self.explained += 1;
+                    self.reasons.push(reason.why);
+                }
                 None => wrong.push(aspect),
             }
         }

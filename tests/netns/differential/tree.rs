@@ -196,8 +196,9 @@ impl Tree {
         world.servers.run(&format!("ip addr add {FAR}/8 dev eth0"));
         world.servers.run(&format!("ip addr add {DEAD}/8 dev eth0"));
         let silent = world.path("silent.nft");
-        let rules =
-            format!("table ip silent {{ chain in {{ type filter hook input priority 0; ip daddr {DEAD} drop\n }}\n}}\n");
+        let rules = format!(
+            "table ip silent {{ chain in {{ type filter hook input priority 0; ip daddr {DEAD} drop\n }}\n}}\n"
+        );
         std::fs::write(&silent, rules).expect("the folder is ours");
         world.servers.run(&format!("nft -f {}", silent.display()));
         let mut programs = Vec::new();
