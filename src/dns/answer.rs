@@ -16,6 +16,7 @@ use super::{
     policy::Policy,
     query::{IN, Query, Question, Unfit, qtype},
     resolver::wire::Message,
+    room::Place,
 };
 use crate::{
     limit::{Client, Rate},
@@ -313,8 +314,9 @@ pub(crate) async fn answer_later(
     asker: &Asker,
     bytes: &[u8],
     question: Question,
+    place: &Arc<Place>,
 ) -> Option<Vec<u8>> {
-    let fetch = core.flights.fetch(core, policy, question.clone());
+    let fetch = core.flights.fetch(core, policy, question.clone(), place);
     tokio::pin!(fetch);
     let stored = match tokio::time::timeout(STALE_AFTER, &mut fetch).await {
         Ok(stored) => stored,

@@ -123,6 +123,16 @@ impl Core {
             clock: Clock,
         }
     }
+
+    fn put_in_force(&self, policy: Arc<Policy>) {
+        let before = self.policy.swap(Some(policy.clone()));
+        let same = |before: &Policy| {
+            Resolver::same(&before.config, &policy.config) && before.rebind_allow == policy.rebind_allow
+        };
+        if before.is_some_and(|before| !same(&before)) {
+            self.cache.clear();
+        }
+    }
 }
 
 /// Seconds since 1970. Cached answers age by the wall clock, which goes on while the machine sleeps.
@@ -180,7 +190,7 @@ impl Plane {
     }
 
     /// Puts a policy in force. Rules apply to cached answers at once; the answers are forgotten if others are
-    /// asked from now on.
+    /// asked from now on, or if other names may lead into the house.
     pub fn commit(&self, prepared: Prepared) {
         let policy = prepared.0;
         let names = &self.core.series.list_names;
@@ -188,10 +198,7 @@ impl Plane {
         for list in &policy.lists {
             names.with_label_values(&[&list.name]).set(i64::try_from(list.names).unwrap_or(i64::MAX));
         }
-        let before = self.core.policy.swap(Some(policy.clone()));
-        if before.is_some_and(|before| !Resolver::same(&before.config, &policy.config)) {
-            self.core.cache.clear();
-        }
+        self.core.put_in_force(policy);
     }
 
     /// Answers until told to stop. Panics and errors of one thread end the run, and the next one finds the

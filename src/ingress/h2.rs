@@ -135,18 +135,19 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
         self.active.set(self.active.get() + 1);
         let active = Active(self.active.clone());
         let watched = progress.clone();
+        // In a place of its own at once: what follows moves a pointer.
+        let mut stream = Box::pin(stream);
         let work = async move {
             let _active = active;
-            let mut stream = pin!(stream);
             let mut timer = Deadline::after(Duration::from_secs(60));
-            let ended = poll_fn(|cx| {
+            let ended = pin!(poll_fn(|cx| {
                 if stream.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(());
                 }
                 let Some(until) = watched.until.get() else { return Poll::Pending };
                 timer.set_at(until);
                 timer.poll(cx)
-            });
+            }));
             caught(&core, ended).await;
         };
         spawn_local(PROGRESS.scope(progress, work));
@@ -166,7 +167,7 @@ async fn handle(
         Err(refusal) => {
             let answer = Answer::from(refusal);
             record.status = answer.status;
-            ours(answer)
+            ours(answer, core.shared.policy.load().config.timeouts.body)
         }
     };
     Ok(answered)
@@ -241,7 +242,7 @@ async fn answer(
     let refuse = |mut record: Record, answer: Answer| {
         record.status = answer.status;
         record.bytes = answer.body.len() as u64;
-        ours(answer)
+        ours(answer, policy.config.timeouts.body)
     };
     let Wanted { host, path, query } = wanted;
     let admitted = match proxy::admit(core, &policy, visitor, (&host, &path), &headers) {
@@ -279,7 +280,9 @@ async fn answer(
     response
 }
 
-fn ours(answer: Answer) -> Response<Outbound> {
+/// Makes an answer of ours; a client that keeps its window shut does not hold it longer than `limit`.
+fn ours(answer: Answer, limit: Duration) -> Response<Outbound> {
+    PROGRESS.with(|progress| progress.moved(limit));
     let mut response = Response::new(Outbound::Ours(answer.body));
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;

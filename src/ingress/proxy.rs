@@ -166,7 +166,8 @@ async fn obtain(core: &Core, policy: &Policy, dial: &Arc<Dial>, fresh_only: bool
     if !fresh_only && let Some(wire) = core.pools.take(dial.pool) {
         return Ok(wire);
     }
-    let stream = dial.connect(&core.shared.lookup, policy.config.timeouts.connect).await?;
+    // Seldom needed, so its room is not part of every connection's.
+    let stream = Box::pin(dial.connect(&core.shared.lookup, policy.config.timeouts.connect)).await?;
     Ok(Wire::new(dial.pool, stream))
 }
 

@@ -2,9 +2,11 @@
 //!
 //! `WORLDS=100000 cargo test --release internet` plays more of them, `WORLD=SEED` one.
 
+mod hostile;
 mod model;
 mod play;
 mod sign;
+mod stale;
 mod world;
 mod zone;
 

@@ -1,7 +1,7 @@
 //! The wires between the resolver and the made-up servers, with a clock that is set.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -21,6 +21,9 @@ use super::{
     zone::Said,
 };
 
+/// Says something of its own to a question, or leaves it to the world.
+pub type Attacker = Box<dyn FnMut(&Question, IpAddr) -> Option<Said>>;
+
 pub struct Play {
     pub world: World,
     pub resolver: Resolver,
@@ -32,6 +35,12 @@ pub struct Play {
     pub packets: u64,
     /// All servers are silent.
     pub outage: bool,
+    /// Of a hundred answers, so many are changed at random.
+    pub mutated: usize,
+    /// Answers in the place of the world's.
+    pub attacker: Option<Attacker>,
+    /// How many packets each server got.
+    pub counts: HashMap<IpAddr, u32>,
     pub answers: Vec<(Ticket, Arc<Answer>)>,
     /// What was asked of whom.
     pub log: Vec<String>,
@@ -65,6 +74,9 @@ impl Play {
             serial: 0,
             packets: 0,
             outage: false,
+            mutated: 0,
+            attacker: None,
+            counts: HashMap::new(),
             answers: Vec::new(),
             log: Vec::new(),
         }
@@ -144,6 +156,7 @@ impl Play {
 
     fn send(&mut self, exchange: ExchangeId, server: SocketAddr, tcp: bool, message: &[u8]) {
         self.packets += 1;
+        *self.counts.entry(server.ip()).or_default() += 1;
         let asked = Message::parse(message).expect("we write messages");
         let question = asked.question.clone().expect("we ask");
         if self.log.len() < 1000 {
@@ -173,9 +186,14 @@ impl Play {
         if self.outage || !tcp && self.dice.below(1000) < self.world.loss {
             return;
         }
-        let Some((said, manner)) = self.said(server.ip(), &question) else { return };
+        let attack = self.attacker.as_mut().and_then(|attacker| attacker(&question, server.ip()));
+        let said = attack.map(|said| (said, Manner::Good)).or_else(|| self.said(server.ip(), &question));
+        let Some((said, manner)) = said else { return };
         let slower = if manner == Manner::Slow { Duration::from_millis(700) } else { Duration::ZERO };
-        let bytes = encode(&asked, &said, manner, tcp);
+        let mut bytes = encode(&asked, &said, manner, tcp);
+        if self.dice.percent(self.mutated) {
+            mutate(&mut bytes, &mut self.dice);
+        }
         self.arrive(at + slower, exchange, bytes);
     }
 
@@ -255,4 +273,27 @@ fn encode(asked: &Message, said: &Said, manner: Manner, tcp: bool) -> Vec<u8> {
         out.extend(&*record.rdata);
     }
     out
+}
+
+/// Changes something after the ID and the flags.
+fn mutate(bytes: &mut Vec<u8>, dice: &mut Dice) {
+    for _ in 0..1 + dice.below(6) {
+        let place = 2 + dice.below(bytes.len().saturating_sub(2));
+        match dice.below(7) {
+            0 => bytes[place] ^= 1 << dice.below(8),
+            1 => bytes[place] = u8::try_from(dice.below(256)).expect("a byte"),
+            2 => bytes.truncate(place.max(12)),
+            3 => bytes.insert(place, u8::try_from(dice.below(256)).expect("a byte")),
+            4 => {
+                let (from, to) = (place, (place + dice.below(40)).min(bytes.len()));
+                let copy = bytes[from..to].to_vec();
+                bytes.extend(copy);
+            }
+            5 => bytes[place] = *dice.pick(&[0, 0xc0, 0xff, 0x3f, 46, 47, 50, 41, 6, 2, 5, 39]),
+            _ => bytes[3] = u8::try_from(dice.below(16)).expect("a code"),
+        }
+        if bytes.len() < 12 {
+            bytes.resize(12, 0);
+        }
+    }
 }

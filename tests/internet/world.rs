@@ -230,8 +230,12 @@ impl World {
     }
 
     fn servers_of(&self, zone: &Name) -> Vec<IpAddr> {
-        let mut found: Vec<IpAddr> =
-            self.servers.iter().filter(|(_, server)| server.zones[0] == *zone).map(|(address, _)| *address).collect();
+        let mut found: Vec<IpAddr> = self
+            .servers
+            .iter()
+            .filter(|(_, server)| server.zones.first() == Some(zone))
+            .map(|(address, _)| *address)
+            .collect();
         found.sort();
         found
     }

@@ -26,12 +26,11 @@ pub enum Signing {
     Nsec3 { opt_out: bool, iterations: u16 },
 }
 
-/// NSEC3 hashes with the names that they were made of and the types there.
-type Hashes = BTreeMap<Vec<u8>, (Name, Vec<u8>)>;
-
 /// What is there under one name.
 pub type Node = BTreeMap<u16, Vec<Arc<[u8]>>>;
 type Sealed = Vec<Record>;
+/// Hash → the name and the types that it has.
+type Hashes = BTreeMap<Vec<u8>, (Name, Vec<u8>)>;
 
 pub struct Zone {
     pub name: Name,
@@ -169,7 +168,6 @@ impl Zone {
         sealed
     }
 
-    /// Hash → (name, bitmap).
     fn hashes(&self) -> Rc<Hashes> {
         let Signing::Nsec3 { opt_out, iterations } = self.signing else { return Rc::default() };
         let mut kept = self.chain.borrow_mut();

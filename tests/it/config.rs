@@ -10,7 +10,7 @@ use std::{
 
 use hearthgate::{
     config::{
-        self, Options, PeerIds, Source,
+        self, Files, Options, PeerIds, Source,
         edits::{EditError, Edits, NewPeer},
         file::keys::SECTIONS,
         generations,
@@ -23,7 +23,7 @@ use hearthgate::{
 };
 
 fn options(state: &tempfile::TempDir) -> Options {
-    Options { state: Some(state.path().to_owned()), testing: false }
+    Options { state: Some(state.path().to_owned()), testing: false, files: Files::Unchecked }
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn what_the_reference_calls_default_is_the_default() {
     fs::write(&without, others.join("\n")).unwrap();
 
     let [with, without] = [with, without].map(|path| {
-        let options = Options { state: None, testing: false };
+        let options = Options { files: Files::Unchecked, ..Options::default() };
         let loaded = config::check(Source::File(&path), &options, &mut PeerIds::default());
         let mut compiled = loaded.unwrap_or_else(|problems| panic!("{problems}")).compiled;
         // Made up anew each time that a configuration is looked at.
@@ -411,11 +411,28 @@ fn switches_for_tests_need_the_flag() {
 fn a_look_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state");
-    let options = Options { state: Some(state.clone()), testing: false };
+    let options = Options { state: Some(state.clone()), ..Options::default() };
 
     config::check(Source::QuickStart, &options, &mut PeerIds::default()).unwrap();
 
     assert!(!state.exists());
+}
+
+#[test]
+fn a_look_leaves_torn_edits_where_they_are() {
+    let state = tempfile::tempdir().unwrap();
+    let mut edits = Edits::read(state.path()).unwrap();
+    edits.write("# one\n".into()).unwrap();
+    edits.write("# two\n".into()).unwrap();
+    fs::write(state.path().join("edits.toml"), "torn").unwrap();
+
+    let looked = config::check(Source::QuickStart, &options(&state), &mut PeerIds::default()).unwrap();
+    let before: Vec<_> = fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    config::load(Source::QuickStart, &options(&state), &mut PeerIds::default()).unwrap();
+
+    assert_eq!(looked.edits, "# one\n");
+    assert_eq!(before.len(), 2, "{before:?}");
+    assert!(state.path().join("edits.toml.torn").exists());
 }
 
 const WRITER: &str = "HEARTHGATE_TEST_WRITES_STATE";

@@ -2,6 +2,7 @@
 
 mod edge;
 mod probes;
+mod upstream;
 
 use hearthgate::{
     ingress::{CertificateFiles, HostPattern, Target, Upstream, UpstreamHost, UpstreamTls},
@@ -542,6 +543,16 @@ mod h2 {
         client
     }
 
+    /// A client whose streams have no room for a body.
+    async fn shut_client(edge: &Edge, origin: Origin, sni: &str) -> SendRequest<Body> {
+        let stream = edge.tls(edge.connect(origin, 443).await, sni, "h2").await.unwrap();
+        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        builder.initial_stream_window_size(0);
+        let (client, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
     fn get(uri: &str) -> Request<Body> {
         Request::get(uri).body(Empty::new().boxed()).unwrap()
     }
@@ -642,5 +653,18 @@ mod h2 {
 
         assert!(stalled.is_err());
         assert_eq!(status, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_ours_that_finds_no_room_is_not_held_for_ever() {
+        let edge = Edge::start(|config| config.timeouts.body = std::time::Duration::from_millis(300));
+        let mut client = shut_client(&edge, Origin::Wan, "www.home.example").await;
+
+        for host in ["never", "www"] {
+            let response = client.send_request(get(&format!("https://{host}.home.example/"))).await.unwrap();
+            let held = tokio::time::timeout(edge::PATIENCE, response.into_body().collect()).await;
+
+            assert!(held.expect("the stream ends").is_err(), "{host}");
+        }
     }
 }

@@ -16,4 +16,5 @@ mod hidden;
 mod house;
 mod ingress;
 mod observe;
+mod relay;
 mod vpn;

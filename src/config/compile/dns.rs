@@ -69,8 +69,8 @@ pub(crate) fn compile(
             Resolver::Recursive => Resolve::Recursive,
             Resolver::Forward(upstreams) => Resolve::Forward(upstreams.clone()),
         },
-        root_hints: dns.root_hints.as_ref().map(|path| setting.path(path)),
-        trust_anchors: dns.trust_anchors.as_ref().map(|path| setting.path(path)),
+        root_hints: dns.root_hints.as_ref().map(|path| setting.file(path, &dns.about)),
+        trust_anchors: dns.trust_anchors.as_ref().map(|path| setting.file(path, &dns.about)),
         forward: forward(&dns.forward, report),
         lists: lists(&dns.lists, setting),
         groups: groups(dns, names, report),
@@ -190,7 +190,8 @@ fn lists(written: &[file::List], setting: &Setting<'_>) -> Vec<List> {
             setting.report.error(name.at, &list.about, "this name is given twice", "give each list a name of its own");
         }
         let source = match (&list.source, &list.names) {
-            (Some(path), _) => ListSource::Path(setting.path(path)),
+            (Some(path), _) if list.enabled => ListSource::Path(setting.file(path, &list.about)),
+            (Some(path), _) => ListSource::Path(setting.path(&path.value)),
             (None, names) => {
                 let names = names.iter().flatten().map(|name| name.to_ascii().trim_end_matches('.').to_owned());
                 ListSource::Inline(names.collect())

@@ -19,6 +19,11 @@ pub struct Limits {
     pub hashes: u32,
 }
 
+impl Limits {
+    /// Nothing at all.
+    pub const NONE: Self = Self { packets: 0, bytes: 0, aliases: 0, referrals: 0, signatures: 0, hashes: 0 };
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self { packets: 200, bytes: 512 * 1024, aliases: 12, referrals: 80, signatures: 32, hashes: 150 }

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::Pin,
     rc::Rc,
     time::Duration,
@@ -72,8 +72,8 @@ pub(super) enum Aim {
     Whole,
 }
 
-/// One server being asked.
-type Asking<'a> = Pin<Box<dyn Future<Output = (SocketAddr, Result<Rc<Message>, Trouble>)> + 'a>>;
+/// One server that was asked.
+type Pending<'a> = Pin<Box<dyn Future<Output = (SocketAddr, Result<Rc<Message>, Trouble>)> + 'a>>;
 
 impl Shared {
     /// Finds the answer of the zone that has it; aliases are not followed.
@@ -264,7 +264,7 @@ impl Shared {
         let mut search = Search::new(self, cut, aim, errand.path.len() - 1, avoid);
         let mut failure = Failure::Unreachable;
         let mut last_resort: Option<(Reply, Rc<Message>, IpAddr)> = None;
-        let mut pending: Vec<Asking<'_>> = Vec::new();
+        let mut pending: Vec<Pending<'_>> = Vec::new();
         let forwarded = cut.forward.is_some();
         let mut stumbles = 0;
         loop {
@@ -339,7 +339,11 @@ impl Shared {
     /// Looks up the addresses of a name for the sake of iteration; nothing is validated.
     pub(super) async fn server_addresses(&self, name: &Name, errand: &Errand) -> Vec<IpAddr> {
         let mut found = Vec::new();
-        let families = [(self.config.ipv4, rtype::A), (self.config.ipv6, rtype::AAAA)];
+        let sound = |address: IpAddr| self.servers.borrow().is_family_sound(address, self.now());
+        let families = [
+            (self.config.ipv4 && sound(Ipv4Addr::UNSPECIFIED.into()), rtype::A),
+            (self.config.ipv6 && sound(Ipv6Addr::UNSPECIFIED.into()), rtype::AAAA),
+        ];
         for (_, kind) in families.into_iter().filter(|(wanted, _)| *wanted) {
             let question = Question { name: name.clone(), rtype: kind };
             if errand.path.contains(&question) || errand.path.len() >= DEEPEST {

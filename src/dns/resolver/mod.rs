@@ -29,6 +29,7 @@ pub mod hints;
 pub mod iterate;
 pub mod master;
 pub mod name;
+pub mod outage;
 pub mod renew;
 pub mod reply;
 pub mod resolve;
@@ -208,7 +209,7 @@ pub struct Resolver {
     tickets: u64,
 }
 
-/// Fills a slice from a source that nobody can foresee.
+/// Fills a slice with what nobody can foresee.
 type Random = Box<dyn FnMut(&mut [u8])>;
 
 /// What all courses of one resolver share.
@@ -224,12 +225,15 @@ struct Shared {
     trusts: RefCell<validate::Trusts>,
     proofs: RefCell<aggressive::Proofs>,
     flights: RefCell<flight::Flights>,
+    outage: RefCell<outage::Outage>,
 }
 
 impl Resolver {
     /// Makes a resolver. `random` fills a slice from a source that nobody can foresee.
     pub fn new(config: Config, random: impl FnMut(&mut [u8]) + 'static) -> Self {
-        let cache = Cache::new(config.cache_bytes);
+        // Of the bytes that are allowed, a quarter is for proofs.
+        let cache = Cache::new(config.cache_bytes / 4 * 3);
+        let proofs = aggressive::Proofs::new(config.cache_bytes / 4);
         let shared = Shared {
             config,
             courses: Courses::default(),
@@ -240,8 +244,9 @@ impl Resolver {
             cuts: RefCell::default(),
             cache: RefCell::new(cache),
             trusts: RefCell::default(),
-            proofs: RefCell::default(),
+            proofs: RefCell::new(proofs),
             flights: RefCell::default(),
+            outage: RefCell::default(),
         };
         Self { shared: Rc::new(shared), tickets: 0 }
     }
@@ -259,7 +264,7 @@ impl Resolver {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
         self.shared.board(ticket, asked, limits);
-        self.shared.courses.run();
+        self.run();
         ticket
     }
 
@@ -267,19 +272,26 @@ impl Resolver {
     pub fn handle_message(&mut self, exchange: ExchangeId, bytes: &[u8], now: Now) {
         self.shared.courses.set_now(now);
         self.shared.take_message(exchange, bytes);
-        self.shared.courses.run();
+        self.run();
     }
 
     /// The server cannot be reached: no route, connection refused.
     pub fn handle_failure(&mut self, exchange: ExchangeId, now: Now) {
         self.shared.courses.set_now(now);
         self.shared.fail_exchange(exchange);
-        self.shared.courses.run();
+        self.run();
     }
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Now) {
         self.shared.courses.set_now(now);
+        self.run();
+    }
+
+    fn run(&self) {
+        self.shared.courses.run();
+        self.shared.fly_refreshes();
+        self.shared.fly_probe();
         self.shared.courses.run();
     }
 
@@ -293,22 +305,28 @@ impl Resolver {
         self.shared.courses.next_timer()
     }
 
+    /// Says whether nobody out there can be reached.
+    pub fn is_out(&self) -> bool {
+        self.shared.is_out()
+    }
+
     /// Counts what is under way: questions, exchanges with servers, courses.
     pub fn under_way(&self) -> (usize, usize, usize) {
         let shared = &self.shared;
         (shared.flights.borrow().len(), shared.exchanges.borrow().len(), shared.courses.under_way())
     }
 
-    /// Returns the number of entries in the RRset cache and their bytes.
+    /// Returns the number of entries in the RRset cache and the bytes of it and of the proofs.
     pub fn cache_fill(&self) -> (usize, usize) {
-        self.shared.cache.borrow().fill()
+        let (entries, bytes) = self.shared.cache.borrow().fill();
+        (entries, bytes + self.shared.proofs.borrow().bytes())
     }
 
     /// Forgets all that was learnt: the clock has stepped.
     pub fn forget(&mut self) {
         self.shared.cache.borrow_mut().clear();
         *self.shared.trusts.borrow_mut() = validate::Trusts::default();
-        *self.shared.proofs.borrow_mut() = aggressive::Proofs::default();
+        self.shared.proofs.borrow_mut().clear();
         *self.shared.cuts.borrow_mut() = Cuts::default();
     }
 }

@@ -124,7 +124,7 @@ impl Shared {
         let mut answer = self.blank();
         let mut question = asked.question.clone();
         for _ in 0..=self.config.limits.aliases {
-            let step = self.ask_cache(&question, age)?;
+            let step = self.cached(&question, age)?;
             let checked = match step.security {
                 Security::Unchecked => asked.checking_disabled || self.is_untrusted(&question.name),
                 Security::Bogus => age == Age::Fresh,
@@ -149,7 +149,7 @@ impl Shared {
             security: Security::Secure,
             why: None,
             ttl: *self.config.ttl.end(),
-            cost: Limits::default(),
+            cost: Limits::NONE,
         }
     }
 
@@ -181,11 +181,11 @@ impl Shared {
 
     /// Finds what is known of one name: the set, an alias, or that there is none.
     async fn step(&self, question: &Question, checked: bool, errand: &Errand) -> Result<Step, Failure> {
-        let step = match self.ask_cache(question, Age::Fresh).filter(|step| !is_bare(step, question)) {
+        let step = match self.cached(question, Age::Fresh).filter(|step| !is_bare(step, question)) {
             Some(step) => step,
-            None => match self.ask_proofs(question, checked, errand) {
+            None => match self.proven(question, checked, errand) {
                 Some(step) => return Ok(step),
-                None => self.ask_servers(question, errand, &[]).await?,
+                None => self.asked_of_servers(question, errand, &[]).await?,
             },
         };
         if checked { self.check(question, step, errand).await } else { Ok(step) }
@@ -195,7 +195,7 @@ impl Shared {
     pub(super) async fn refresh(&self, question: &Question) {
         let budget = Rc::new(Budget::new(self.config.limits));
         let errand = Errand { budget, path: vec![question.clone()] };
-        if let Ok(step) = self.ask_servers(question, &errand, &[]).await {
+        if let Ok(step) = self.asked_of_servers(question, &errand, &[]).await {
             // What it found is in the cache.
             let _ = self.check(question, step, &errand).await;
         }
@@ -227,7 +227,7 @@ impl Shared {
                 // more who said it: then a second server may be the first.)
                 again += 1;
                 self.forget_step(question, &step.kept);
-                match self.ask_servers(question, errand, &avoid).await {
+                match self.asked_of_servers(question, errand, &avoid).await {
                     Ok(other) if other.server.is_some() => {
                         step = other;
                         continue;
@@ -243,7 +243,7 @@ impl Shared {
 
     /// Looks into the cache: the set, an alias at the name or above it, a denial of the type, of the name, or
     /// of a name above (RFC 8020).
-    fn ask_cache(&self, question: &Question, age: Age) -> Option<Step> {
+    fn cached(&self, question: &Question, age: Age) -> Option<Step> {
         let now = self.now();
         let moment = if age == Age::Fresh { now } else { now.saturating_sub(self.config.stale) };
         let mut cache = self.cache.borrow_mut();
@@ -283,7 +283,7 @@ impl Shared {
         })
     }
 
-    fn ask_proofs(&self, question: &Question, checked: bool, errand: &Errand) -> Option<Step> {
+    fn proven(&self, question: &Question, checked: bool, errand: &Errand) -> Option<Step> {
         if !self.config.aggressive || !checked || self.is_untrusted(&question.name) {
             return None;
         }
@@ -293,7 +293,7 @@ impl Shared {
         Some(Step { kept, security: Security::Secure, why: None, ttl, server: None })
     }
 
-    async fn ask_servers(&self, question: &Question, errand: &Errand, avoid: &[IpAddr]) -> Result<Step, Failure> {
+    async fn asked_of_servers(&self, question: &Question, errand: &Errand, avoid: &[IpAddr]) -> Result<Step, Failure> {
         let fetched = Box::pin(self.fetch(question, errand, avoid)).await?;
         let server = Some(fetched.server);
         let (kept, ttl) = self.keep(question, fetched)?;
@@ -302,7 +302,7 @@ impl Shared {
 
     /// Keeps what servers said, and returns what it says of the question's own name.
     fn keep(&self, question: &Question, fetched: Fetched) -> Result<(Kept, u32), Failure> {
-        let Reply { class, answer, authority } = fetched.reply;
+        let Reply { class, answer, denied, authority } = fetched.reply;
         let proof: Vec<Arc<Rrset>> = authority
             .iter()
             .filter(|set| matches!(set.rtype, rtype::NSEC | rtype::NSEC3))
@@ -323,26 +323,50 @@ impl Shared {
                     let proof = if is_expanded(&set) { proof.clone() } else { Vec::new() };
                     let (name, kind) = (set.name.clone(), set.rtype);
                     let kept = Kept::Set(Arc::new(set), proof);
-                    self.insert(&name, kind, kept.clone(), Security::Unchecked, None, ttl);
+                    if first.is_none() || !self.is_known(&name, kind) {
+                        self.insert(&name, kind, kept.clone(), Security::Unchecked, None, ttl);
+                    }
                     first.get_or_insert((kept, ttl));
+                }
+                if let (Class::Alias(name), Some(name_error)) = (class, denied) {
+                    let question = Question { name, rtype: question.rtype };
+                    if !self.is_known(&question.name, question.rtype) {
+                        self.keep_denial(&question, name_error, authority, proof);
+                    }
                 }
                 first.ok_or(Failure::Useless)
             }
             Class::NoData | Class::NameError => {
-                let name_error = class == Class::NameError;
-                let servers = authority.iter().find(|set| set.rtype == rtype::NS && proof.is_empty()).cloned();
-                let soa =
-                    authority.into_iter().find(|set| set.rtype == rtype::SOA && question.name.is_under(&set.name));
-                let ttl = soa.as_ref().map_or(BARE_DENIAL, denial_ttl).min(LONGEST_DENIAL);
-                let ttl = self.clamp(ttl);
-                let servers = servers.filter(|set| soa.as_ref().is_some_and(|soa| soa.name == set.name)).map(Arc::new);
-                let denial = Kept::Denial(Arc::new(Denial { name_error, soa: soa.map(Arc::new), servers, proof }));
-                let kind = if name_error { ANY_TYPE } else { question.rtype };
-                self.insert(&question.name, kind, denial.clone(), Security::Unchecked, None, ttl);
-                Ok((denial, ttl))
+                Ok(self.keep_denial(question, class == Class::NameError, authority, proof))
             }
             _ => Err(Failure::Useless),
         }
+    }
+
+    /// Says whether something that was checked still holds: what comes along with another answer does not
+    /// replace it (RFC 2181 §5.4.1).
+    fn is_known(&self, name: &Name, kind: u16) -> bool {
+        let now = self.now();
+        let mut cache = self.cache.borrow_mut();
+        cache.fresh(name, kind, now).is_some_and(|entry| entry.security >= Security::Insecure)
+    }
+
+    fn keep_denial(
+        &self,
+        question: &Question,
+        name_error: bool,
+        authority: Vec<Rrset>,
+        proof: Vec<Arc<Rrset>>,
+    ) -> (Kept, u32) {
+        let servers = authority.iter().find(|set| set.rtype == rtype::NS && proof.is_empty()).cloned();
+        let soa = authority.into_iter().find(|set| set.rtype == rtype::SOA && question.name.is_under(&set.name));
+        let ttl = soa.as_ref().map_or(BARE_DENIAL, denial_ttl).min(LONGEST_DENIAL);
+        let ttl = self.clamp(ttl);
+        let servers = servers.filter(|set| soa.as_ref().is_some_and(|soa| soa.name == set.name)).map(Arc::new);
+        let denial = Kept::Denial(Arc::new(Denial { name_error, soa: soa.map(Arc::new), servers, proof }));
+        let kind = if name_error { ANY_TYPE } else { question.rtype };
+        self.insert(&question.name, kind, denial.clone(), Security::Unchecked, None, ttl);
+        (denial, ttl)
     }
 
     /// Keeps what a referral says of the zone's DS, for whoever validates below it.
@@ -378,13 +402,13 @@ impl Shared {
         avoid: &[IpAddr],
     ) -> Result<Raw, Failure> {
         if avoid.is_empty()
-            && let Some(step) = self.ask_cache(question, Age::Fresh)
+            && let Some(step) = self.cached(question, Age::Fresh)
             && step.security != Security::Bogus
             && !matches!(step.kept, Kept::Failure)
         {
             return Ok(Raw { kept: step.kept, server: None, ttl: step.ttl });
         }
-        let step = self.ask_servers(question, errand, avoid).await?;
+        let step = self.asked_of_servers(question, errand, avoid).await?;
         Ok(Raw { kept: step.kept, server: step.server, ttl: step.ttl })
     }
 
@@ -559,6 +583,6 @@ pub(super) fn failed(why: Why) -> Answer {
         security: Security::Insecure,
         why: Some(why),
         ttl: u32::try_from(FAILED_FOR.as_secs()).expect("a few seconds"),
-        cost: Limits::default(),
+        cost: Limits::NONE,
     }
 }

@@ -8,28 +8,27 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{Resolved, Security};
+use super::{Resolved, Security, rebind::leads_home};
 use crate::{
     dns::{
         Core,
         cache::{Age, Stored},
         encode::{Ede, Section, Writer, rcode},
-        local,
         policy::Policy,
         query::{Question, qtype},
         resolver::{
             driver::Wanted,
             name::Name,
-            reply::address,
             wire::{Record, target},
         },
+        room::Place,
     },
     supervise,
 };
 
 type Landing = watch::Receiver<Option<Arc<Stored>>>;
 
-/// The questions that are under way. They are bounded by [`crate::dns::room::Room`].
+/// The questions that are under way. Each holds a place in the [`crate::dns::room::Room`] until it is over.
 #[derive(Debug, Default)]
 pub(crate) struct Flights(Mutex<HashMap<Question, Landing>>);
 
@@ -49,17 +48,25 @@ impl Flights {
         core: &Arc<Core>,
         policy: &Arc<Policy>,
         question: Question,
+        place: &Arc<Place>,
     ) -> Option<Arc<Stored>> {
-        let mut landing = self.join(core, policy, question, Wanted::Known);
+        let mut landing = self.join(core, policy, question, Wanted::Known, place.clone());
         landing.wait_for(Option::is_some).await.ok().and_then(|stored| stored.clone())
     }
 
     /// Asks others without waiting for what they say.
-    pub(crate) fn refresh(&self, core: &Arc<Core>, policy: &Arc<Policy>, question: Question) {
-        let _ = self.join(core, policy, question, Wanted::Renewed);
+    pub(crate) fn refresh(&self, core: &Arc<Core>, policy: &Arc<Policy>, question: Question, place: Place) {
+        let _ = self.join(core, policy, question, Wanted::Renewed, place.into());
     }
 
-    fn join(&self, core: &Arc<Core>, policy: &Arc<Policy>, question: Question, wanted: Wanted) -> Landing {
+    fn join(
+        &self,
+        core: &Arc<Core>,
+        policy: &Arc<Policy>,
+        question: Question,
+        wanted: Wanted,
+        place: Arc<Place>,
+    ) -> Landing {
         let mut flights = self.lock();
         if let Some(landing) = flights.get(&question) {
             return landing.clone();
@@ -73,6 +80,7 @@ impl Flights {
         supervise::task("dns question", async move {
             let stored = flight.ask(&policy).await;
             drop(flight);
+            drop(place);
             tell.send_replace(Some(stored));
         });
         landing
@@ -103,6 +111,9 @@ impl Flight {
         let mut resolved = policy.upstream.load_full().resolve(question, self.wanted).await;
         core.series.upstream_took(started.elapsed());
         let now = core.clock.seconds();
+        // What is kept outlives the policy that the question began with.
+        let in_force = core.policy.load_full();
+        let judge = in_force.as_deref().unwrap_or(policy);
         if is_failure(resolved.rcode) {
             // RFC 8767 §5: an expired answer is better than none. A validation failure is no failure to ask.
             if resolved.security != Security::Bogus
@@ -118,15 +129,21 @@ impl Flight {
                     Age::Dead => {}
                 }
             }
-        } else if leads_home(policy, question, &resolved) {
+        } else if leads_home(judge, question, &resolved.answers) {
             tracing::debug!("private address under a public name refused");
             resolved = Resolved::negative(rcode::NOERROR, Vec::new(), Security::Insecure);
             resolved.ede = Some(Ede::Filtered);
         }
         let (stored, lifetime) = store(policy, question, resolved, now);
         let stored = Arc::new(stored);
-        if lifetime > 0 {
+        let asked_others = || !Arc::ptr_eq(&judge.upstream.load(), &policy.upstream.load());
+        if lifetime > 0 && !asked_others() {
             core.cache.keep(question, stored.clone());
+            let replaced = core.policy.load_full().as_ref().map(Arc::as_ptr) != in_force.as_ref().map(Arc::as_ptr);
+            if replaced {
+                // The cache may have been cleared before this came in.
+                core.cache.forget(question);
+            }
         }
         stored
     }
@@ -134,13 +151,6 @@ impl Flight {
 
 fn is_failure(code: u16) -> bool {
     !matches!(code, rcode::NOERROR | rcode::NXDOMAIN | rcode::YXDOMAIN)
-}
-
-/// Says whether an answer is a rebinding attack, or looks like one.
-fn leads_home(policy: &Policy, question: &Question, resolved: &Resolved) -> bool {
-    let allowed = |name: &[u8]| policy.rebind_allow.iter().any(|zone| local::covers(zone, name));
-    let private = |record: &Record| address(record.rtype, &record.rdata).is_some_and(local::is_private);
-    resolved.answers.iter().any(private) && !allowed(&question.name)
 }
 
 /// Makes of what others said what clients are given, and says for how long.
@@ -250,11 +260,14 @@ mod tests {
 
     use super::*;
     use crate::dns::{
-        Resolve, Transport, Upstream,
+        Resolve, Transport, Upstream, WAITING_EACH,
+        answer::View,
         encode::{self, Head, QNAME, Section},
-        fuzz::House,
+        fuzz::{self, House},
         query::{Query, qtype, tests::query},
+        server,
     };
+    use crate::origin::{Origin, PeerId};
 
     /// A house whose upstream server is not there.
     fn cut_off() -> House {
@@ -284,14 +297,60 @@ mod tests {
             let now = house.core.clock.seconds();
             let (question, stored) = known(age, 300, now);
             house.core.cache.keep(&question, stored);
+            let place = Arc::new(house.core.room.enter(None).unwrap());
 
-            let given = house.core.flights.fetch(&house.core, &house.policy, question.clone()).await.unwrap();
+            let given = house.core.flights.fetch(&house.core, &house.policy, question.clone(), &place).await.unwrap();
 
             assert_eq!((given.rcode, given.ede), (rcode, ede), "{age}");
             let kept = house.core.cache.find_question(&question).unwrap();
             assert_eq!(kept.ede, ede, "{age}");
             assert!(house.core.flights.lock().is_empty());
         }
+    }
+
+    #[tokio::test]
+    async fn a_prefetch_holds_a_place_and_is_left_out_where_there_is_none() {
+        // It never answers.
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let upstream = Upstream { address: server.local_addr().unwrap(), transport: Transport::Plain };
+        let house = House::new(|config| config.resolve = Resolve::Forward(vec![upstream]));
+        let core = &house.core;
+        let now = core.clock.seconds();
+        let asker = fuzz::asker(Origin::Vpn(PeerId(1)));
+        let networks = core.networks.load();
+        let view = View { core, policy: &house.policy, networks: &networks, now, instant: Instant::now() };
+        let ask = |name: &str| {
+            let bytes = query(name, qtype::A, None);
+            let (_, stored) = known(290, 300, now);
+            core.cache.keep(&Query::parse(&bytes).unwrap().question(), stored);
+            server::handle(core, &view, &house.policy, &asker, &bytes, &mut Vec::new());
+        };
+
+        for number in 0..WAITING_EACH + 5 {
+            ask(&format!("{number:03}.example"));
+        }
+        tokio::task::yield_now().await;
+
+        assert_eq!(core.room.taken(), WAITING_EACH);
+        assert_eq!(core.flights.lock().len(), WAITING_EACH);
+    }
+
+    #[test]
+    fn answers_do_not_outlive_a_change_of_who_may_lead_home() {
+        let house = House::new(|_| {});
+        let policy = |allow: &[&str]| {
+            let mut config = house.policy.config.clone();
+            config.rebind_allow = allow.iter().map(|name| name.parse().unwrap()).collect();
+            Arc::new(Policy::build(config, Some(&house.policy)).unwrap())
+        };
+        house.core.put_in_force(policy(&["www.example."]));
+        let (question, stored) = known(0, 300, 10);
+        house.core.cache.keep(&question, stored);
+
+        house.core.put_in_force(policy(&["www.example."]));
+        assert!(house.core.cache.find_question(&question).is_some());
+        house.core.put_in_force(policy(&[]));
+        assert!(house.core.cache.find_question(&question).is_none());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod flight;
 mod forward;
+mod rebind;
 mod recursive;
 
 use std::{io, net::IpAddr, sync::Arc, time::Duration};

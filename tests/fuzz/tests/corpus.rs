@@ -37,6 +37,11 @@ fn http_body() {
 }
 
 #[test]
+fn http_reply() {
+    replay("http_reply", hearthgate_fuzz::http_reply);
+}
+
+#[test]
 fn wireguard_datagram() {
     replay("wireguard_datagram", hearthgate_fuzz::wireguard_datagram);
 }
