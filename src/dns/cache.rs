@@ -21,6 +21,9 @@ use super::{
 /// How long an expired answer may be given on when it is given at all (RFC 8767 §5).
 const STALE_TTL: u32 = 30;
 
+/// Seconds that one is kept as it is given, before it is asked for again: the way out may be there by then.
+const STALE_LIFETIME: u32 = 1;
+
 /// An answer as it was resolved, before any rule of a client's group.
 #[derive(Debug)]
 pub(crate) struct Stored {
@@ -95,7 +98,7 @@ impl Stored {
             secure: self.secure,
             ede: Some(Ede::Stale),
             stored: now,
-            lifetime: STALE_TTL,
+            lifetime: STALE_LIFETIME,
             stale_until: self.stale_until,
             refreshing: AtomicBool::new(false),
         }

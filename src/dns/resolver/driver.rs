@@ -266,16 +266,22 @@ impl Thread {
         {
             open.task.abort();
             let now = self.now();
-            self.resolver.handle_failure(oldest, now);
+            self.resolver.handle_dropped(oldest, now);
         }
         let talk = match tcp {
             true => Ok(Talk::Tcp(server, message)),
             false => datagram_socket(server, &mut self.random).map(|socket| Talk::Udp(socket, message)),
         };
-        let Ok(talk) = talk else {
-            // No route, or no address of this family.
-            let now = self.now();
-            return self.resolver.handle_failure(exchange, now);
+        let talk = match talk {
+            Ok(talk) => talk,
+            Err(error) => {
+                let now = self.now();
+                return match is_want(&error) {
+                    true => self.resolver.handle_dropped(exchange, now),
+                    // No route, or no address of this family.
+                    false => self.resolver.handle_failure(exchange, now),
+                };
+            }
         };
         let tell = self.tell.clone();
         let task = self.tasks.spawn_local(async move {
@@ -330,6 +336,12 @@ impl Talk {
             }
         }
     }
+}
+
+/// The machine had too little of something; the network has nothing to do with it.
+fn is_want(error: &io::Error) -> bool {
+    let number = error.raw_os_error();
+    number.is_some_and(|number| [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM].contains(&number))
 }
 
 /// Takes a datagram; `None` if there was none after all.
@@ -533,6 +545,31 @@ mod tests {
 
         assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
         assert!(told.try_recv().is_err());
+    }
+
+    #[test]
+    fn no_server_is_to_blame_for_a_want_of_room_here() {
+        let is_out_after = |give_up: fn(&mut Resolver, ExchangeId, Now)| {
+            let servers = (1..=3).map(|last| SocketAddr::from(([9, 9, 9, last], 53))).collect();
+            let config = Config { forward: vec![(Name::root(), servers)], ..Config::default() };
+            let mut resolver = Resolver::new(config, |bytes| bytes.fill(0));
+            for number in 0..6 {
+                let name = Name::parse(&format!("n{number}.example")).unwrap();
+                let asked = Asked { question: Question { name, rtype: 1 }, checking_disabled: true };
+                resolver.ask(asked, Now::default());
+                while let Some(output) = resolver.next_output() {
+                    if let Output::Send { exchange, .. } = output {
+                        give_up(&mut resolver, exchange, Now::default());
+                    }
+                }
+            }
+            resolver.is_out()
+        };
+
+        assert!(!is_out_after(Resolver::handle_dropped));
+        assert!(is_out_after(Resolver::handle_failure));
+        assert!(is_want(&io::Error::from_raw_os_error(libc::EMFILE)));
+        assert!(!is_want(&io::Error::from_raw_os_error(libc::ENETUNREACH)));
     }
 
     #[test]

@@ -160,6 +160,12 @@ impl Shared {
         }
     }
 
+    pub(super) fn drop_exchange(&self, exchange: ExchangeId) {
+        if let Some(waiting) = self.exchanges.borrow().under_way.get(&exchange) {
+            self.courses.fill(&waiting.slot, Outcome::Dropped);
+        }
+    }
+
     /// Asks one server one thing and waits, but not longer than `deadline`.
     async fn exchange(
         &self,

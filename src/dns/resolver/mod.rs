@@ -291,6 +291,13 @@ impl Resolver {
         self.run();
     }
 
+    /// The exchange was given up for want of room here; its server is not to blame.
+    pub fn handle_dropped(&mut self, exchange: ExchangeId, now: Now) {
+        self.shared.courses.set_now(now);
+        self.shared.drop_exchange(exchange);
+        self.run();
+    }
+
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Now) {
         self.shared.courses.set_now(now);

@@ -35,6 +35,10 @@ pub(crate) struct Flights(Mutex<HashMap<Question, Landing>>);
 /// Seconds that a failure is remembered (RFC 9520 §3.2: at least 1, and not above 300).
 const FAILURE_LIFETIME: u32 = 5;
 
+/// Seconds that a failure to reach anybody, and what stands in for it, is kept: when the way out is there again,
+/// the house is to notice. The resolver knows by itself whom not to ask meanwhile.
+const OUTAGE_LIFETIME: u32 = 1;
+
 /// The longest that a negative answer is kept (RFC 2308 §5).
 const LONGEST_NEGATIVE: u32 = 3 * 3600;
 
@@ -190,6 +194,9 @@ fn store(policy: &Policy, question: &Question, mut resolved: Resolved, now: u64)
     }
     let shortest = resolved.answers.iter().map(|record| record.ttl).min();
     let lifetime = match resolved.rcode {
+        _ if matches!(resolved.ede, Some(Ede::NoReachableAuthority | Ede::Stale | Ede::StaleNxDomain)) => {
+            OUTAGE_LIFETIME
+        }
         rcode::SERVFAIL => FAILURE_LIFETIME,
         _ if resolved.ede == Some(Ede::Filtered) => FILTERED_LIFETIME,
         _ if positive => shortest.unwrap_or(0),
@@ -202,7 +209,8 @@ fn store(policy: &Policy, question: &Question, mut resolved: Resolved, now: u64)
     let aliases = resolved.answers.iter().filter(|record| record.rtype == qtype::CNAME);
     let aliases = aliases.filter_map(|record| Some(target(&record.rdata)?.as_wire().into()));
     let aliases = aliases.collect();
-    let stale = if lifetime > 0 { policy.config.stale.as_secs() } else { 0 };
+    // What has expired already does not begin a second life.
+    let stale = if lifetime > OUTAGE_LIFETIME { policy.config.stale.as_secs() } else { 0 };
     let stored = message(question, &resolved).and_then(|bytes| Stored::new(bytes, aliases, head, now, lifetime, stale));
     match stored {
         Some(stored) => (stored, lifetime),
@@ -304,6 +312,8 @@ mod tests {
             assert_eq!((given.rcode, given.ede), (rcode, ede), "{age}");
             let kept = house.core.cache.find_question(&question).unwrap();
             assert_eq!(kept.ede, ede, "{age}");
+            // The house notices when somebody can be reached again.
+            assert_eq!(kept.age(now + 2) == Age::Fresh, ede.is_none(), "{age}");
             assert!(house.core.flights.lock().is_empty());
         }
     }
