@@ -171,6 +171,8 @@ pub struct List {
 pub enum ListSource {
     /// A file.
     Path(PathBuf),
+    /// An `https` or `http` URL, which is fetched and kept in the state folder.
+    Url(hyper::Uri),
     /// Names given in place (the quick start's list).
     Inline(Vec<String>),
 }
@@ -236,10 +238,12 @@ pub struct Testing {
     pub ipv4: bool,
     /// Upstream questions over IPv6.
     pub ipv6: bool,
+    /// A file of certificates that servers of lists are believed by, instead of the public ones.
+    pub list_roots: Option<PathBuf>,
 }
 
 impl Default for Testing {
     fn default() -> Self {
-        Self { now: None, root_servers: Vec::new(), special_servers: false, ipv4: true, ipv6: true }
+        Self { now: None, root_servers: Vec::new(), special_servers: false, ipv4: true, ipv6: true, list_roots: None }
     }
 }

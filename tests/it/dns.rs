@@ -35,7 +35,7 @@ struct FalseServer {
     asked: Arc<AtomicU32>,
 }
 
-fn rr(name: &str, ttl: u32, data: &str) -> Record {
+pub(super) fn rr(name: &str, ttl: u32, data: &str) -> Record {
     let data = match data.split_once(' ') {
         Some(("A", ip)) => RData::A(rdata::A(Ipv4Addr::from_str(ip).unwrap())),
         Some(("CNAME", target)) => RData::CNAME(rdata::CNAME(target.parse().unwrap())),
@@ -148,7 +148,7 @@ fn write_frame(stream: &mut TcpStream, frame: &[u8]) {
     stream.write_all(&bytes).unwrap();
 }
 
-fn config(upstream: SocketAddr) -> Config {
+pub(super) fn config(upstream: SocketAddr) -> Config {
     Config {
         listen: vec![Place::from(SocketAddr::from(([127, 0, 0, 1], 0)))],
         domain: "home.example.".parse().unwrap(),
@@ -189,8 +189,8 @@ fn group(lists: &[usize]) -> Group {
     Group { name: "default".into(), devices: vec![], lists: lists.to_vec(), allow: vec![], block: vec![] }
 }
 
-struct Running {
-    plane: Arc<Plane>,
+pub(super) struct Running {
+    pub(super) plane: Arc<Plane>,
     address: SocketAddr,
     stopper: Stopper,
     thread: Option<std::thread::JoinHandle<Result<(), String>>>,
@@ -198,7 +198,7 @@ struct Running {
 }
 
 impl Running {
-    fn start(config: Config) -> Self {
+    pub(super) fn start(config: Config) -> Self {
         Self::start_with(config, Networks::default(), None)
     }
 
@@ -224,7 +224,7 @@ impl Running {
         Some(buffer[..length].to_vec())
     }
 
-    fn ask(&self, name: &str, rtype: RecordType) -> Message {
+    pub(super) fn ask(&self, name: &str, rtype: RecordType) -> Message {
         let answer = self.ask_bytes(&query(7, name, rtype).to_vec().unwrap()).expect("an answer");
         Message::from_vec(&answer).unwrap()
     }
@@ -236,7 +236,7 @@ impl Running {
         Message::from_vec(&read_frame(&mut stream).unwrap()).unwrap()
     }
 
-    fn counted(&self, name: &str) -> u64 {
+    pub(super) fn counted(&self, name: &str) -> u64 {
         let families = self.metrics.gather();
         let family = families.iter().find(|family| family.name() == name).unwrap();
         family.get_metric().iter().map(|metric| metric.get_counter().get_value() as u64).sum()

@@ -2,6 +2,7 @@
 
 mod config;
 mod dns;
+mod dns_lists;
 mod edge;
 mod ingress;
 mod vpn;

@@ -36,7 +36,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
     ("dns.forward", &["zone", "to"]),
     ("dns.list", &["name", "source", "names", "action", "refresh", "block_as", "enabled"]),
     ("dns.group", &["name", "devices", "lists", "allow", "block"]),
-    ("dns.testing", &["now", "root_servers", "special_servers", "ipv4", "ipv6"]),
+    ("dns.testing", &["now", "root_servers", "special_servers", "ipv4", "ipv6", "list_roots"]),
     (
         "ingress",
         &["http", "https", "wan_limit", "trusted_proxies", "timeouts", "max_header", "max_fields", "certificates"],

@@ -16,25 +16,29 @@
 
 mod build;
 mod explain;
+mod fetch;
 mod group;
+mod kept;
 mod key;
 mod name;
 mod parse;
 mod reason;
 mod runs;
+mod source;
 mod table;
 
 use std::{
-    fs::{self, File},
-    io::{self, BufRead, BufReader},
+    io,
     net::IpAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
 pub use explain::{Effect, Match};
+pub use fetch::{Bounds, FetchError, Fetched, Fetcher, Validators};
 pub use group::GroupId;
+pub(crate) use kept::{Fetch, KeepError};
 pub use parse::{Reach, ReadError};
 pub use reason::Reason;
 
@@ -42,8 +46,10 @@ use self::{
     build::{Builder, Rule, RuleSets},
     explain::Sources,
     group::Groups,
+    kept::Kept,
     key::Seed,
     parse::Found,
+    source::{Stamp, list_error, open},
     table::Table,
 };
 use super::{Action, BlockAs, Config, List, ListSource};
@@ -57,6 +63,8 @@ pub struct Policy {
     groups: Groups,
     lists: Vec<ListRules>,
     sources: Sources,
+    /// What each list was when it was read; `None` for those that are off.
+    stamps: Vec<Option<Stamp>>,
 }
 
 /// What a verdict needs to know of a list.
@@ -105,6 +113,10 @@ pub struct ListStatus {
     pub reasons: Vec<(String, u64)>,
     /// Bytes read.
     pub bytes: u64,
+    /// When the server of a list that is fetched was last heard, in seconds since 1970.
+    pub checked: Option<u64>,
+    /// What keeps it from being as its owner wants it.
+    pub problem: Option<String>,
 }
 
 /// Why no policy could be made.
@@ -138,10 +150,12 @@ impl Policy {
         let mut builder = Builder::new(seed, &config.state);
         let mut statuses = Vec::new();
         let mut taken = Vec::new();
+        let mut stamps = vec![None; config.lists.len()];
         for (place, list) in config.lists.iter().enumerate().filter(|(_, list)| list.enabled) {
             let source = u16::try_from(place).map_err(|_| Error::TooMany)?;
-            let (status, entries) = read_list(list, source, &mut builder)?;
+            let (status, entries, stamp) = read_list(list, &config.state, source, &mut builder)?;
             statuses.push(status);
+            stamps[place] = Some(stamp);
             taken.push((place, entries));
         }
         for (place, group) in config.groups.iter().enumerate() {
@@ -162,7 +176,7 @@ impl Policy {
         let lists = config.lists.iter().map(|list| ListRules { name: list.name.clone(), block_as: list.block_as });
         let groups = Groups::build(config, |group| config.lists.len() + group).ok_or(Error::TooMany)?;
         let (lists, sources) = (lists.collect(), Sources::new(config));
-        Ok((Self { seed, table, sets, groups, lists, sources }, statuses))
+        Ok((Self { seed, table, sets, groups, lists, sources, stamps }, statuses))
     }
 
     /// Says which group a client is in: a peer's by its key, else that of the longest prefix around its
@@ -231,6 +245,15 @@ impl Policy {
         }
     }
 
+    /// Says whether the lists that are fetched are still those that it was built from; reads the folder they are
+    /// kept in.
+    pub(crate) fn is_current(&self) -> bool {
+        self.sources.lists().iter().zip(&self.stamps).all(|(list, stamp)| {
+            let fetched = matches!(list.source, ListSource::Url(_));
+            stamp.as_ref().is_none_or(|stamp| !fetched || *stamp == Stamp::now(list, self.sources.state()))
+        })
+    }
+
     /// Returns the name of a group.
     pub fn group_name(&self, group: GroupId) -> &str {
         self.groups.name(group)
@@ -273,47 +296,63 @@ enum Strength {
 }
 
 /// Puts the names of a list into the table. Returns its status without the number of distinct names, and
-/// how many entries were taken.
-fn read_list(list: &List, source: u16, builder: &mut Builder) -> Result<(ListStatus, u64), Error> {
+/// how many entries were taken. One that is fetched never fails: it may be fetched better.
+fn read_list(list: &List, state: &Path, source: u16, builder: &mut Builder) -> Result<(ListStatus, u64, Stamp), Error> {
     let mut status = ListStatus { name: list.name.clone(), ..ListStatus::default() };
     let mut reasons = std::collections::BTreeMap::new();
     let mut entries = 0;
     let mut fits = Some(());
-    let reader = open(&list.source).map_err(|error| list_error(list, error.into()))?;
-    status.bytes = parse::read(reader, |_, _, found| match found {
+    let fetched = matches!(list.source, ListSource::Url(_));
+    let opened = match open(list, state) {
+        Ok(opened) => opened,
+        Err(error) if fetched => {
+            status.problem = Some(list_error(list, state, error.into()).to_string());
+            return Ok((status, 0, Stamp::now(list, state)));
+        }
+        Err(error) => return Err(list_error(list, state, error.into())),
+    };
+    let read = parse::read(opened.reader, |_, _, found| match found {
         Found::Name { name, reach, sense } => {
             let action = sense.action(list.action);
             entries += 1;
             fits = fits.and_then(|()| builder.add(name, Rule { source, action, reach }));
         }
         Found::Ignored(reason) => *reasons.entry(reason).or_insert(0) += 1,
-    })
-    .map_err(|error| list_error(list, error))?;
+    });
     fits.ok_or(Error::TooMany)?;
+    if let ListSource::Url(url) = &list.source {
+        let kept = Kept::new(state, &list.name);
+        let known = kept.known(url);
+        status.checked = known.as_ref().map(|known| known.checked);
+        status.problem = known.and_then(|known| kept.held(&known));
+    }
+    match read {
+        Ok(bytes) => status.bytes = bytes,
+        Err(error) if fetched => status.problem = Some(list_error(list, state, error).to_string()),
+        Err(error) => return Err(list_error(list, state, error)),
+    }
+    if opened.stamp == Stamp::Nothing {
+        status.problem = Some("not fetched yet".into());
+    }
     status.ignored = reasons.values().sum();
     status.reasons = reasons.into_iter().map(|(reason, count)| (reason.text().to_owned(), count)).collect();
-    Ok((status, entries))
+    Ok((status, entries, opened.stamp))
 }
 
-fn list_error(list: &List, error: ReadError) -> Error {
-    let path = match &list.source {
-        ListSource::Path(path) => Some(path.clone()),
-        ListSource::Inline(_) => None,
-    };
-    Error::List { list: list.name.clone(), path, error }
+/// Returns when the server of a list was last heard, in seconds since 1970, if what it gave is kept.
+pub(crate) fn last_heard(list: &List, state: &Path) -> Option<u64> {
+    match &list.source {
+        ListSource::Url(url) => Kept::new(state, &list.name).known(url).map(|known| known.checked),
+        ListSource::Path(_) | ListSource::Inline(_) => None,
+    }
 }
 
-fn open(source: &ListSource) -> io::Result<Box<dyn BufRead>> {
-    Ok(match source {
-        ListSource::Path(path) => {
-            // A pipe or a device might never end, or never begin.
-            if !fs::metadata(path)?.is_file() {
-                return Err(io::Error::other("not a file"));
-            }
-            Box::new(BufReader::with_capacity(1 << 16, File::open(path)?))
-        }
-        ListSource::Inline(lines) => Box::new(io::Cursor::new(lines.join("\n"))),
-    })
+/// Fetches a list into the state folder if its server has another one.
+pub(crate) async fn fetch(fetcher: &Fetcher, list: &List, state: &Path, now: u64) -> Result<Fetch, KeepError> {
+    match &list.source {
+        ListSource::Url(url) => Kept::new(state, &list.name).refresh(fetcher, url, now).await,
+        ListSource::Path(_) | ListSource::Inline(_) => Ok(Fetch::Unchanged),
+    }
 }
 
 fn wire_form(name: &hickory_proto::rr::Name) -> Vec<u8> {
