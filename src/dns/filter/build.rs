@@ -4,6 +4,7 @@
 use std::{collections::HashMap, io, path::Path};
 
 use super::{
+    disk::{In, Out, damaged},
     key::Seed,
     parse::Reach,
     runs::{Record, Runs},
@@ -180,6 +181,54 @@ impl RuleSets {
             self.members.get(start..*self.ends.get(number)? as usize)
         });
         members.unwrap_or_default().iter().filter_map(|rule| self.rules.get(usize::from(*rule)).copied())
+    }
+
+    /// Writes the sets so that [`RuleSets::read`] finds them.
+    pub(super) fn write(&self, out: &mut Out) -> io::Result<()> {
+        out.length(self.rules.len())?;
+        for rule in &self.rules {
+            let [low, high] = rule.source.to_le_bytes();
+            let reach = match rule.reach {
+                Reach::Exact => 0,
+                Reach::Below => 1,
+                Reach::Subtree => 2,
+            };
+            out.bytes(&[low, high, u8::from(rule.action == Action::Allow), reach])?;
+        }
+        let members: Vec<u32> = self.members.iter().copied().map(u32::from).collect();
+        out.numbers(&members)?;
+        out.numbers(&self.ends)?;
+        out.length(self.wide.len())?;
+        for (key, set) in &self.wide {
+            out.number(*key)?;
+            out.number((*set).into())?;
+        }
+        Ok(())
+    }
+
+    /// Reads what [`RuleSets::write`] wrote.
+    pub(super) fn read(from: &mut In) -> io::Result<Self> {
+        let mut rules = Vec::new();
+        for _ in 0..from.length(4)? {
+            let [low, high, allows, reach] = from.array()?;
+            let action = if allows == 1 { Action::Allow } else { Action::Block };
+            let reach = match reach {
+                0 => Reach::Exact,
+                1 => Reach::Below,
+                2 => Reach::Subtree,
+                _ => return Err(damaged()),
+            };
+            rules.push(Rule { source: u16::from_le_bytes([low, high]), action, reach });
+        }
+        let members = from.numbers()?.into_iter().map(u16::try_from).collect::<Result<_, _>>();
+        let members = members.map_err(|_| damaged())?;
+        let ends = from.numbers()?;
+        let mut wide = Vec::new();
+        for _ in 0..from.length(16)? {
+            let (key, set) = (from.number()?, from.number()?);
+            wide.push((key, u32::try_from(set).map_err(|_| damaged())?));
+        }
+        Ok(Self { members, ends, wide, ..Self::new(rules) })
     }
 
     /// Returns the bytes that the sets take.

@@ -15,6 +15,7 @@
 //! writes into a group cover everything below them; those of lists do as their format says (`parse.rs`).
 
 mod build;
+mod disk;
 mod explain;
 mod fetch;
 mod group;
@@ -31,9 +32,11 @@ use std::{
     io,
     net::IpAddr,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 pub use explain::{Effect, Match};
 pub use fetch::{Bounds, FetchError, Fetched, Fetcher, Validators};
@@ -53,18 +56,25 @@ use self::{
     table::Table,
 };
 use super::{Action, BlockAs, Config, List, ListSource};
-use crate::origin::Origin;
+use crate::{origin::Origin, store};
 
 /// The rules of all groups, ready to be asked.
 pub struct Policy {
-    seed: Seed,
-    table: Table,
-    sets: RuleSets,
+    compiled: Arc<Compiled>,
     groups: Groups,
     lists: Vec<ListRules>,
     sources: Sources,
     /// What each list was when it was read; `None` for those that are off.
     stamps: Vec<Option<Stamp>>,
+}
+
+/// What the lists and groups say about names. It is made anew only if they are others than before.
+struct Compiled {
+    key: disk::Key,
+    seed: Seed,
+    table: Table,
+    sets: RuleSets,
+    statuses: Vec<ListStatus>,
 }
 
 /// What a verdict needs to know of a list.
@@ -144,39 +154,28 @@ pub enum Error {
 }
 
 impl Policy {
-    /// Reads the lists and builds the policy; blocks. Tells what became of each enabled list.
-    pub fn build(config: &Config) -> Result<(Self, Vec<ListStatus>), Error> {
-        let seed = Seed::random()?;
-        let mut builder = Builder::new(seed, &config.state);
-        let mut statuses = Vec::new();
-        let mut taken = Vec::new();
-        let mut stamps = vec![None; config.lists.len()];
-        for (place, list) in config.lists.iter().enumerate().filter(|(_, list)| list.enabled) {
-            let source = u16::try_from(place).map_err(|_| Error::TooMany)?;
-            let (status, entries, stamp) = read_list(list, &config.state, source, &mut builder)?;
-            statuses.push(status);
-            stamps[place] = Some(stamp);
-            taken.push((place, entries));
-        }
-        for (place, group) in config.groups.iter().enumerate() {
-            let source = u16::try_from(config.lists.len() + place).map_err(|_| Error::TooMany)?;
-            for (action, names) in [(Action::Allow, &group.allow), (Action::Block, &group.block)] {
-                for name in names {
-                    let rule = Rule { source, action, reach: Reach::Subtree };
-                    builder.add(&wire_form(name), rule).ok_or(Error::TooMany)?;
-                }
-            }
-        }
-        let mut counts = vec![0; config.lists.len()];
-        let (table, sets) = builder.finish(&mut counts).map_err(Error::Sort)?;
-        for (status, (place, entries)) in statuses.iter_mut().zip(taken) {
-            status.names = counts[place];
-            status.duplicates = entries - status.names;
+    /// Builds the policy from the lists, or from what was made of them before if they are still the same: in the
+    /// policy in force, or in the state folder. Blocks. Tells what became of each enabled list.
+    pub fn build(config: &Config, before: Option<&Self>) -> Result<(Self, Vec<ListStatus>), Error> {
+        let stamp = |list: &List| list.enabled.then(|| Stamp::now(list, &config.state));
+        let mut stamps: Vec<_> = config.lists.iter().map(stamp).collect();
+        let key = key_of(config, &stamps);
+        let kept = table_file(config);
+        let compiled = match before.filter(|before| before.compiled.key == key) {
+            Some(before) => before.compiled.clone(),
+            None => match kept.as_ref().and_then(|kept| disk::read(kept, key).ok()) {
+                Some(compiled) => Arc::new(compiled),
+                None => Arc::new(compile(config, &mut stamps, kept.as_deref())?),
+            },
+        };
+        let mut statuses = compiled.statuses.clone();
+        for (status, list) in statuses.iter_mut().zip(config.lists.iter().filter(|list| list.enabled)) {
+            tell_kept(status, list, &config.state);
         }
         let lists = config.lists.iter().map(|list| ListRules { name: list.name.clone(), block_as: list.block_as });
         let groups = Groups::build(config, |group| config.lists.len() + group).ok_or(Error::TooMany)?;
         let (lists, sources) = (lists.collect(), Sources::new(config));
-        Ok((Self { seed, table, sets, groups, lists, sources, stamps }, statuses))
+        Ok((Self { compiled, groups, lists, sources, stamps }, statuses))
     }
 
     /// Says which group a client is in: a peer's by its key, else that of the longest prefix around its
@@ -190,12 +189,13 @@ impl Policy {
     ///
     /// Allocates nothing and takes no lock. No rule depends on the type of the question yet.
     pub fn verdict(&self, group: GroupId, name: &[u8], _qtype: u16) -> Verdict {
-        let Some(suffixes) = self.seed.suffixes(name) else { return Verdict::Pass };
+        let Compiled { seed, table, sets, .. } = &*self.compiled;
+        let Some(suffixes) = seed.suffixes(name) else { return Verdict::Pass };
         let mut best: Option<(Strength, Rule)> = None;
         for suffix in suffixes {
-            self.table.find(suffix.key, |set| {
+            table.find(suffix.key, |set| {
                 let mut here = best.map(|(strength, _)| (strength, false));
-                for rule in self.sets.rules(suffix.key, set) {
+                for rule in sets.rules(suffix.key, set) {
                     let reaches = match rule.reach {
                         Reach::Exact => suffix.whole,
                         Reach::Below => !suffix.whole,
@@ -270,13 +270,13 @@ impl Policy {
     }
 
     /// Returns how many distinct names have rules.
-    pub const fn names(&self) -> usize {
-        self.table.names()
+    pub fn names(&self) -> usize {
+        self.compiled.table.names()
     }
 
     /// Returns the bytes that the names and their rules take.
     pub fn bytes(&self) -> usize {
-        self.table.bytes() + self.sets.bytes()
+        self.compiled.table.bytes() + self.compiled.sets.bytes()
     }
 }
 
@@ -293,6 +293,75 @@ enum Strength {
     ListAllow,
     GroupBlock,
     GroupAllow,
+}
+
+/// Reads the lists and makes the table, and keeps it in a file.
+fn compile(config: &Config, stamps: &mut [Option<Stamp>], kept: Option<&Path>) -> Result<Compiled, Error> {
+    let seed = Seed::random()?;
+    let mut builder = Builder::new(seed, &config.state);
+    let mut statuses = Vec::new();
+    let mut taken = Vec::new();
+    for (place, list) in config.lists.iter().enumerate().filter(|(_, list)| list.enabled) {
+        let source = u16::try_from(place).map_err(|_| Error::TooMany)?;
+        let (status, entries, stamp) = read_list(list, &config.state, source, &mut builder)?;
+        statuses.push(status);
+        stamps[place] = Some(stamp);
+        taken.push((place, entries));
+    }
+    for (place, group) in config.groups.iter().enumerate() {
+        let source = u16::try_from(config.lists.len() + place).map_err(|_| Error::TooMany)?;
+        for (action, names) in [(Action::Allow, &group.allow), (Action::Block, &group.block)] {
+            for name in names {
+                let rule = Rule { source, action, reach: Reach::Subtree };
+                builder.add(&wire_form(name), rule).ok_or(Error::TooMany)?;
+            }
+        }
+    }
+    let mut counts = vec![0; config.lists.len()];
+    let (table, sets) = builder.finish(&mut counts).map_err(Error::Sort)?;
+    for (status, (place, entries)) in statuses.iter_mut().zip(taken) {
+        status.names = counts[place];
+        status.duplicates = entries - status.names;
+    }
+    let compiled = Compiled { key: key_of(config, stamps), seed, table, sets, statuses };
+    let whole = compiled.statuses.iter().all(|status| status.problem.is_none());
+    if let Some(kept) = kept.filter(|_| whole)
+        && let Err(error) = kept.parent().map_or(Ok(()), store::folder).and_then(|()| disk::write(kept, &compiled))
+    {
+        tracing::warn!(%error, file = %kept.display(), "the next start reads the lists again");
+    }
+    Ok(compiled)
+}
+
+/// Says where the table is kept; names that stand in the configuration alone are not worth it.
+fn table_file(config: &Config) -> Option<PathBuf> {
+    let from_files = config.lists.iter().any(|list| list.enabled && !matches!(list.source, ListSource::Inline(_)));
+    (from_files && !config.state.as_os_str().is_empty()).then(|| config.state.join("lists").join("table"))
+}
+
+/// Tells one table from another by what they are made from.
+fn key_of(config: &Config, stamps: &[Option<Stamp>]) -> disk::Key {
+    let mut digest = Sha256::new();
+    for (list, stamp) in config.lists.iter().zip(stamps) {
+        digest.update(format!("{:?}\n", (&list.name, list.action, stamp)));
+    }
+    for group in &config.groups {
+        for (action, names) in [(Action::Allow, &group.allow), (Action::Block, &group.block)] {
+            digest.update(format!("{action:?} {}\n", names.len()));
+            names.iter().for_each(|name| digest.update(wire_form(name)));
+        }
+    }
+    digest.finalize().into()
+}
+
+/// Puts what is known of a fetched list into its status.
+fn tell_kept(status: &mut ListStatus, list: &List, state: &Path) {
+    let ListSource::Url(url) = &list.source else { return };
+    let kept = Kept::new(state, &list.name);
+    if let Some(known) = kept.known(url) {
+        status.checked = Some(known.checked);
+        status.problem = kept.held(&known).or(status.problem.take());
+    }
 }
 
 /// Puts the names of a list into the table. Returns its status without the number of distinct names, and
@@ -320,12 +389,6 @@ fn read_list(list: &List, state: &Path, source: u16, builder: &mut Builder) -> R
         Found::Ignored(reason) => *reasons.entry(reason).or_insert(0) += 1,
     });
     fits.ok_or(Error::TooMany)?;
-    if let ListSource::Url(url) = &list.source {
-        let kept = Kept::new(state, &list.name);
-        let known = kept.known(url);
-        status.checked = known.as_ref().map(|known| known.checked);
-        status.problem = known.and_then(|known| kept.held(&known));
-    }
     match read {
         Ok(bytes) => status.bytes = bytes,
         Err(error) if fetched => status.problem = Some(list_error(list, state, error).to_string()),

@@ -1,3 +1,4 @@
+mod kept;
 mod lists;
 mod twin;
 
@@ -61,7 +62,7 @@ pub(super) fn wire(name: &str) -> Vec<u8> {
 }
 
 fn policy(lists: Vec<List>, groups: Vec<Group>) -> Policy {
-    Policy::build(&config(lists, groups)).unwrap().0
+    Policy::build(&config(lists, groups), None).unwrap().0
 }
 
 fn names(names: &[&str]) -> Vec<Name> {
@@ -205,7 +206,7 @@ fn the_router_group_has_the_rules_of_default() {
 #[test]
 fn a_list_that_is_off_says_nothing() {
     let off = List { enabled: false, ..list("ads", Action::Block, &["ads.example"]) };
-    let (policy, statuses) = Policy::build(&config(vec![off], vec![group("default", &[0])])).unwrap();
+    let (policy, statuses) = Policy::build(&config(vec![off], vec![group("default", &[0])]), None).unwrap();
 
     assert_eq!(verdict(&policy, "default", "ads.example."), "pass");
     assert_eq!(statuses, []);
@@ -226,7 +227,7 @@ fn a_list_that_cannot_be_read_is_named_with_its_file() {
     for (path, what) in cases {
         let broken = List { source: ListSource::Path(path.clone()), ..list("stevenblack", Action::Block, &[]) };
 
-        let error = Policy::build(&config(vec![broken], Vec::new())).unwrap_err().to_string();
+        let error = Policy::build(&config(vec![broken], Vec::new()), None).unwrap_err().to_string();
 
         assert!(error.starts_with(&format!("list \"stevenblack\": {}: ", path.display())), "{error}");
         assert!(error.contains(what), "{error}");
@@ -237,7 +238,7 @@ fn a_list_that_cannot_be_read_is_named_with_its_file() {
 fn the_status_counts_names_duplicates_and_what_was_ignored() {
     let lines = ["a.example", "A.Example.", "b.example", "||b.example^", "# c", "", "192.0.2.1", "d.example/x"];
     let (_, statuses) =
-        Policy::build(&config(vec![list("ads", Action::Block, &lines)], vec![group("default", &[0])])).unwrap();
+        Policy::build(&config(vec![list("ads", Action::Block, &lines)], vec![group("default", &[0])]), None).unwrap();
 
     let [status] = &statuses[..] else { panic!("{statuses:?}") };
     assert_eq!((status.names, status.duplicates, status.ignored), (2, 2, 2));
