@@ -15,6 +15,7 @@
 //! writes into a group cover everything below them; those of lists do as their format says (`parse.rs`).
 
 mod build;
+mod check;
 mod disk;
 mod explain;
 mod fetch;
@@ -38,6 +39,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub use check::{Contents, Ignored, contents};
 pub use explain::{Effect, Match};
 pub use fetch::{Bounds, FetchError, Fetched, Fetcher, Validators};
 pub use group::GroupId;
