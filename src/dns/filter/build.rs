@@ -19,6 +19,8 @@ pub(super) struct Rule {
     pub(super) source: u16,
     pub(super) action: Action,
     pub(super) reach: Reach,
+    /// It beats the rules of lists that are not.
+    pub(super) important: bool,
 }
 
 /// Records sorted at a time: 2 MiB.
@@ -193,7 +195,8 @@ impl RuleSets {
                 Reach::Below => 1,
                 Reach::Subtree => 2,
             };
-            out.bytes(&[low, high, u8::from(rule.action == Action::Allow), reach])?;
+            let allows = u8::from(rule.action == Action::Allow);
+            out.bytes(&[low, high, allows, reach, u8::from(rule.important)])?;
         }
         let members: Vec<u32> = self.members.iter().copied().map(u32::from).collect();
         out.numbers(&members)?;
@@ -209,8 +212,8 @@ impl RuleSets {
     /// Reads what [`RuleSets::write`] wrote.
     pub(super) fn read(from: &mut In) -> io::Result<Self> {
         let mut rules = Vec::new();
-        for _ in 0..from.length(4)? {
-            let [low, high, allows, reach] = from.array()?;
+        for _ in 0..from.length(5)? {
+            let [low, high, allows, reach, important] = from.array()?;
             let action = if allows == 1 { Action::Allow } else { Action::Block };
             let reach = match reach {
                 0 => Reach::Exact,
@@ -218,7 +221,8 @@ impl RuleSets {
                 2 => Reach::Subtree,
                 _ => return Err(damaged()),
             };
-            rules.push(Rule { source: u16::from_le_bytes([low, high]), action, reach });
+            let source = u16::from_le_bytes([low, high]);
+            rules.push(Rule { source, action, reach, important: important == 1 });
         }
         let members = from.numbers()?.into_iter().map(u16::try_from).collect::<Result<_, _>>();
         let members = members.map_err(|_| damaged())?;
@@ -243,7 +247,7 @@ mod tests {
 
     #[test]
     fn sets_beyond_sixteen_bits_are_found_too() {
-        let rule = |source| Rule { source, action: Action::Block, reach: Reach::Exact };
+        let rule = |source| Rule { source, action: Action::Block, reach: Reach::Exact, important: false };
         let rules: Vec<Rule> = (0..17).map(rule).collect();
         let set_of = |key: u64| (0..17).filter(move |rule| key >> rule & 1 == 1).collect::<Vec<u16>>();
         let mut sets = RuleSets::new(rules);

@@ -61,7 +61,7 @@ pub fn contents(path: &Path) -> Result<Contents, ReadError> {
                 Reach::Exact => contents.exact += 1,
                 Reach::Below | Reach::Subtree => contents.subtrees += 1,
             }
-            contents.exceptions += u64::from(sense == Sense::Exception);
+            contents.exceptions += u64::from(matches!(sense, Sense::Exception | Sense::ImportantException));
         }
         Found::Ignored(reason) => {
             let ignored = contents.ignored.entry(reason).or_default();

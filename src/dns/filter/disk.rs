@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use super::{Compiled, ListStatus, build::RuleSets, kept::private, key::Seed, table::Table};
 
 /// Changes whenever the format or the meaning of a list's lines does.
-const MARK: &[u8; 16] = b"hearthgate tab 1";
+const MARK: &[u8; 16] = b"hearthgate tab 2";
 
 /// What a table was made from.
 pub(super) type Key = [u8; 32];

@@ -95,7 +95,7 @@ impl Policy {
                 continue;
             };
             for (action, entry) in &own.rules {
-                let rule = Rule { source, action: *action, reach: Reach::Subtree };
+                let rule = Rule { source, action: *action, reach: Reach::Subtree, important: false };
                 let key = if *action == Action::Allow { "allow" } else { "block" };
                 let text = format!("{key} = \"{}\"", entry.to_ascii().trim_end_matches('.'));
                 take(rule, &wire_form(entry).to_ascii_lowercase(), &own.name, None, text.as_bytes());
@@ -110,7 +110,7 @@ impl Policy {
             parse::read(opened.reader, |line, text, found| {
                 if let Found::Name { name: entry, reach, sense } = found {
                     take(
-                        Rule { source, action: sense.action(list.action), reach },
+                        Rule { source, action: sense.action(list.action), reach, important: sense.is_important() },
                         entry,
                         &list.name,
                         Some(line),

@@ -8,8 +8,9 @@
 //!
 //! 1. the group's own `allow`,
 //! 2. the group's own `block`,
-//! 3. an allow list, or an exception in a block list,
-//! 4. a block list.
+//! 3. what a list calls `$important`: an exception, then a block,
+//! 4. an allow list, or an exception in a block list,
+//! 5. a block list.
 //!
 //! Among equals the longest name is the one that is told, then the list that stands first. Names that an owner
 //! writes into a group cover everything below them; those of lists do as their format says (`parse.rs`).
@@ -223,6 +224,8 @@ impl Policy {
 
     fn strength(&self, rule: Rule) -> Strength {
         match (usize::from(rule.source) < self.lists.len(), rule.action) {
+            (true, Action::Block) if rule.important => Strength::ImportantBlock,
+            (true, Action::Allow) if rule.important => Strength::ImportantAllow,
             (true, Action::Block) => Strength::ListBlock,
             (true, Action::Allow) => Strength::ListAllow,
             (false, Action::Block) => Strength::GroupBlock,
@@ -293,6 +296,8 @@ impl std::fmt::Debug for Policy {
 enum Strength {
     ListBlock,
     ListAllow,
+    ImportantBlock,
+    ImportantAllow,
     GroupBlock,
     GroupAllow,
 }
@@ -314,7 +319,7 @@ fn compile(config: &Config, stamps: &mut [Option<Stamp>], kept: Option<&Path>) -
         let source = u16::try_from(config.lists.len() + place).map_err(|_| Error::TooMany)?;
         for (action, names) in [(Action::Allow, &group.allow), (Action::Block, &group.block)] {
             for name in names {
-                let rule = Rule { source, action, reach: Reach::Subtree };
+                let rule = Rule { source, action, reach: Reach::Subtree, important: false };
                 builder.add(&wire_form(name), rule).ok_or(Error::TooMany)?;
             }
         }
@@ -386,7 +391,8 @@ fn read_list(list: &List, state: &Path, source: u16, builder: &mut Builder) -> R
         Found::Name { name, reach, sense } => {
             let action = sense.action(list.action);
             entries += 1;
-            fits = fits.and_then(|()| builder.add(name, Rule { source, action, reach }));
+            let rule = Rule { source, action, reach, important: sense.is_important() };
+            fits = fits.and_then(|()| builder.add(name, rule));
         }
         Found::Ignored(reason) => *reasons.entry(reason).or_insert(0) += 1,
     });

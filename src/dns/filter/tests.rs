@@ -137,6 +137,20 @@ fn a_group_beats_lists_and_allow_beats_block() {
 }
 
 #[test]
+fn what_is_important_beats_exceptions_and_an_important_exception_beats_it() {
+    let lines =
+        ["||ads.example^$important", "@@||ok.ads.example^", "@@||must.ads.example^$important", "||b.example^$all"];
+    let lists = vec![list("ads", Action::Block, &lines), list("mine", Action::Allow, &["||ads.example^"])];
+    let default = Group { allow: names(&["own.ads.example."]), ..group("default", &[0, 1]) };
+    let policy = policy(lists, vec![default]);
+
+    assert_eq!(verdict(&policy, "default", "ok.ads.example."), "block ads");
+    assert_eq!(verdict(&policy, "default", "must.ads.example."), "allow ads");
+    assert_eq!(verdict(&policy, "default", "own.ads.example."), "allow default");
+    assert_eq!(verdict(&policy, "default", "b.example."), "pass");
+}
+
+#[test]
 fn the_longest_name_is_told_and_then_the_first_list() {
     let lists = vec![
         list("first", Action::Block, &["||example^"]),
