@@ -140,6 +140,7 @@ fn config(lists: Vec<List>) -> Config {
         minimise: true,
         case_randomisation: true,
         sha1: false,
+        negative_anchors: Vec::new(),
         resolve: Resolve::Recursive,
         root_hints: None,
         trust_anchors: None,

@@ -172,10 +172,21 @@ fn networks(config: &Config, kernel: &Kernel) -> Networks {
     on_link.dedup();
     let own = kernel.addresses.iter().map(|address| address.address).chain(config.this_box.iter().copied());
     let own: HashSet<IpAddr> = own.collect();
-    let relays = kernel.gateways.iter().map(|(_, gateway)| *gateway).chain(config.relays.iter().copied());
+    // The gateway of a network that is not the house's speaks for strangers.
+    let of_the_house = |(interface, gateway): &&(Option<u32>, IpAddr)| {
+        interface.is_some_and(|interface| interfaces.contains(&interface))
+            || config.subnets.iter().any(|(net, _)| net.contains(gateway))
+    };
+    let gateways = kernel.gateways.iter().filter(of_the_house).map(|(_, gateway)| *gateway);
+    let relays = gateways.chain(config.relays.iter().copied());
     // This box may be a gateway itself; it does not speak for others to itself.
     let relays = relays.filter(|relay| !own.contains(relay)).collect();
-    Networks { interfaces, on_link, own, relays, subnets: config.subnets.clone() }
+    let defaults = kernel.gateways.iter().filter_map(|(interface, _)| *interface);
+    let mut outside: Vec<u32> = defaults.chain(kernel.default_interfaces.iter().copied()).collect();
+    outside.retain(|index| !interfaces.is_empty() && !interfaces.contains(index));
+    outside.sort_unstable();
+    outside.dedup();
+    Networks { interfaces, outside, on_link, own, relays, subnets: config.subnets.clone() }
 }
 
 /// A prefix that neighbours can be in: no single address, no default route, not what is on every link.
@@ -366,7 +377,9 @@ mod tests {
         let expected = [net("192.168.1.0/24"), net("2001:db8:1::/64"), net("2001:db8:2::/64")];
         assert_eq!(networks.on_link, expected);
         assert!(networks.own.contains(&"203.0.113.9".parse().unwrap()));
-        assert_eq!(networks.relays.len(), 2);
+        // The provider's gateway speaks for strangers.
+        assert_eq!(networks.relays, HashSet::from(["fe80::1".parse().unwrap()]));
+        assert_eq!(networks.outside, [3]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
     fmt, fs, io,
     os::{
         fd::AsRawFd,
-        unix::fs::{MetadataExt, OpenOptionsExt, fchown},
+        unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
     },
     path::Path,
 };
@@ -94,12 +94,24 @@ pub fn user(name: Option<&str>) -> Result<Option<User>, Error> {
     Ok(Some(User { name: found.name, uid: found.uid, gid: found.gid }))
 }
 
-/// Gives a folder and what root left in it to a user.
+/// Gives what root left under a name, with everything below it, to a user.
 ///
 /// Only what belongs to root and has one name is given, and no link is followed: whoever can write into the
 /// folder could otherwise have a file of the system handed over.
 pub fn give(path: &Path, user: &User) -> io::Result<()> {
     give_to(path, user.uid.as_raw(), user.gid.as_raw())
+}
+
+/// Gives a folder itself to a user, and nothing that lies in it.
+pub fn give_folder(path: &Path, user: &User) -> io::Result<()> {
+    let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path)?;
+    fchown(&file, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
+}
+
+/// Lets a user read a file and change nothing, and nobody else do either.
+pub fn share(file: &fs::File, user: &User) -> io::Result<()> {
+    fchown(file, None, Some(user.gid.as_raw()))?;
+    file.set_permissions(fs::Permissions::from_mode(0o640))
 }
 
 fn give_to(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
@@ -124,12 +136,50 @@ fn give_to(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
 
 /// Lets root act as the owner of a folder from here on, so that what it writes there stays readable.
 pub fn act_as_owner(path: &Path) -> io::Result<()> {
-    let owner = fs::metadata(path)?;
-    if is_root() && owner.uid() != 0 {
-        unistd::setegid(Gid::from_raw(owner.gid()))?;
-        unistd::seteuid(Uid::from_raw(owner.uid()))?;
-    }
+    std::mem::forget(Acting::become_owner(path)?);
     Ok(())
+}
+
+/// Does something in a folder as its owner: root would follow wherever the owner's links lead.
+///
+/// The whole process acts as the owner meanwhile. A folder that is not there has no owner.
+pub fn as_owner<T>(path: &Path, work: impl FnOnce() -> T) -> io::Result<T> {
+    let _acting = match Acting::become_owner(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        acting => acting?,
+    };
+    Ok(work())
+}
+
+/// Root acts as somebody else until this is dropped.
+struct Acting {
+    groups: Vec<Gid>,
+}
+
+impl Acting {
+    fn become_owner(path: &Path) -> io::Result<Option<Self>> {
+        if !is_root() {
+            return Ok(None);
+        }
+        let owner = fs::metadata(path)?;
+        if owner.uid() == 0 {
+            return Ok(None);
+        }
+        let acting = Self { groups: unistd::getgroups()? };
+        let group = Gid::from_raw(owner.gid());
+        unistd::setgroups(&[group])?;
+        unistd::setegid(group)?;
+        unistd::seteuid(Uid::from_raw(owner.uid()))?;
+        Ok(Some(acting))
+    }
+}
+
+impl Drop for Acting {
+    fn drop(&mut self) {
+        let root = Uid::from_raw(0);
+        let back = unistd::seteuid(root).and_then(|()| unistd::setegid(Gid::from_raw(0)));
+        back.and_then(|()| unistd::setgroups(&self.groups)).expect("root stays the saved user, and can be had back");
+    }
 }
 
 /// Becomes `user` for good and drops every capability.

@@ -2,7 +2,8 @@
 //! line and one older generation beside it.
 //!
 //! A file that does not match its checksum is set aside as `NAME.torn` and the older one is used. Files are
-//! 0600, folders 0700.
+//! 0600, folders 0700. No link is followed, and root acts as the owner of the folder: who owns it could put
+//! anything under our names.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -12,6 +13,8 @@ use std::{
 };
 
 use sha2::{Digest, Sha256};
+
+use crate::privilege;
 
 /// What a read found.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,43 +45,67 @@ pub fn folder(path: &Path) -> io::Result<()> {
 /// Replaces a file whole. When it returns, the new content survives a power cut; until then the old does.
 pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let parent = path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    privilege::as_owner(parent, || write_here(parent, path, content))?
+}
+
+fn write_here(parent: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
     let temp = beside(path, "new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temp)?;
+    remove(&temp)?;
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&temp)?;
     file.write_all(header(content).as_bytes())?;
     file.write_all(content)?;
     file.sync_all()?;
     drop(file);
-    let older = beside(path, "old");
-    // A hard link keeps the name `path` present at every moment.
-    if path.exists() {
+    // What is torn must not take the place of the older one.
+    if matches!(whole(path), Ok(Some(_))) {
+        // A hard link keeps the name `path` present at every moment.
         let link = beside(path, "link");
-        let _ = fs::remove_file(&link);
+        remove(&link)?;
         fs::hard_link(path, &link)?;
-        fs::rename(&link, &older)?;
+        fs::rename(&link, beside(path, "old"))?;
     }
     fs::rename(&temp, path)?;
     File::open(parent)?.sync_all()
 }
 
-/// Reads a file that [`write()`] wrote.
+/// Reads a file that [`write()`] wrote, and sets it aside if it is torn.
 pub fn read(path: &Path) -> io::Result<Found> {
-    if let Some(content) = whole(path)? {
-        return Ok(Found::Whole(content));
-    }
-    let torn = path.exists();
-    if torn {
-        fs::rename(path, beside(path, "torn"))?;
+    let found = peek(path)?;
+    if !matches!(found, Found::Whole(_)) && path.exists() {
+        privilege::as_owner(folder_of(path), || fs::rename(path, beside(path, "torn")))??;
         tracing::warn!(file = %path.display(), "torn state file set aside as .torn; the older one is used");
     }
-    match whole(&beside(path, "old"))? {
-        Some(content) => Ok(Found::Older(content)),
-        None => Ok(Found::Nothing),
+    Ok(found)
+}
+
+/// Reads a file that [`write()`] wrote, and changes nothing whatever it finds.
+pub fn peek(path: &Path) -> io::Result<Found> {
+    let look = || {
+        if let Some(content) = whole(path)? {
+            return Ok(Found::Whole(content));
+        }
+        Ok(whole(&beside(path, "old"))?.map_or(Found::Nothing, Found::Older))
+    };
+    privilege::as_owner(folder_of(path), look)?
+}
+
+/// As [`peek()`], but a folder that this user may not enter holds nothing for it.
+pub fn glance(path: &Path) -> io::Result<Found> {
+    match peek(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !path.exists() => Ok(Found::Nothing),
+        found => found,
     }
 }
 
 fn whole(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
-    match File::open(path) {
+    // Without O_NONBLOCK a named pipe would be waited for.
+    match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
+        Ok(file) if !file.metadata()?.is_file() => {
+            let what = format!("{} is no ordinary file", path.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
         Ok(mut file) => file.read_to_end(&mut bytes)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -86,6 +113,17 @@ fn whole(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let end = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1);
     let content = bytes.split_off(end);
     Ok((bytes == header(&content).as_bytes()).then_some(content))
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("."))
 }
 
 fn header(content: &[u8]) -> String {
@@ -128,5 +166,39 @@ mod tests {
 
         assert_eq!(read(&path).unwrap(), Found::Older(b"one".to_vec()));
         assert!(folder.path().join("edits.toml.torn").exists());
+    }
+
+    #[test]
+    fn a_planted_link_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vpn.key");
+        let victim = folder.path().join("victim");
+        fs::write(&victim, "theirs").unwrap();
+        std::os::unix::fs::symlink(&victim, folder.path().join("vpn.key.new")).unwrap();
+
+        write(&path, b"ours").unwrap();
+
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "theirs");
+        assert_eq!(read(&path).unwrap(), Found::Whole(b"ours".to_vec()));
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&victim, &path).unwrap();
+        assert!(read(&path).is_err());
+    }
+
+    #[test]
+    fn a_look_leaves_a_torn_file_where_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("edits.toml");
+        write(&path, b"one").unwrap();
+        write(&path, b"two").unwrap();
+        fs::write(&path, "torn").unwrap();
+
+        assert_eq!(peek(&path).unwrap(), Found::Older(b"one".to_vec()));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "torn");
+        write(&path, b"three").unwrap();
+        assert_eq!(
+            fs::read(folder.path().join("edits.toml.old")).unwrap(),
+            [header(b"one").as_bytes(), b"one"].concat()
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! From options to a process that is bound, without privileges, and has its first policy.
 
-use std::{io, sync::Arc, time::Instant};
+use std::{io, path::Path, sync::Arc, time::Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::Timestamp;
@@ -8,10 +8,11 @@ use jiff::Timestamp;
 use crate::{
     app::{Edge, InForce, Options, Source, lock, log, scrape::Scrape, wire::Planes},
     config::{self, Loaded, PeerIds, Problems},
+    descriptors,
     listen::BindError,
     metrics::Metrics,
     onlink::Follower,
-    privilege, store,
+    privilege,
 };
 
 /// Why the process did not start.
@@ -31,6 +32,9 @@ pub enum Failure {
         /// What else is known.
         hint: String,
     },
+    /// The state folder is not ours.
+    #[error(transparent)]
+    State(#[from] super::state::Error),
     /// Another process uses the state.
     #[error("{0}")]
     Running(String),
@@ -91,12 +95,14 @@ fn seconds(at: Timestamp) -> f64 {
     std::time::Duration::try_from(at.duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default().as_secs_f64()
 }
 
-/// Loads the configuration that the options name.
+/// Loads the configuration that the options name, and writes nothing.
 pub(super) fn load(options: &Options, ids: &mut PeerIds) -> Result<Loaded, Problems> {
-    config::load(options.source.to_config(), &options.to_config(), ids)
+    config::check(options.source.to_config(), &options.to_config(), ids)
 }
 
 /// Builds everything. Everything that needs a privilege happens in here, and no thread is started.
+///
+/// Nothing is written before every port is bound, and in the state folder nothing by root.
 pub(super) fn build(options: Options) -> Result<(Edge, lock::Lock), Failure> {
     let io = |what: String| move |error| Failure::Io { what, error };
     let mut peer_ids = PeerIds::default();
@@ -108,8 +114,7 @@ pub(super) fn build(options: Options) -> Result<(Edge, lock::Lock), Failure> {
     }
     let user = privilege::user(options.user.as_deref().or(config.node.user.as_deref()))?;
     let state = config.node.state.clone();
-    store::folder(&state).map_err(io(format!("state folder {}", state.display())))?;
-    let lock = lock::take(&state);
+    let descriptors = descriptors::raise();
     let follower = Follower::new(config.lan.clone()).map_err(io("addresses of this box".into()))?;
     let metrics = Metrics::new();
     let series = Series::new(&metrics);
@@ -117,11 +122,9 @@ pub(super) fn build(options: Options) -> Result<(Edge, lock::Lock), Failure> {
         let scrape = Scrape::bind(config.metrics.as_ref(), follower.networks(), metrics.clone(), inlet)?;
         Ok((planes, scrape))
     });
-    let (planes, scrape) = bound.map_err(|error| Failure::Bind { error, hint: hint(&options, lock.as_ref().err()) })?;
-    let lock = lock.map_err(|error| Failure::Running(error.to_string()))?;
-    if let Some(user) = &user {
-        privilege::give(&state, user).map_err(io(format!("state folder {}", state.display())))?;
-    }
+    let (planes, scrape) = bound.map_err(|error| Failure::Bind { error, hint: hint(&options, &state) })?;
+    super::state::claim(&state, user.as_ref())?;
+    let lock = lock::take(&state).map_err(|error| Failure::Running(error.to_string()))?;
     let in_force = privilege::drop(user.as_ref())?;
     tracing::info!(user = in_force.user, capabilities = in_force.capabilities, "privileges dropped: {in_force}");
     if let Err(error) = std::fs::read_dir(&state) {
@@ -133,6 +136,8 @@ pub(super) fn build(options: Options) -> Result<(Edge, lock::Lock), Failure> {
     {
         tracing::warn!(file = %path.display(), user = in_force.user, %error, "reload will fail: the file cannot be read any more");
     }
+    tracing::info!(descriptors, "files and sockets that may be open at once");
+    loaded.keep().map_err(io(format!("state folder {}", state.display())))?;
     let prepared = planes.prepare(config).map_err(Failure::Prepare)?;
     planes.commit(prepared);
     let now = Timestamp::now();
@@ -141,6 +146,7 @@ pub(super) fn build(options: Options) -> Result<(Edge, lock::Lock), Failure> {
         .map_err(|error| Failure::Io { what: "history of the configuration".into(), error: io::Error::other(error) })?;
     let config = Arc::new(loaded.compiled);
     scrape.commit(&config);
+    let force = InForce { config, file: loaded.file, digest: loaded.digest, generation, loaded: now };
     let edge = Edge {
         options,
         state,
@@ -151,7 +157,7 @@ pub(super) fn build(options: Options) -> Result<(Edge, lock::Lock), Failure> {
         follower: Arc::new(follower),
         watched: std::sync::OnceLock::new(),
         changing: std::sync::Mutex::new(()),
-        force: ArcSwap::from_pointee(InForce { config, digest: loaded.digest, generation, loaded: now }),
+        force: ArcSwap::from_pointee(force),
         refused: ArcSwapOption::empty(),
         series,
         peer_ids: std::sync::Mutex::new(peer_ids),
@@ -160,10 +166,10 @@ pub(super) fn build(options: Options) -> Result<(Edge, lock::Lock), Failure> {
 }
 
 /// What helps somebody whose port is taken: who has it, and where the key is if there is no file yet.
-fn hint(options: &Options, held: Option<&lock::Error>) -> String {
+fn hint(options: &Options, state: &Path) -> String {
     let mut hint = String::new();
-    if let Some(held) = held {
-        hint.push_str(&format!("\n{held}"));
+    if let Some(process) = lock::holder(state) {
+        hint.push_str(&format!("\n{}", lock::Error::Held { state: state.to_owned(), process }));
     }
     if options.source == Source::QuickStart {
         hint.push_str(

@@ -7,6 +7,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::privilege;
+
+/// Neither a link nor a named pipe may stand in its place.
+const FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+
 /// The lock of a state folder; held until it is dropped, and by the kernel no longer than the process lives.
 #[derive(Debug)]
 pub(crate) struct Lock(#[expect(dead_code, reason = "held, not read")] File);
@@ -38,10 +43,15 @@ fn path(state: &Path) -> PathBuf {
 
 /// Takes the lock of a state folder.
 pub(crate) fn take(state: &Path) -> Result<Lock, Error> {
+    let taken = privilege::as_owner(state, || take_here(state));
+    taken.unwrap_or_else(|error| Err(Error::Io { path: path(state), error }))
+}
+
+fn take_here(state: &Path) -> Result<Lock, Error> {
     let path = path(state);
     let fail = |error| Error::Io { path: path.clone(), error };
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(FLAGS);
     let mut file = options.open(&path).map_err(fail)?;
     match file.try_lock() {
         Ok(()) => {}
@@ -57,13 +67,23 @@ pub(crate) fn take(state: &Path) -> Result<Lock, Error> {
     Ok(Lock(file))
 }
 
+/// Says whether a process of ours had its lock here.
+pub(super) fn is_there(state: &Path) -> bool {
+    let open = || OpenOptions::new().read(true).custom_flags(FLAGS).open(path(state));
+    let Ok(Ok(file)) = privilege::as_owner(state, open) else { return false };
+    let mut process = String::new();
+    let is_file = file.metadata().is_ok_and(|found| found.is_file());
+    is_file && file.take(16).read_to_string(&mut process).is_ok() && process.trim().parse::<u32>().is_ok()
+}
+
 /// Returns the number of the process that runs on a state folder, if one does.
 pub fn holder(state: &Path) -> Option<String> {
-    let mut file = File::open(path(state)).ok()?;
+    let open = || OpenOptions::new().read(true).custom_flags(FLAGS).open(path(state));
+    let file = privilege::as_owner(state, open).ok()?.ok()?;
     match file.try_lock_shared() {
         Err(TryLockError::WouldBlock) => {
             let mut process = String::new();
-            let _ = file.read_to_string(&mut process);
+            let _ = file.take(16).read_to_string(&mut process);
             Some(process.trim().to_owned())
         }
         _ => None,

@@ -14,6 +14,7 @@ pub mod peers;
 mod reload;
 mod run;
 pub mod scrape;
+pub mod state;
 pub mod status;
 mod wire;
 
@@ -82,7 +83,7 @@ impl Source {
 impl Options {
     /// Returns what the command line adds to the configuration.
     pub fn to_config(&self) -> config::Options {
-        config::Options { state: self.state.clone(), testing: self.testing }
+        config::Options { state: self.state.clone(), testing: self.testing, ..config::Options::default() }
     }
 }
 
@@ -110,6 +111,8 @@ pub struct Edge {
 #[derive(Debug)]
 struct InForce {
     config: Arc<Compiled>,
+    /// The owner's file as it was read: edits are made to this, whatever stands on disk meanwhile.
+    file: String,
     digest: String,
     generation: u64,
     loaded: Timestamp,

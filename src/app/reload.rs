@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    app::{Edge, InForce, build, control::Refusal, history, log, peers, status::Refused},
+    app::{Edge, InForce, control::Refusal, history, log, peers, status::Refused},
     config::{
-        Compiled, Loaded,
+        self, Compiled, Loaded,
         edits::Edits,
         generations::{self, GenerationError},
     },
@@ -26,11 +26,20 @@ pub struct Reloaded {
     pub warnings: Vec<String>,
 }
 
+/// Which text of the owner's file is meant.
+#[derive(Clone, Copy)]
+enum Basis {
+    /// What stands there now.
+    Disk,
+    /// What is in force: a change of the edits neither fails by a file that is half written nor takes it over.
+    Force,
+}
+
 impl Edge {
     /// Loads the configuration again. A bad one changes nothing.
     pub fn reload(&self, author: &str) -> Result<Reloaded, Refusal> {
         let _changing = self.changing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        self.load_and_commit(author)
+        self.load_and_commit(author, Basis::Disk)
     }
 
     /// Builds every policy again from the configuration in force: lists may have changed, and certificates
@@ -51,7 +60,7 @@ impl Edge {
         let name = edit.name().to_owned();
         let author = format!("{author}: {edit}");
         peers::apply(&mut edits, edit, &self.force.load().config)?;
-        if let Err(refusal) = self.load_and_commit(&author) {
+        if let Err(refusal) = self.load_and_commit(&author, Basis::Force) {
             edits.write(before).map_err(Refusal::ours)?;
             return Err(refusal);
         }
@@ -65,7 +74,7 @@ impl Edge {
         let before = edits.text();
         let old = generations::show(&self.state, generation).map_err(history::refusal)?;
         edits.write(old.edits).map_err(Refusal::ours)?;
-        let reloaded = self.load_and_commit(&format!("{author}: config rollback {generation}"));
+        let reloaded = self.load_and_commit(&format!("{author}: config rollback {generation}"), Basis::Force);
         if reloaded.is_err() {
             edits.write(before).map_err(Refusal::ours)?;
         }
@@ -73,8 +82,8 @@ impl Edge {
     }
 
     /// The caller holds `changing`.
-    fn load_and_commit(&self, author: &str) -> Result<Reloaded, Refusal> {
-        let attempt = self.try_load_and_commit(author);
+    fn load_and_commit(&self, author: &str, basis: Basis) -> Result<Reloaded, Refusal> {
+        let attempt = self.try_load_and_commit(author, basis);
         if let Err(refusal) = &attempt {
             let failure = refusal.failure();
             let problems =
@@ -86,16 +95,22 @@ impl Edge {
         attempt
     }
 
-    fn try_load_and_commit(&self, author: &str) -> Result<Reloaded, Refusal> {
-        let mut ids = self.peer_ids.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let loaded = build::load(&self.options, &mut ids).map_err(|problems| Refusal::config(&problems))?;
-        drop(ids);
+    fn try_load_and_commit(&self, author: &str, basis: Basis) -> Result<Reloaded, Refusal> {
         let force = self.force.load();
+        let mut ids = self.peer_ids.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let source = match (basis, self.options.source.file()) {
+            (Basis::Force, Some(path)) => config::Source::Text(path, &force.file),
+            _ => self.options.source.to_config(),
+        };
+        let loaded = config::check(source, &self.options.to_config(), &mut ids);
+        let loaded = loaded.map_err(|problems| Refusal::config(&problems))?;
+        drop(ids);
         let restart = needs_restart(&force.config, &loaded.compiled);
         if !restart.is_empty() {
             return Err(Refusal::unprepared(format!("a restart is needed to change {}", restart.join(", "))));
         }
         let prepared = self.planes.prepare(&loaded.compiled).map_err(Refusal::unprepared)?;
+        loaded.keep().map_err(Refusal::ours)?;
         // Nothing below can refuse any more.
         let changed = loaded.digest != force.digest;
         let generation = if changed {
@@ -107,12 +122,14 @@ impl Edge {
             force.generation
         };
         let config = Arc::new(loaded.compiled);
-        self.follower.configure(config.lan.clone());
+        // Who is at home is decided anew only where the planes know what that means now.
         self.planes.commit(prepared);
+        self.follower.configure(config.lan.clone());
         self.scrape.commit(&config);
         log::set_level(config.node.log.level);
         let now = Timestamp::now();
-        self.force.store(Arc::new(InForce { config, digest: loaded.digest, generation, loaded: now }));
+        let force = InForce { config, file: loaded.file, digest: loaded.digest, generation, loaded: now };
+        self.force.store(Arc::new(force));
         self.refused.store(None);
         self.series.loaded(now);
         tracing::info!(author, generation, changed, "configuration in force");
@@ -128,6 +145,7 @@ pub(super) fn record(state: &Path, loaded: &Loaded, author: &str) -> Result<u64,
 /// Names the keys that differ and take effect at a start only.
 fn needs_restart(old: &Compiled, new: &Compiled) -> Vec<&'static str> {
     let dns = |config: &Compiled| config.dns.as_ref().map(|dns| dns.listen.clone());
+    let cache = |config: &Compiled| config.dns.as_ref().map(|dns| dns.cache_size);
     let http = |config: &Compiled| config.ingress.as_ref().map(|ingress| ingress.http.clone());
     let https = |config: &Compiled| config.ingress.as_ref().map(|ingress| ingress.https.clone());
     let vpn = |config: &Compiled| config.vpn.as_ref().map(|vpn| vpn.listen.clone());
@@ -137,6 +155,7 @@ fn needs_restart(old: &Compiled, new: &Compiled) -> Vec<&'static str> {
         ("`node.user`", old.node.user != new.node.user),
         ("`node.log.format`", old.node.log.format != new.node.log.format),
         ("`dns.listen`", dns(old) != dns(new)),
+        ("`dns.cache_size`", cache(old) != cache(new)),
         ("`ingress.http`", http(old) != http(new)),
         ("`ingress.https`", https(old) != https(new)),
         ("`vpn.listen`", vpn(old) != vpn(new)),

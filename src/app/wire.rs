@@ -61,7 +61,7 @@ impl Planes {
             None => None,
         };
         let vpn = match &config.vpn {
-            Some(config) => Some(Arc::new(vpn::Plane::bind(config, metrics, outlets)?)),
+            Some(config) => Some(Arc::new(vpn::Plane::bind(config, follower.networks(), metrics, outlets)?)),
             None => None,
         };
         Ok((Self { dns, ingress, vpn }, to_metrics))

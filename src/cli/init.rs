@@ -5,6 +5,7 @@ use std::{
     fs::OpenOptions,
     io::{self, BufRead, IsTerminal, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -13,11 +14,11 @@ use clap::Args;
 use ipnet::IpNet;
 
 use crate::{
-    app::{Options, Source, peers::NewPeer},
+    app::{self, Options, Source, peers::NewPeer},
     cli::{Problem, Running, peer},
     config::{self, PeerIds},
     onlink::{self, Kernel},
-    privilege, store,
+    privilege,
     vpn::keys::PrivateKey,
 };
 
@@ -57,15 +58,14 @@ impl Init {
         if !self.yes && !agreed(&file, &self.peer)? {
             bail!("nothing was written");
         }
-        write_new(&file, &text)?;
+        write_new(&file, &text, me.service.as_ref())?;
         let options =
             Options { source: Source::File(file.clone()), state: Some(me.state.clone()), ..Options::default() };
         let checked = config::check(options.source.to_config(), &options.to_config(), &mut PeerIds::default());
         checked.map_err(|problems| anyhow!(Problem(problems.to_string())))?;
-        me.own(&file)?;
         eprintln!("wrote {}", file.display());
-        store::folder(&me.state).with_context(|| format!("state folder {}", me.state.display()))?;
-        me.own(&me.state)?;
+        app::state::claim(&me.state, me.service.as_ref())?;
+        app::state::mark(&me.state)?;
         let key = PrivateKey::generate();
         let new = NewPeer {
             name: self.peer,
@@ -87,6 +87,8 @@ impl Init {
 struct Me {
     user: String,
     user_exists: bool,
+    /// Whom root gives what the edge reads.
+    service: Option<privilege::User>,
     state: PathBuf,
 }
 
@@ -94,9 +96,10 @@ impl Me {
     fn find(state: Option<PathBuf>) -> anyhow::Result<Self> {
         if privilege::is_root() {
             let user = "hearthgate".to_owned();
-            let user_exists = privilege::user(Some(&user)).is_ok();
+            let service = privilege::user(Some(&user)).ok().flatten();
+            let user_exists = service.is_some();
             let state = state.unwrap_or_else(|| "/var/lib/hearthgate".into());
-            return Ok(Self { user, user_exists, state: std::path::absolute(state)? });
+            return Ok(Self { user, user_exists, service, state: std::path::absolute(state)? });
         }
         let uid = nix::unistd::geteuid();
         let user = nix::unistd::User::from_uid(uid)?.context("this user has no name")?.name;
@@ -104,15 +107,7 @@ impl Me {
             Some(state) => std::path::absolute(state)?,
             None => Running { config: None }.state(None)?,
         };
-        Ok(Self { user, user_exists: true, state })
-    }
-
-    /// Gives what root made to the user that will read it.
-    fn own(&self, path: &Path) -> anyhow::Result<()> {
-        if let Some(user) = privilege::user(Some(&self.user)).ok().flatten() {
-            privilege::give(path, &user).with_context(|| path.display().to_string())?;
-        }
-        Ok(())
+        Ok(Self { user, user_exists: true, service: None, state })
     }
 }
 
@@ -228,7 +223,9 @@ fn summary(found: &Found, me: &Me, file: &Path, endpoint: &str, guessed: bool) -
         }
     }
     if !me.user_exists {
-        line("user", format!("\"{0}\" is not there yet: useradd --system --shell /usr/sbin/nologin {0}", me.user));
+        let user = &me.user;
+        line("user", format!("\"{user}\" is not there yet: useradd --system --shell /usr/sbin/nologin {user}"));
+        line("", format!("and let it read the file: chgrp {user} {}", file.display()));
     }
     let hint = if guessed { " (a guess; --endpoint HOST:PORT says better)" } else { "" };
     line("peers come to", format!("{endpoint}{hint}"));
@@ -250,11 +247,16 @@ fn agreed(file: &Path, peer: &str) -> anyhow::Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).open(path).with_context(|| path.display().to_string())?;
+/// Writes the file so that the edge reads it and only who wrote it changes it: it says whom root becomes.
+fn write_new(path: &Path, text: &str, reader: Option<&privilege::User>) -> anyhow::Result<()> {
+    let at = || path.display().to_string();
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(0o640).open(path).with_context(at)?;
+    if let Some(reader) = reader {
+        privilege::share(&file, reader).with_context(at)?;
+    }
     file.write_all(text.as_bytes())?;
-    file.sync_all().with_context(|| path.display().to_string())
+    file.sync_all().with_context(at)
 }
 
 fn file_text(found: &Found, me: &Me, domain: &str, endpoint: &str) -> String {
@@ -304,7 +306,7 @@ endpoint = {endpoint:?}
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::{collections::HashMap, os::unix::fs::MetadataExt};
 
     use super::*;
     use crate::onlink::Address;
@@ -361,20 +363,35 @@ mod tests {
     }
 
     #[test]
+    fn the_file_is_read_by_the_service_and_changed_by_root() {
+        let Ok(Some(nobody)) = privilege::user(Some("nobody")) else {
+            return eprintln!("\nSKIPPED: only root can give anything away");
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("hearthgate.toml");
+
+        write_new(&file, "", Some(&nobody)).unwrap();
+
+        let found = std::fs::metadata(&file).unwrap();
+        assert_eq!((found.uid(), found.mode() & 0o777), (0, 0o640));
+        assert_ne!(found.gid(), 0);
+    }
+
+    #[test]
     fn the_file_is_good_and_short() {
         let folder = tempfile::tempdir().unwrap();
-        let me = Me { user: "hearthgate".into(), user_exists: true, state: folder.path().join("state") };
+        let me = Me { user: "hearthgate".into(), user_exists: true, service: None, state: folder.path().join("state") };
         let found = Found::survey(&behind_a_router()).unwrap();
 
         let text = file_text(&found, &me, "home.arpa", "vpn.example.org:443");
 
         assert!(text.lines().count() <= 40, "{}", text.lines().count());
         let file = folder.path().join("hearthgate.toml");
-        write_new(&file, &text).unwrap();
+        write_new(&file, &text, None).unwrap();
         let options = config::Options::default();
         let loaded = config::check(config::Source::File(&file), &options, &mut PeerIds::default());
         let loaded = loaded.map_err(|problems| problems.to_string()).unwrap();
         assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
-        assert!(write_new(&file, &text).is_err(), "a file that is there is not overwritten");
+        assert!(write_new(&file, &text, None).is_err(), "a file that is there is not overwritten");
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
-use crate::store;
+use crate::store::{self, Found};
 
 /// Its name in the state folder.
 pub const FILE: &str = "edits.toml";
@@ -60,18 +60,21 @@ impl Edits {
     /// Reads the edits; none is the same as an empty file.
     pub fn read(state: &Path) -> io::Result<Self> {
         let path = state.join(FILE);
-        let content = store::read(&path)?.content().unwrap_or_default();
-        let text = String::from_utf8(content)
-            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))?;
-        Ok(Self { path, text })
+        let found = store::read(&path)?;
+        Self::found(path, found)
     }
 
-    /// Reads the edits, if there are any that this user may see.
+    /// Reads the edits, if there are any that this user may see, and changes nothing.
     pub(crate) fn look(state: &Path) -> io::Result<Self> {
-        match state.join(FILE).exists() {
-            true => Self::read(state),
-            false => Ok(Self { path: state.join(FILE), text: String::new() }),
-        }
+        let path = state.join(FILE);
+        let found = store::glance(&path)?;
+        Self::found(path, found)
+    }
+
+    fn found(path: PathBuf, found: Found) -> io::Result<Self> {
+        let text = String::from_utf8(found.content().unwrap_or_default())
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))?;
+        Ok(Self { path, text })
     }
 
     /// Returns the text.

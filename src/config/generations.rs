@@ -96,7 +96,7 @@ pub fn list(state: &Path) -> Result<Vec<Generation>, GenerationError> {
 pub fn show(state: &Path, number: u64) -> Result<Generation, GenerationError> {
     let path = path(state, number);
     let content = match path.try_exists()? {
-        true => store::read(&path)?.content(),
+        true => store::peek(&path)?.content(),
         false => None,
     };
     let content = content.and_then(|content| String::from_utf8(content).ok());

@@ -1,52 +1,70 @@
 //! What is made once and kept in the state folder: the gate's key and its random prefixes, and the key of
 //! the quick start's peer.
 
-use std::{io, path::Path};
+use std::{
+    cell::RefCell,
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{store, vpn::keys::PrivateKey};
 
-/// Whether a configuration is loaded to be used, or only looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// What is missing is made and kept.
-    Use,
-    /// Nothing is written.
-    Look,
+/// What is not in the state folder yet and was made up; it holds keys.
+#[derive(Clone, Default)]
+pub(crate) struct Made(RefCell<Vec<(PathBuf, String)>>);
+
+impl fmt::Debug for Made {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.borrow().iter().map(|(path, _)| path)).finish()
+    }
+}
+
+impl Made {
+    /// Writes what was made up, so that the next look finds it.
+    pub(crate) fn keep(&self) -> io::Result<()> {
+        for (path, text) in self.0.borrow().iter() {
+            if let Some(folder) = path.parent() {
+                store::folder(folder)?;
+            }
+            store::write(path, text.as_bytes())?;
+        }
+        Ok(())
+    }
 }
 
 /// Returns the gate's key.
-pub(crate) fn gate_key(state: &Path, purpose: Purpose) -> io::Result<PrivateKey> {
-    key(&state.join("vpn.key"), purpose)
+pub(crate) fn gate_key(state: &Path, made: &Made) -> io::Result<PrivateKey> {
+    key(&state.join("vpn.key"), made)
 }
 
 /// Returns the key of the quick start's peer, for the client that takes the tour.
 pub fn tour_key(state: &Path) -> io::Result<PrivateKey> {
     let path = state.join("tour.key");
     match path.try_exists()? {
-        true => key(&path, Purpose::Look),
+        true => key(&path, &Made::default()),
         false => Err(io::ErrorKind::NotFound.into()),
     }
 }
 
 /// Returns the key of the quick start's peer, making it at the first start.
-pub(crate) fn make_tour_key(state: &Path, purpose: Purpose) -> io::Result<PrivateKey> {
-    key(&state.join("tour.key"), purpose)
+pub(crate) fn make_tour_key(state: &Path, made: &Made) -> io::Result<PrivateKey> {
+    key(&state.join("tour.key"), made)
 }
 
-fn key(path: &Path, purpose: Purpose) -> io::Result<PrivateKey> {
-    kept(path, purpose, |text| text.trim().parse().ok(), PrivateKey::generate, PrivateKey::reveal)
+fn key(path: &Path, made: &Made) -> io::Result<PrivateKey> {
+    kept(path, made, |text| text.trim().parse().ok(), PrivateKey::generate, PrivateKey::reveal)
 }
 
 /// Returns the gate's addresses: random private prefixes which none of `taken` overlaps when they are made.
-pub(crate) fn gate_addresses(state: &Path, purpose: Purpose, taken: &[IpNet]) -> io::Result<Vec<IpNet>> {
+pub(crate) fn gate_addresses(state: &Path, made: &Made, taken: &[IpNet]) -> io::Result<Vec<IpNet>> {
     let parse = |text: &str| {
         let nets: Option<Vec<IpNet>> = text.lines().map(|line| line.parse().ok()).collect();
         nets.filter(|nets| !nets.is_empty())
     };
     let show = |nets: &Vec<IpNet>| nets.iter().map(|net| format!("{net}\n")).collect();
-    kept(&state.join("vpn-addresses"), purpose, parse, || random_addresses(taken), show)
+    kept(&state.join("vpn-addresses"), made, parse, || random_addresses(taken), show)
 }
 
 /// One of the 65536 /24 of 10.0.0.0/8, and a /64 with a random 40-bit global ID (RFC 4193 §3.2).
@@ -70,18 +88,15 @@ fn random_addresses(taken: &[IpNet]) -> Vec<IpNet> {
 
 fn kept<T>(
     path: &Path,
-    purpose: Purpose,
+    made: &Made,
     parse: impl Fn(&str) -> Option<T>,
     make: impl FnOnce() -> T,
     show: impl FnOnce(&T) -> String,
 ) -> io::Result<T> {
-    let found = match purpose {
-        Purpose::Use => store::read(path)?.content(),
-        // A look must not set a torn file aside either; and nothing there is no failure.
-        Purpose::Look => match path.exists() {
-            true => store::read(path)?.content(),
-            false => None,
-        },
+    let known = made.0.borrow().iter().find(|(known, _)| known == path).map(|(_, text)| text.clone().into_bytes());
+    let found = match known {
+        Some(text) => Some(text),
+        None => store::glance(path)?.content(),
     };
     if let Some(content) = found {
         let text = String::from_utf8_lossy(&content);
@@ -89,12 +104,7 @@ fn kept<T>(
             io::Error::new(io::ErrorKind::InvalidData, format!("{} holds something else; remove it", path.display()))
         });
     }
-    let made = make();
-    if purpose == Purpose::Use {
-        if let Some(folder) = path.parent() {
-            store::folder(folder)?;
-        }
-        store::write(path, show(&made).as_bytes())?;
-    }
-    Ok(made)
+    let new = make();
+    made.0.borrow_mut().push((path.to_owned(), show(&new)));
+    Ok(new)
 }

@@ -16,7 +16,7 @@ mod value;
 
 use std::{
     collections::HashMap,
-    env,
+    env, io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -56,6 +56,8 @@ pub struct Loaded {
     pub file: String,
     /// The edits as they were read.
     pub edits: String,
+    /// What is made once, and was not there yet.
+    made: made::Made,
 }
 
 /// What a configuration means.
@@ -108,6 +110,8 @@ pub struct Scrape {
 pub enum Source<'a> {
     /// The owner's file.
     File(&'a Path),
+    /// The owner's file as it was read before, whatever stands there now.
+    Text(&'a Path, &'a str),
     /// [`QUICK_START`].
     QuickStart,
 }
@@ -119,6 +123,18 @@ pub struct Options {
     pub state: Option<PathBuf>,
     /// `[dns.testing]` is accepted.
     pub testing: bool,
+    /// Whether the files that the configuration names must be there.
+    pub files: Files,
+}
+
+/// Whether the files that the configuration names must be there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Files {
+    /// Each is opened, so that one which is not to be had is a problem at its place.
+    #[default]
+    Checked,
+    /// They are on another box.
+    Unchecked,
 }
 
 /// Gives each public key its id; keep one for the life of the process.
@@ -135,14 +151,50 @@ impl PeerIds {
     }
 }
 
-/// Loads a configuration to be used: keys and prefixes that are made once are made and kept.
-pub fn load(source: Source<'_>, options: &Options, ids: &mut PeerIds) -> Result<Loaded, Problems> {
-    read(source, options, ids, made::Purpose::Use)
+impl Loaded {
+    /// Keeps keys and prefixes that are made once, and sets torn edits aside.
+    ///
+    /// Whoever will read them later calls this, once it is certain that the configuration is used.
+    pub fn keep(&self) -> io::Result<()> {
+        self.made.keep()?;
+        edits::Edits::read(&self.compiled.node.state).map(|_| ())
+    }
 }
 
-/// Loads a configuration to be looked at: nothing is written, and what would be made once is made up.
+/// Loads a configuration to be used, and keeps what is made once.
+pub fn load(source: Source<'_>, options: &Options, ids: &mut PeerIds) -> Result<Loaded, Problems> {
+    let loaded = check(source, options, ids)?;
+    let fail = |error| {
+        let what = format!("the keys cannot be kept in \"{}\": {error}", loaded.compiled.node.state.display());
+        Problems::whole(what, "see that the state folder can be written, or choose another with --state DIR")
+    };
+    loaded.keep().map_err(fail)?;
+    Ok(loaded)
+}
+
+/// Loads a configuration to be looked at: nothing is written. What is made once is made up, until
+/// [`Loaded::keep`] keeps it.
 pub fn check(source: Source<'_>, options: &Options, ids: &mut PeerIds) -> Result<Loaded, Problems> {
-    read(source, options, ids, made::Purpose::Look)
+    let text = text_of(source)?;
+    let file_text = text.content.clone();
+    let state = state_folder(source, options)?;
+    let edits = edits::Edits::look(&state).map_err(|error| {
+        let what = format!("{}: {error}", state.join(edits::FILE).display());
+        Problems::whole(what, "see that the state folder can be read, or remove the file")
+    })?;
+    let edits_text = edits.text();
+    let report = problems::Report::new(text, problems::Source::edits(edits_text.clone(), &state));
+    let made = made::Made::default();
+    let compiled = compiled(source, &report, state, options, ids, &made);
+    let warnings = report.finish()?;
+    Ok(Loaded {
+        compiled: compiled.expect("without a problem there is a configuration"),
+        digest: digest(&file_text, &edits_text),
+        warnings,
+        file: file_text,
+        edits: edits_text,
+        made,
+    })
 }
 
 /// Returns the state folder of a configuration without loading it: commands need it to reach the running edge.
@@ -152,39 +204,9 @@ pub fn state_folder(source: Source<'_>, options: &Options) -> Result<PathBuf, Pr
     if let Some(state) = &options.state {
         return Ok(state.clone());
     }
-    let Source::File(path) = source else { return quick_start_state() };
-    let report = problems::Report::new(text_of(path)?, problems::Source::edits(String::new(), Path::new("")));
+    let (Source::File(path) | Source::Text(path, _)) = source else { return quick_start_state() };
+    let report = problems::Report::new(text_of(source)?, problems::Source::edits(String::new(), Path::new("")));
     Ok(folder_of(path).join(file::read(&report).node.state))
-}
-
-fn read(source: Source<'_>, options: &Options, ids: &mut PeerIds, purpose: made::Purpose) -> Result<Loaded, Problems> {
-    let text = match source {
-        Source::File(path) => text_of(path)?,
-        Source::QuickStart => {
-            problems::Source { name: "quickstart.toml".into(), content: QUICK_START.to_owned(), skipped_lines: 0 }
-        }
-    };
-    let file_text = text.content.clone();
-    let state = state_folder(source, options)?;
-    let edits = match purpose {
-        made::Purpose::Use => edits::Edits::read(&state),
-        made::Purpose::Look => edits::Edits::look(&state),
-    };
-    let edits = edits.map_err(|error| {
-        let what = format!("{}: {error}", state.join(edits::FILE).display());
-        Problems::whole(what, "see that the state folder can be read, or remove the file")
-    })?;
-    let edits_text = edits.text();
-    let report = problems::Report::new(text, problems::Source::edits(edits_text.clone(), &state));
-    let compiled = compiled(source, &report, state, options, ids, purpose);
-    let warnings = report.finish()?;
-    Ok(Loaded {
-        compiled: compiled.expect("without a problem there is a configuration"),
-        digest: digest(&file_text, &edits_text),
-        warnings,
-        file: file_text,
-        edits: edits_text,
-    })
 }
 
 fn compiled(
@@ -193,7 +215,7 @@ fn compiled(
     state: PathBuf,
     options: &Options,
     ids: &mut PeerIds,
-    purpose: made::Purpose,
+    made: &made::Made,
 ) -> Option<Compiled> {
     let (mut file, edits) = (file::read(report), file::read_edits(report));
     if report.is_broken() {
@@ -201,10 +223,10 @@ fn compiled(
         return None;
     }
     let folder = match source {
-        Source::File(path) => folder_of(path),
+        Source::File(path) | Source::Text(path, _) => folder_of(path),
         Source::QuickStart => Path::new("."),
     };
-    let setting = compile::Setting { folder, state, options, purpose, report };
+    let setting = compile::Setting { folder, state, options, made, report };
     if source == Source::QuickStart {
         compile::complete_quick_start(&mut file, &setting);
     }
@@ -226,7 +248,16 @@ fn compiled(
     Some(compile::compile(file, &setting, ids))
 }
 
-fn text_of(path: &Path) -> Result<problems::Source, Problems> {
+fn text_of(source: Source<'_>) -> Result<problems::Source, Problems> {
+    let known = |name: &str, text: &str| problems::Source { name: name.into(), content: text.into(), skipped_lines: 0 };
+    match source {
+        Source::File(path) => text_of_file(path),
+        Source::Text(path, text) => Ok(known(&path.display().to_string(), text)),
+        Source::QuickStart => Ok(known("quickstart.toml", QUICK_START)),
+    }
+}
+
+fn text_of_file(path: &Path) -> Result<problems::Source, Problems> {
     use std::io::Read;
 
     let name = path.display().to_string();

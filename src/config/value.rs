@@ -38,6 +38,20 @@ pub(crate) fn wait(text: &str) -> Result<Duration, Wrong> {
     Ok(span)
 }
 
+/// Reads a day or a moment, `2026-12-31` or `2026-12-31T18:00:00Z`, as seconds since 1970. A day ends with its
+/// last second in UTC.
+pub(crate) fn moment(text: &str) -> Result<u64, Wrong> {
+    let wrong = || Wrong::new(format!("\"{text}\" is no date"), "write \"2026-12-31\" or \"2026-12-31T18:00:00Z\"");
+    let moment = match text.parse::<jiff::civil::Date>() {
+        Ok(day) if !text.contains(['T', ' ']) => {
+            let last = day.tomorrow().and_then(|next| next.to_zoned(jiff::tz::TimeZone::UTC));
+            last.map_err(|_| wrong())?.timestamp()
+        }
+        _ => text.parse::<jiff::Timestamp>().map_err(|_| wrong())?,
+    };
+    u64::try_from(moment.as_second()).map_err(|_| wrong())
+}
+
 /// Reads `16MiB`, `512KiB`, `1GiB`, `4096B`.
 pub(crate) fn size(text: &str) -> Result<usize, Wrong> {
     let wrong = || Wrong::new(format!("\"{text}\" is no size"), "write a number with its unit: B, KiB, MiB or GiB");

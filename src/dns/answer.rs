@@ -6,8 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hickory_proto::op::Message;
-
 use super::{
     BlockAs, Core,
     cache::{Age, Stored},
@@ -17,6 +15,8 @@ use super::{
     local::{self, Local, SpecialAnswer},
     policy::Policy,
     query::{IN, Query, Question, Unfit, qtype},
+    resolver::wire::Message,
+    room::Place,
 };
 use crate::{
     limit::{Client, Rate},
@@ -236,7 +236,7 @@ pub(crate) fn answer(
 
 fn resolved_outcome(stored: &Stored) -> Outcome {
     match (stored.ede, stored.rcode) {
-        (Some(Ede::Stale), _) => Outcome::Stale,
+        (Some(Ede::Stale | Ede::StaleNxDomain), _) => Outcome::Stale,
         (_, rcode::SERVFAIL) => Outcome::Failed,
         _ => Outcome::Resolved,
     }
@@ -290,17 +290,16 @@ fn blocked(query: &Query<'_>, as_: BlockAs, limit: usize, out: &mut Vec<u8>) -> 
 
 /// Writes the records of an answer behind the CNAME records of the house that led to it.
 fn append(query: &Query<'_>, stored: &Stored, now: u64, out: &mut Vec<u8>) {
-    let Ok(message) = Message::from_vec(&stored.message) else { return };
+    let Ok(message) = Message::parse(&stored.message) else { return };
     let head = Head { rcode: stored.rcode, authoritative: false, authentic: false };
     if let Some(flags) = out.get_mut(2..4) {
         flags.copy_from_slice(&encode::flags(query, head));
     }
-    let sections = [(Section::Answer, &message.answers), (Section::Authority, &message.authorities)];
+    let sections = [(Section::Answer, &message.answer), (Section::Authority, &message.authority)];
     for (section, records) in sections {
         for one in records {
-            let (Some(owner), Some(rdata)) = (local::encoded(&one.name), local::encoded(&one.data)) else { continue };
             let ttl = one.ttl.saturating_sub(stored.seconds_old(now));
-            record(out, section, &owner, one.record_type().into(), ttl, &rdata);
+            record(out, section, one.name.as_wire(), one.rtype, ttl, &one.rdata);
         }
     }
 }
@@ -315,8 +314,9 @@ pub(crate) async fn answer_later(
     asker: &Asker,
     bytes: &[u8],
     question: Question,
+    place: &Arc<Place>,
 ) -> Option<Vec<u8>> {
-    let fetch = core.flights.fetch(core, policy, question.clone());
+    let fetch = core.flights.fetch(core, policy, question.clone(), place);
     tokio::pin!(fetch);
     let stored = match tokio::time::timeout(STALE_AFTER, &mut fetch).await {
         Ok(stored) => stored,

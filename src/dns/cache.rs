@@ -217,6 +217,16 @@ impl Cache {
         self.shard(hash).keep(entry);
     }
 
+    /// Forgets the answer to a question.
+    pub(crate) fn forget(&self, question: &Question) {
+        let flags = flags(question.dnssec_ok, question.checking_disabled);
+        let hash = self.hash(&question.name, question.qtype, flags);
+        let mut shard = self.shard(hash);
+        if let Some(place) = shard.places.get(&hash).copied() {
+            shard.forget(place);
+        }
+    }
+
     /// Returns how full the cache is.
     pub(crate) fn fill(&self) -> Fill {
         self.shards.iter().map(lock).fold(Fill::default(), |sum, shard| Fill {

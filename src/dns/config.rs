@@ -35,6 +35,8 @@ pub struct Config {
     pub case_randomisation: bool,
     /// Accept SHA-1 signatures and digests.
     pub sha1: bool,
+    /// Names under which nothing is validated, and the second since 1970 at which that ends (RFC 7646).
+    pub negative_anchors: Vec<(Name, u64)>,
     /// Where answers come from.
     pub resolve: Resolve,
     /// A hints file instead of the built-in root servers.
@@ -230,20 +232,55 @@ pub enum Device {
 pub struct Testing {
     /// The time that signatures are checked against, in seconds since 1970.
     pub now: Option<u64>,
+    /// Cached data ages by the wall clock, also when that is set.
+    pub follow_clock: bool,
     /// Root servers by address instead of a hints file.
-    pub root_servers: Vec<SocketAddr>,
+    pub root_servers: Vec<IpAddr>,
+    /// The port that authoritative servers listen on.
+    pub server_port: u16,
+    /// DS and DNSKEY records in presentation form instead of the built-in anchors; an empty list leaves
+    /// everything unchecked.
+    pub anchors: Option<Vec<String>>,
+    /// The root's servers are asked of those in the hints first.
+    pub priming: bool,
+    /// Checked NSEC and NSEC3 records answer for names that were not asked for.
+    pub aggressive: bool,
+    /// DNS cookies.
+    pub cookies: bool,
+    /// RSA keys shorter than 1024 bits count.
+    pub short_keys: bool,
+    /// The UDP size that servers are offered.
+    pub edns_size: u16,
     /// Loopback and special-purpose addresses may be asked.
     pub special_servers: bool,
     /// Upstream questions over IPv4.
     pub ipv4: bool,
     /// Upstream questions over IPv6.
     pub ipv6: bool,
+    /// Each message to and from a server is written to standard error.
+    pub log_upstream: bool,
     /// A file of certificates that servers of lists are believed by, instead of the public ones.
     pub list_roots: Option<PathBuf>,
 }
 
 impl Default for Testing {
     fn default() -> Self {
-        Self { now: None, root_servers: Vec::new(), special_servers: false, ipv4: true, ipv6: true, list_roots: None }
+        Self {
+            now: None,
+            follow_clock: false,
+            root_servers: Vec::new(),
+            server_port: 53,
+            anchors: None,
+            priming: true,
+            aggressive: true,
+            cookies: true,
+            short_keys: false,
+            edns_size: 1232,
+            special_servers: false,
+            ipv4: true,
+            ipv6: true,
+            log_upstream: false,
+            list_roots: None,
+        }
     }
 }

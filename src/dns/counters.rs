@@ -46,9 +46,11 @@ pub(crate) enum Dropped {
     Connections,
     /// The way back is full or gone.
     Unsendable,
+    /// We fell over it.
+    Fault,
 }
 
-const DROPS: [&str; 5] = ["origin", "no_query", "limit", "connections", "unsendable"];
+const DROPS: [&str; 6] = ["origin", "no_query", "limit", "connections", "unsendable", "fault"];
 
 /// How a question came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,6 +163,12 @@ impl Series {
     /// Counts one silence.
     pub(crate) fn dropped(&self, reason: Dropped) {
         self.drops[reason as usize].inc();
+    }
+
+    /// Returns how many silences of a kind were counted.
+    #[cfg(test)]
+    pub(crate) fn drops(&self, reason: Dropped) -> u64 {
+        self.drops[reason as usize].get()
     }
 
     /// Counts a question that the cache did not know.

@@ -1,6 +1,11 @@
 //! Answers written into a buffer that the caller keeps: nothing here allocates once the buffer has grown.
 
-use super::query::{Edns, Query, Unfit, skip_name};
+use std::collections::HashMap;
+
+use super::{
+    query::{Edns, Query, Unfit, ancestors, skip_name},
+    resolver::{Why, wire::Record},
+};
 
 /// What we say we take, and the most that is sent over UDP (the DNS flag day 2020 size).
 pub(crate) const UDP_SIZE: u16 = 1232;
@@ -16,6 +21,7 @@ pub(crate) mod rcode {
     pub(crate) const NXDOMAIN: u16 = 3;
     pub(crate) const NOTIMP: u16 = 4;
     pub(crate) const REFUSED: u16 = 5;
+    pub(crate) const YXDOMAIN: u16 = 6;
     pub(crate) const BADVERS: u16 = 16;
 }
 
@@ -23,22 +29,81 @@ pub(crate) mod rcode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub(crate) enum Ede {
+    /// The question costs too much to answer.
+    TooCostly = 0,
+    /// Signed, but only with algorithms that are not checked.
+    UnsupportedAlgorithm = 1,
+    /// Signed, but only with digests that are not checked.
+    UnsupportedDigest = 2,
     /// An expired answer, because no authority could be asked.
     Stale = 3,
     /// Signatures do not hold.
     Bogus = 6,
-    /// A rule of the owner's.
-    Blocked = 15,
-    /// Not for this client.
-    Prohibited = 18,
-    /// Taken out for the client's sake: a private address under a public name.
-    Filtered = 17,
+    /// Their time is over.
+    SignatureExpired = 7,
+    /// Their time has not come.
+    SignatureNotYetValid = 8,
+    /// No key of the zone is vouched for.
+    KeyMissing = 9,
+    /// A signed zone's data came without signatures.
+    SignaturesMissing = 10,
+    /// It was not proven that there is no such thing.
+    DenialMissing = 12,
+    /// It failed a moment ago.
+    CachedFailure = 13,
     /// We are at our limits.
     NotReady = 14,
+    /// A rule of the owner's.
+    Blocked = 15,
+    /// Taken out for the client's sake: a private address under a public name.
+    Filtered = 17,
+    /// Not for this client.
+    Prohibited = 18,
+    /// An expired denial.
+    StaleNxDomain = 19,
     /// Nobody who knows could be asked.
     NoReachableAuthority = 22,
     /// Whoever was asked made no sense.
     NetworkError = 23,
+}
+
+impl Ede {
+    /// Says whether validation failed.
+    pub(crate) fn is_bogus(self) -> bool {
+        use Ede::*;
+        matches!(self, Bogus | SignatureExpired | SignatureNotYetValid | KeyMissing | SignaturesMissing | DenialMissing)
+    }
+
+    /// What is said besides the number, where it says too little.
+    fn text(self) -> &'static str {
+        match self {
+            Self::TooCostly => Why::BudgetSpent.text(),
+            _ => "",
+        }
+    }
+}
+
+impl From<Why> for Ede {
+    fn from(why: Why) -> Self {
+        match why {
+            Why::UnsupportedAlgorithm => Self::UnsupportedAlgorithm,
+            Why::UnsupportedDigest => Self::UnsupportedDigest,
+            // RFC 8509: the question about a key is answered by failing.
+            Why::Bogus | Why::Sentinel => Self::Bogus,
+            Why::SignatureExpired => Self::SignatureExpired,
+            Why::SignatureNotYetValid => Self::SignatureNotYetValid,
+            Why::KeyMissing => Self::KeyMissing,
+            Why::SignaturesMissing => Self::SignaturesMissing,
+            Why::DenialMissing => Self::DenialMissing,
+            Why::CachedFailure => Self::CachedFailure,
+            Why::NoReachableAuthority => Self::NoReachableAuthority,
+            Why::NetworkError => Self::NetworkError,
+            Why::BudgetSpent => Self::TooCostly,
+            Why::Crowded => Self::NotReady,
+            Why::Stale => Self::Stale,
+            Why::StaleNxDomain => Self::StaleNxDomain,
+        }
+    }
 }
 
 /// What the head of an answer says.
@@ -107,6 +172,83 @@ pub(crate) fn record(out: &mut Vec<u8>, section: Section, owner: &[u8], rtype: u
 /// A pointer to the question's name.
 pub(crate) const QNAME: &[u8] = &[0xc0, 12];
 
+/// Writes a message for the cache: a question in lower case, and records with compressed names.
+pub(crate) struct Writer {
+    out: Vec<u8>,
+    /// Where names stand.
+    places: HashMap<Box<[u8]>, u16>,
+}
+
+impl Writer {
+    /// Writes header and question.
+    pub(crate) fn new(name: &[u8], qtype: u16) -> Self {
+        let mut writer = Self { out: vec![0, 0, 0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0], places: HashMap::new() };
+        writer.name(name);
+        writer.out.extend(qtype.to_be_bytes());
+        writer.out.extend([0, 1]);
+        writer
+    }
+
+    /// Writes a record.
+    pub(crate) fn record(&mut self, section: Section, record: &Record) {
+        self.name(record.name.as_wire());
+        self.out.extend(record.rtype.to_be_bytes());
+        self.out.extend(record.class.to_be_bytes());
+        self.out.extend(record.ttl.to_be_bytes());
+        let at = self.out.len();
+        self.out.extend([0, 0]);
+        self.data(record.rtype, &record.rdata);
+        let length = u16::try_from(self.out.len() - at - 2).unwrap_or(u16::MAX);
+        if let Some(place) = self.out.get_mut(at..at + 2) {
+            place.copy_from_slice(&length.to_be_bytes());
+        }
+        count(&mut self.out, section);
+    }
+
+    /// Returns the message; `None` if it is too long to be one.
+    pub(crate) fn finish(self) -> Option<Box<[u8]>> {
+        (self.out.len() <= usize::from(u16::MAX)).then(|| self.out.into())
+    }
+
+    /// RFC 3597 §4: names in data are compressed in the types of RFC 1035 only.
+    fn data(&mut self, rtype: u16, rdata: &[u8]) {
+        let (before, names) = match rtype {
+            2 | 5 | 12 => (0, 1),
+            6 => (0, 2),
+            15 => (2, 1),
+            _ => (0, 0),
+        };
+        let (fixed, mut rest) = rdata.split_at(before.min(rdata.len()));
+        self.out.extend(fixed);
+        for _ in 0..names {
+            let Some(end) = skip_name(rest, 0) else { break };
+            let (name, behind) = rest.split_at(end);
+            self.name(name);
+            rest = behind;
+        }
+        self.out.extend(rest);
+    }
+
+    fn name(&mut self, name: &[u8]) {
+        for suffix in ancestors(name) {
+            let [length, ..] = suffix else { return };
+            if *length == 0 {
+                self.out.push(0);
+                return;
+            }
+            // Only what stands where it stands in the same case counts, or servers' case would change.
+            if let Some(place) = self.places.get(suffix) {
+                self.out.extend((0xc000 | place).to_be_bytes());
+                return;
+            }
+            if let Ok(here @ ..0x4000) = u16::try_from(self.out.len()) {
+                self.places.insert(suffix.into(), here);
+            }
+            self.out.extend(suffix.get(..1 + usize::from(*length)).unwrap_or_default());
+        }
+    }
+}
+
 fn count(out: &mut [u8], section: Section) {
     let at = section as usize;
     if let Some([high, low]) = out.get_mut(at..at + 2) {
@@ -134,8 +276,14 @@ pub(crate) fn finish(query: &Query<'_>, rcode: u16, ede: Option<Ede>, limit: usi
         match ede {
             None => out.extend([0, 0]),
             Some(ede) => {
-                out.extend([0, 6, 0, 15, 0, 2]);
+                // What explains is left out rather than what is explained.
+                let text = Some(ede.text()).filter(|text| out.len() + 6 + text.len() <= limit).unwrap_or_default();
+                let length = 2 + text.len() as u16;
+                out.extend((length + 4).to_be_bytes());
+                out.extend([0, 15]);
+                out.extend(length.to_be_bytes());
                 out.extend((ede as u16).to_be_bytes());
+                out.extend(text.as_bytes());
             }
         }
         count(out, Section::Additional);

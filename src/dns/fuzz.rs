@@ -41,6 +41,7 @@ impl House {
             minimise: true,
             case_randomisation: true,
             sha1: false,
+            negative_anchors: Vec::new(),
             resolve: Resolve::Forward(Vec::new()),
             root_hints: None,
             trust_anchors: None,
@@ -51,7 +52,7 @@ impl House {
             rebind_allow: Vec::new(),
             directory: Directory::default(),
             routes: HouseRoutes::default(),
-            testing: Testing::default(),
+            testing: Testing { anchors: Some(Vec::new()), ..Testing::default() },
         };
         change(&mut config);
         let networks = Arc::new(ArcSwap::from_pointee(Networks::default()));

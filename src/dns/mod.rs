@@ -23,6 +23,7 @@ mod local;
 mod policy;
 mod query;
 mod refresh;
+pub mod resolver;
 mod room;
 mod server;
 mod status;
@@ -147,6 +148,16 @@ impl Core {
             names.with_label_values(&[&list.name]).set(i64::try_from(list.names).unwrap_or(i64::MAX));
         }
     }
+
+    fn put_in_force(&self, policy: Arc<Policy>) {
+        let before = self.policy.swap(Some(policy.clone()));
+        let same = |before: &Policy| {
+            Resolver::same(&before.config, &policy.config) && before.rebind_allow == policy.rebind_allow
+        };
+        if before.is_some_and(|before| !same(&before)) {
+            self.cache.clear();
+        }
+    }
 }
 
 /// Seconds since 1970. Cached answers age by the wall clock, which goes on while the machine sleeps.
@@ -204,14 +215,11 @@ impl Plane {
     }
 
     /// Puts a policy in force. Rules apply to cached answers at once; the answers are forgotten if others are
-    /// asked from now on.
+    /// asked from now on, or if other names may lead into the house.
     pub fn commit(&self, prepared: Prepared) {
         let policy = prepared.0;
         self.core.count_names(&policy);
-        let before = self.core.policy.swap(Some(policy.clone()));
-        if before.is_some_and(|before| !Resolver::same(&before.config, &policy.config)) {
-            self.core.cache.clear();
-        }
+        self.core.put_in_force(policy);
         self.core.committed.notify_one();
     }
 

@@ -11,7 +11,11 @@ pub(crate) mod qtype {
     pub(crate) const PTR: u16 = 12;
     pub(crate) const HINFO: u16 = 13;
     pub(crate) const AAAA: u16 = 28;
+    pub(crate) const DNAME: u16 = 39;
     pub(crate) const OPT: u16 = 41;
+    pub(crate) const RRSIG: u16 = 46;
+    pub(crate) const NSEC: u16 = 47;
+    pub(crate) const NSEC3: u16 = 50;
     pub(crate) const SVCB: u16 = 64;
     pub(crate) const HTTPS: u16 = 65;
     pub(crate) const ANY: u16 = 255;

@@ -11,8 +11,12 @@ use std::{
 
 use crate::limit::Client;
 
-/// Connections in all.
+/// Connections from the Internet, where the process may have as many descriptors as that takes; as many
+/// again from the house and the tunnel, which strangers cannot use up.
 const MOST: u32 = 8192;
+/// Each connection may need one descriptor towards the client and one towards an upstream, and the other
+/// planes need some as well: so strangers get a quarter of what the process may have.
+const DESCRIPTORS_EACH: u64 = 4;
 /// Connections of one Internet client; a browser keeps six of HTTP/1.1 and one of HTTP/2.
 const MOST_OF_ONE: u32 = 256;
 const PLACES: usize = 8192;
@@ -21,7 +25,9 @@ const PLACES: usize = 8192;
 /// collide in both to share it.
 #[derive(Debug)]
 pub(super) struct Census {
-    open: AtomicU32,
+    strangers: AtomicU32,
+    most_strangers: u32,
+    house: AtomicU32,
     rows: [Box<[AtomicU32]>; 2],
     keys: [RandomState; 2],
 }
@@ -36,7 +42,15 @@ pub(super) struct Counted {
 impl Census {
     pub(super) fn new() -> Arc<Self> {
         let row = || (0..PLACES).map(|_| AtomicU32::new(0)).collect();
-        Arc::new(Self { open: AtomicU32::new(0), rows: [row(), row()], keys: Default::default() })
+        let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let most = descriptors.map_or(MOST, |most| u32::try_from(most / DESCRIPTORS_EACH).unwrap_or(MOST).min(MOST));
+        Arc::new(Self {
+            strangers: AtomicU32::new(0),
+            most_strangers: most,
+            house: AtomicU32::new(0),
+            rows: [row(), row()],
+            keys: Default::default(),
+        })
     }
 
     /// Counts a connection, of a client if that has a cap of its own; `None` if it is one too many.
@@ -45,18 +59,23 @@ impl Census {
             client.map(|client| [0, 1].map(|row: usize| (self.keys[row].hash_one(client) % PLACES as u64) as usize));
         // Made first, so that a refused connection is taken off again by its drop.
         let counted = Counted { census: self.clone(), places };
-        let before = self.open.fetch_add(1, Ordering::Relaxed);
+        let (open, most) = match places {
+            Some(_) => (&self.strangers, self.most_strangers),
+            None => (&self.house, MOST),
+        };
+        let before = open.fetch_add(1, Ordering::Relaxed);
         let of_one = places.map(|places| {
             let counts = [0, 1].map(|row: usize| self.rows[row][places[row]].fetch_add(1, Ordering::Relaxed));
             counts[0].min(counts[1])
         });
-        (before < MOST && of_one.is_none_or(|count| count < MOST_OF_ONE)).then_some(counted)
+        (before < most && of_one.is_none_or(|count| count < MOST_OF_ONE)).then_some(counted)
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.census.open.fetch_sub(1, Ordering::Relaxed);
+        let open = if self.places.is_some() { &self.census.strangers } else { &self.census.house };
+        open.fetch_sub(1, Ordering::Relaxed);
         if let Some(places) = self.places {
             for (row, place) in self.census.rows.iter().zip(places) {
                 row[place].fetch_sub(1, Ordering::Relaxed);
@@ -80,5 +99,16 @@ mod tests {
         assert!(census.admit(client("203.0.113.2")).is_some());
         drop(held);
         assert!(census.admit(client("203.0.113.1")).is_some());
+    }
+
+    #[test]
+    fn strangers_leave_room_for_the_house() {
+        let census = Census::new();
+        let stranger = |number: u32| Some(Client::of(std::net::IpAddr::V4(number.into())));
+
+        let held: Vec<_> = (0..20_000).filter_map(|number| census.admit(stranger(number))).collect();
+
+        assert_eq!(held.len(), census.most_strangers as usize);
+        assert!(census.admit(None).is_some());
     }
 }

@@ -32,11 +32,11 @@ use crate::{
         deadline::Deadline,
         headers::{self, Told},
         permits::Permit,
-        proxy::{self, Failure, NoUplink, Outgoing, Visitor},
+        proxy::{self, Failure, NoUplink, Visitor},
         record::Record,
         serve::{Answer, Refusal},
         server::{Core, caught},
-        upstream::{Arrival, RequestBody, UpstreamBody},
+        upstream::{Arrival, Outgoing, RequestBody, UpstreamBody},
     },
     supervise::Phase,
 };
@@ -135,18 +135,19 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
         self.active.set(self.active.get() + 1);
         let active = Active(self.active.clone());
         let watched = progress.clone();
+        // In a place of its own at once: what follows moves a pointer.
+        let mut stream = Box::pin(stream);
         let work = async move {
             let _active = active;
-            let mut stream = pin!(stream);
             let mut timer = Deadline::after(Duration::from_secs(60));
-            let ended = poll_fn(|cx| {
+            let ended = pin!(poll_fn(|cx| {
                 if stream.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(());
                 }
                 let Some(until) = watched.until.get() else { return Poll::Pending };
                 timer.set_at(until);
                 timer.poll(cx)
-            });
+            }));
             caught(&core, ended).await;
         };
         spawn_local(PROGRESS.scope(progress, work));
@@ -166,7 +167,7 @@ async fn handle(
         Err(refusal) => {
             let answer = Answer::from(refusal);
             record.status = answer.status;
-            ours(answer)
+            ours(answer, core.shared.policy.load().config.timeouts.body)
         }
     };
     Ok(answered)
@@ -221,6 +222,9 @@ impl Wanted {
         };
         let path = CanonicalPath::parse(path).map_err(|_| bad())?;
         let query = uri.query().map(|query| query.replace('"', "%22").replace('<', "%3C").replace('>', "%3E"));
+        if query.as_ref().is_some_and(|query| !query.bytes().all(|byte| byte.is_ascii_graphic())) {
+            return Err(bad());
+        }
         Ok(Self { host, path, query })
     }
 }
@@ -238,7 +242,7 @@ async fn answer(
     let refuse = |mut record: Record, answer: Answer| {
         record.status = answer.status;
         record.bytes = answer.body.len() as u64;
-        ours(answer)
+        ours(answer, policy.config.timeouts.body)
     };
     let Wanted { host, path, query } = wanted;
     let admitted = match proxy::admit(core, &policy, visitor, (&host, &path), &headers) {
@@ -251,10 +255,7 @@ async fn answer(
     }
     let body = if body.is_end_stream() { RequestBody::Empty } else { RequestBody::Stream(body) };
     let told = Told { host: &host, client: admitted.client, scheme: visitor.scheme, websocket: false };
-    let outgoing = match Outgoing::new(method, (&path, query.as_deref()), (headers, &[]), &told, body) {
-        Ok(outgoing) => outgoing,
-        Err(refusal) => return refuse(record, refusal.into()),
-    };
+    let outgoing = Outgoing::new(method, (&path, query.as_deref()), (&headers, &[]), &told, body);
     let permit = core.permits.issue(visitor.origin, host, path, admitted.route);
     let mut deadline = Deadline::after(policy.config.timeouts.response);
     let Arrival { mut head, body } =
@@ -279,7 +280,9 @@ async fn answer(
     response
 }
 
-fn ours(answer: Answer) -> Response<Outbound> {
+/// Makes an answer of ours; a client that keeps its window shut does not hold it longer than `limit`.
+fn ours(answer: Answer, limit: Duration) -> Response<Outbound> {
+    PROGRESS.with(|progress| progress.moved(limit));
     let mut response = Response::new(Outbound::Ours(answer.body));
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
@@ -321,6 +324,9 @@ impl Body for Outbound {
             Self::Ours(body) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(body))))),
             Self::Theirs(theirs) => {
                 if theirs.permit.poll_revoked(cx).is_ready() {
+                    return Poll::Ready(Some(Err(BrokenOff)));
+                }
+                if theirs.body.send(cx).is_err() {
                     return Poll::Ready(Some(Err(BrokenOff)));
                 }
                 theirs.body.poll_data(cx).map(|data| {

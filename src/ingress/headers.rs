@@ -1,17 +1,16 @@
 //! Fields between two connections: what belongs to one hop is taken off, what speaks of the client is ours.
 
-use std::net::IpAddr;
+use std::{fmt::Write, net::IpAddr};
 
+use bytes::{BufMut, BytesMut};
 use hyper::{
     HeaderMap,
     header::{self, HeaderName, HeaderValue},
 };
 
-use crate::ingress::canonical::CanonicalHost;
+use crate::ingress::{canonical::CanonicalHost, h1::response::put_field};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// What an upstream is told of the client.
 pub(super) struct Told<'a> {
@@ -23,27 +22,28 @@ pub(super) struct Told<'a> {
     pub(super) websocket: bool,
 }
 
-/// Turns the fields of a request into those that are sent upstream; `nominated` is what Connection named.
-pub(super) fn to_upstream(headers: &mut HeaderMap, nominated: &[HeaderName], told: &Told<'_>) {
-    // Theirs first, ours last: nothing that Connection names can take ours away.
-    for name in nominated {
-        headers.remove(name);
+/// Writes the fields of a request as they are sent upstream, framing excepted; `nominated` is what Connection named.
+pub(super) fn to_upstream(out: &mut BytesMut, headers: &HeaderMap, nominated: &[HeaderName], told: &Told<'_>) {
+    out.reserve(256 + headers.len() * 48);
+    put_field(out, b"host", told.host.as_str().as_bytes());
+    // Ours are not theirs to take away: what Connection names is left out of what the client sent.
+    let passes = |name: &HeaderName| passes_up(name.as_str()) && !nominated.contains(name);
+    for name in headers.keys().filter(|name| passes(name)) {
+        let values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+        if *name == header::COOKIE {
+            // RFC 9113 §8.2.3: cookie crumbs are one field again before they leave HTTP/2.
+            let crumbs: Vec<&[u8]> = values.collect();
+            put_field(out, b"cookie", &crumbs.join(&b"; "[..]));
+        } else {
+            values.for_each(|value| put_field(out, name.as_str().as_bytes(), value));
+        }
     }
-    let gone: Vec<HeaderName> = headers.keys().filter(|name| !passes_up(name.as_str())).cloned().collect();
-    for name in gone {
-        headers.remove(name);
-    }
-    join_cookies(headers);
     if told.websocket {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        out.put_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
     }
-    let text = |text: &str| HeaderValue::from_str(text).expect("canonical hosts and addresses are visible ASCII");
-    let host = text(told.host.as_str());
-    headers.insert(header::HOST, host.clone());
-    headers.insert(FORWARDED_HOST, host);
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(told.scheme));
-    headers.insert(FORWARDED_FOR, text(&told.client.to_string()));
+    put_field(out, b"x-forwarded-host", told.host.as_str().as_bytes());
+    put_field(out, b"x-forwarded-proto", told.scheme.as_bytes());
+    let _ = write!(out, "x-forwarded-for: {}\r\n", told.client);
 }
 
 /// Turns the fields of a response into those that are sent to the client, framing excepted.
@@ -99,6 +99,7 @@ fn passes_up(name: &str) -> bool {
         || matches!(
             name,
             "connection"
+                | "host"
                 | "keep-alive"
                 | "proxy-connection"
                 | "proxy-authenticate"
@@ -135,18 +136,6 @@ fn passes_up(name: &str) -> bool {
     !ours
 }
 
-/// RFC 9113 §8.2.3: cookie crumbs are one field again before they leave HTTP/2.
-fn join_cookies(headers: &mut HeaderMap) {
-    let mut crumbs = headers.get_all(header::COOKIE).iter();
-    if crumbs.next().is_none() || crumbs.next().is_none() {
-        return;
-    }
-    let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
-        headers.insert(header::COOKIE, joined);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,7 +147,7 @@ mod tests {
     #[test]
     fn what_the_client_says_of_itself_is_replaced() {
         let host = CanonicalHost::parse("photos.home.example").unwrap();
-        let mut headers = fields(&[
+        let headers = fields(&[
             ("host", "PHOTOS.home.example:443"),
             ("x-forwarded-for", "10.0.0.1"),
             ("x-forwarded-proto", "http"),
@@ -172,16 +161,12 @@ mod tests {
         let told = Told { host: &host, client: "203.0.113.9".parse().unwrap(), scheme: "https", websocket: false };
         let nominated = [HeaderName::from_static("x-secret"), HeaderName::from_static("x-forwarded-for")];
 
-        to_upstream(&mut headers, &nominated, &told);
+        let mut out = BytesMut::new();
+        to_upstream(&mut out, &headers, &nominated, &told);
 
-        let expected = fields(&[
-            ("accept", "*/*"),
-            ("host", "photos.home.example"),
-            ("x-forwarded-host", "photos.home.example"),
-            ("x-forwarded-proto", "https"),
-            ("x-forwarded-for", "203.0.113.9"),
-        ]);
-        assert_eq!(headers, expected);
+        let expected = "host: photos.home.example\r\naccept: */*\r\nx-forwarded-host: photos.home.example\r\n\
+                        x-forwarded-proto: https\r\nx-forwarded-for: 203.0.113.9\r\n";
+        assert_eq!(str::from_utf8(&out).unwrap(), expected);
     }
 
     #[test]
@@ -198,11 +183,13 @@ mod tests {
     #[test]
     fn cookie_crumbs_become_one_field() {
         let host = CanonicalHost::parse("a.example").unwrap();
-        let mut headers = fields(&[("cookie", "a=1"), ("cookie", "b=2")]);
+        let headers = fields(&[("cookie", "a=1"), ("cookie", "b=2")]);
         let told = Told { host: &host, client: "203.0.113.9".parse().unwrap(), scheme: "https", websocket: false };
 
-        to_upstream(&mut headers, &[], &told);
+        let mut out = BytesMut::new();
+        to_upstream(&mut out, &headers, &[], &told);
 
-        assert_eq!(headers.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2"]);
+        let cookies: Vec<_> = str::from_utf8(&out).unwrap().lines().filter(|line| line.starts_with("cookie")).collect();
+        assert_eq!(cookies, ["cookie: a=1; b=2"]);
     }
 }

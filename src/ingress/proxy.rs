@@ -3,25 +3,25 @@
 use std::{
     future::poll_fn,
     net::IpAddr,
-    pin::pin,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
     time::Instant,
 };
 
-use hyper::{HeaderMap, Method, Request, StatusCode, Uri, header::HeaderName, http::uri::PathAndQuery};
+use hyper::{HeaderMap, StatusCode};
 
 use crate::{
     ingress::{
         Policy,
         canonical::{CanonicalHost, CanonicalPath},
         deadline::Deadline,
-        headers::{self, Told},
+        h1::reply::ReplyHead,
+        headers,
         permits::Permit,
         routes::{Route, Target},
         serve::{Answer, Refusal},
         server::Core,
-        upstream::{Arrival, Dial, DialError, RequestBody, UpstreamBody, Wire},
+        upstream::{Arrival, Dial, DialError, Outgoing, UpstreamBody, Wire},
     },
     limit::Client,
     origin::Origin,
@@ -83,55 +83,6 @@ pub(super) fn admit(
     Ok(Admitted { route: route.clone(), client })
 }
 
-/// A request that is on its way upstream.
-pub(super) struct Outgoing {
-    pub(super) method: Method,
-    pub(super) uri: Uri,
-    pub(super) headers: HeaderMap,
-    pub(super) body: RequestBody,
-}
-
-impl Outgoing {
-    /// Makes the request as the upstream will see it: exactly what was matched.
-    pub(super) fn new(
-        method: Method,
-        (path, query): (&CanonicalPath, Option<&str>),
-        (mut headers, nominated): (HeaderMap, &[HeaderName]),
-        told: &Told<'_>,
-        body: RequestBody,
-    ) -> Result<Self, Refusal> {
-        let target: Result<PathAndQuery, _> = match query {
-            None => PathAndQuery::try_from(path.as_str()),
-            Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
-        };
-        let uri = target.map_err(|_| Refusal::Status(StatusCode::BAD_REQUEST))?.into();
-        headers::to_upstream(&mut headers, nominated, told);
-        Ok(Self { method, uri, headers, body })
-    }
-
-    fn is_repeatable(&self) -> bool {
-        matches!(self.body, RequestBody::Empty) && self.method.is_idempotent()
-    }
-
-    fn copy(&self) -> Self {
-        let body = RequestBody::Empty;
-        Self { method: self.method.clone(), uri: self.uri.clone(), headers: self.headers.clone(), body }
-    }
-
-    fn into_request(self) -> Request<RequestBody> {
-        let mut request = Request::new(self.body);
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.headers_mut() = self.headers;
-        request
-    }
-
-    fn from_request(request: Request<RequestBody>) -> Self {
-        let (head, body) = request.into_parts();
-        Self { method: head.method, uri: head.uri, headers: head.headers, body }
-    }
-}
-
 /// The client's side of a body that goes upstream.
 pub(super) trait Uplink {
     /// Tells a client that waits for it to send the body.
@@ -190,73 +141,69 @@ pub(super) async fn forward(
                 }
             };
             uplink.go_ahead();
-            let spare = (wire.reused && outgoing.is_repeatable()).then(|| outgoing.copy());
-            match exchange(policy, permit, &mut wire, outgoing, uplink, deadline).await {
-                Ok(response) => {
-                    let (head, incoming) = response.into_parts();
-                    return Ok(Arrival { head, body: UpstreamBody::new(incoming, wire, core.pools.clone()) });
+            match exchange(core, policy, permit, &mut wire, &mut outgoing, uplink, deadline).await {
+                Ok(head) => {
+                    let body = UpstreamBody::new(&head, outgoing, wire, core.pools.clone());
+                    return Ok(Arrival { head, body });
                 }
                 Err(Broken::Client(failure)) => return Err(failure),
                 Err(Broken::TimedOut) => {
                     core.shared.series.upstream_failure("response_timeout");
                     return Err(Failure::Status(StatusCode::GATEWAY_TIMEOUT));
                 }
-                // The upstream closed an idle connection at the moment we took it: RFC 9110 §9.2.2 lets what
-                // is idempotent be sent again, and what never left may be sent anyway.
-                Err(Broken::Upstream(unsent)) => match unsent.map(|unsent| *unsent).or(spare) {
-                    Some(again) if wire.reused => {
-                        outgoing = again;
-                        fresh_only = true;
-                    }
-                    _ => {
-                        core.shared.series.upstream_failure("broken");
-                        return Err(Failure::Status(StatusCode::BAD_GATEWAY));
-                    }
-                },
+                Err(Broken::Upstream) if wire.was_stale() && outgoing.rewind() => fresh_only = true,
+                Err(Broken::Upstream) => {
+                    core.shared.series.upstream_failure("broken");
+                    return Err(Failure::Status(StatusCode::BAD_GATEWAY));
+                }
             }
         }
     }
     Err(Failure::Status(failure))
 }
 
-async fn obtain(core: &Core, policy: &Policy, dial: &Arc<Dial>, fresh_only: bool) -> Result<Wire, DialError> {
+async fn obtain(core: &Core, policy: &Policy, dial: &Arc<Dial>, fresh_only: bool) -> Result<Box<Wire>, DialError> {
     if !fresh_only && let Some(wire) = core.pools.take(dial.pool) {
         return Ok(wire);
     }
-    let stream = dial.connect(&core.shared.lookup, policy.config.timeouts.connect).await?;
-    Wire::new(dial.pool, stream).await.map_err(|_| DialError::Refused)
+    // Seldom needed, so its room is not part of every connection's.
+    let stream = Box::pin(dial.connect(&core.shared.lookup, policy.config.timeouts.connect)).await?;
+    Ok(Wire::new(dial.pool, stream))
 }
 
 enum Broken {
     Client(Failure),
     TimedOut,
-    /// With the request, if none of it was sent.
-    Upstream(Option<Box<Outgoing>>),
+    Upstream,
 }
 
 async fn exchange(
+    core: &Core,
     policy: &Policy,
     permit: &Permit,
     wire: &mut Wire,
-    outgoing: Outgoing,
+    outgoing: &mut Outgoing,
     uplink: &mut impl Uplink,
     deadline: &mut Deadline,
-) -> Result<hyper::Response<hyper::body::Incoming>, Broken> {
-    let mut response = pin!(wire.send(outgoing.into_request()));
+) -> Result<ReplyHead, Broken> {
     let timeouts = &policy.config.timeouts;
     let limit = |owed| if owed { timeouts.body } else { timeouts.response };
     deadline.set(limit(uplink.is_owed()));
-    let answered = poll_fn(|cx| {
+    poll_fn(|cx| {
         loop {
-            let moved = match uplink.poll_pump(cx) {
+            let mut moved = match uplink.poll_pump(cx) {
                 Poll::Ready(Ok(())) => true,
                 Poll::Ready(Err(status)) => return Poll::Ready(Err(Broken::Client(Failure::Status(status)))),
                 Poll::Pending => false,
             };
-            wire.drive(cx);
-            if let Poll::Ready(answered) = response.as_mut().poll(cx) {
-                return Poll::Ready(answered.map_err(|mut error| {
-                    Broken::Upstream(error.take_message().map(|unsent| Box::new(Outgoing::from_request(unsent))))
+            match wire.send(outgoing, cx) {
+                Ok(sent) => moved |= sent,
+                Err(_) => return Poll::Ready(Err(Broken::Client(Failure::Status(StatusCode::BAD_REQUEST)))),
+            }
+            if let Poll::Ready(head) = wire.poll_head(&core.pools.scratch, cx) {
+                return Poll::Ready(head.map_err(|fault| {
+                    tracing::debug!(%fault, "no response");
+                    Broken::Upstream
                 }));
             }
             if moved {
@@ -271,8 +218,8 @@ async fn exchange(
                 false => Err(Broken::TimedOut),
             });
         }
-    });
-    answered.await
+    })
+    .await
 }
 
 /// Answers of pages that are built in.

@@ -8,7 +8,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -20,8 +20,9 @@ use hyper::StatusCode;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpListener,
+    runtime::LocalOptions,
     sync::mpsc,
-    task::{AbortHandle, spawn_local},
+    task::{AbortHandle, JoinSet, spawn_local},
     time::{Instant, sleep, timeout},
 };
 
@@ -188,30 +189,41 @@ fn core(
     stop: Stop,
     all: Stop,
 ) -> Result<(), String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
-    let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, async move {
+    runtime.block_on(async move {
         let core = Core::new(shared, stop.clone());
-        let mut accepting = Vec::new();
+        let mut loops = JoinSet::new();
         for listener in listeners {
             let socket = listener.socket.try_clone().and_then(TcpListener::from_std);
             let socket = socket.map_err(|error| format!("listener {}: {error}", listener.address))?;
-            accepting.push(spawn_local(accept(core.clone(), socket, listener.service)));
+            loops.spawn_local(accept(core.clone(), socket, listener.service));
         }
-        accepting.push(spawn_local(take_over(core.clone(), handed)));
-        accepting.push(spawn_local(upkeep(core.clone())));
+        loops.spawn_local(take_over(core.clone(), handed));
+        loops.spawn_local(upkeep(core.clone()));
         if !senders.is_empty() {
-            accepting.push(spawn_local(hand_over(core.shared.clone(), senders)));
-            accepting.push(spawn_local(renew(core.shared.clone())));
+            loops.spawn_local(hand_over(core.shared.clone(), senders));
+            loops.spawn_local(renew(core.shared.clone()));
         }
-        tokio::select! {
-            () = stop.reached(Phase::Drain) => {}
-            () = all.reached(Phase::Now) => {}
+        // A loop that fell over takes its core with it: nobody would accept what the kernel hands to it.
+        let fallen = async {
+            loop {
+                match loops.join_next().await {
+                    Some(Err(end)) if end.is_panic() => return panic_text(end.into_panic().as_ref()),
+                    Some(_) => {}
+                    None => return "nobody accepts any more".to_owned(),
+                }
+            }
+        };
+        let failure = tokio::select! {
+            () = stop.reached(Phase::Drain) => None,
+            () = all.reached(Phase::Now) => None,
+            failure = fallen => Some(failure),
+        };
+        if let Some(failure) = failure {
+            return Err(failure);
         }
-        for task in accepting {
-            task.abort();
-        }
+        loops.abort_all();
         core.draining.set(true);
         for (presence, task) in core.connections.borrow().values() {
             if presence.idle.get() {
@@ -333,12 +345,12 @@ impl Drop for Guard {
 }
 
 async fn guarded(guard: Guard, accepted: Accepted, peer: IpAddr, presence: Rc<Presence>, service: Service) {
-    caught(&guard.core, serve(&guard.core, accepted, peer, &presence, service)).await;
+    let work = pin!(serve(&guard.core, accepted, peer, &presence, service));
+    caught(&guard.core, work).await;
 }
 
 /// Lets a panic end this work and nothing else.
-pub(super) async fn caught(core: &Core, work: impl Future<Output = ()>) {
-    let mut work = pin!(work);
+pub(super) async fn caught(core: &Core, mut work: Pin<&mut impl Future<Output = ()>>) {
     poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
         Ok(step) => step,
         Err(panic) => {
@@ -354,11 +366,12 @@ async fn serve(core: &Rc<Core>, accepted: Accepted, peer: IpAddr, presence: &Pre
     let Accepted { stream, origin, .. } = accepted;
     let mut visitor = Visitor { origin, peer, scheme: "http", certificate: None };
     if let Service::Redirect(_) = service {
-        return connection::serve(core, stream, &visitor, presence, service).await;
+        return Box::pin(connection::serve(core, stream, &visitor, presence, service)).await;
     }
     let policy = core.shared.policy.load_full();
     let limit = policy.config.timeouts.handshake;
-    let handshake = tls::accept(stream, policy.tables.of(origin), limit).await;
+    // Each part of a connection's life has its own place in memory, which ends with it.
+    let handshake = Box::pin(tls::accept(stream, policy.tables.of(origin), limit)).await;
     drop(policy);
     let (stream, certificate) = match handshake {
         Handshake::Done(stream, certificate) => {
@@ -375,9 +388,9 @@ async fn serve(core: &Rc<Core>, accepted: Accepted, peer: IpAddr, presence: &Pre
     visitor.scheme = "https";
     visitor.certificate = Some(certificate);
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        h2::serve(core, *stream, visitor).await;
+        Box::pin(h2::serve(core, stream, visitor)).await;
     } else {
-        connection::serve(core, *stream, &visitor, presence, service).await;
+        Box::pin(connection::serve(core, stream, &visitor, presence, service)).await;
     }
 }
 

@@ -231,10 +231,10 @@ impl Inside {
                 }
                 let local = SocketAddr::new(self.own, self.port());
                 let (packets, inbound) = mpsc::channel(1024);
-                let flow =
+                let mut flow =
                     Flow::new(PeerId(0), local, to, Opening::Connect(stream), ROOM, inbound, self.outbound.clone());
                 self.flows.insert((local, to), packets);
-                self.tasks.spawn(flow.run());
+                self.tasks.spawn(async move { flow.run().await });
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What the gate is told to do: the meant form of `[vpn]`.
 
-use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
@@ -26,6 +26,8 @@ pub struct Config {
     pub peers: Vec<Peer>,
     /// TCP ports of the metrics listener inside the tunnel, if metrics are served.
     pub metrics_port: Option<u16>,
+    /// The folder in which it is kept where peers were last heard.
+    pub state: PathBuf,
     /// Names of networks and peers, for logs.
     pub directory: Directory,
 }
@@ -33,7 +35,7 @@ pub struct Config {
 /// How peers reach the LAN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// No privileges; the gate's own services only, until the relay comes.
+    /// No privileges: the LAN is reached by relayed TCP and UDP.
     Userspace,
 }
 
@@ -85,7 +87,7 @@ pub enum Reach {
 }
 
 /// A protocol with ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// TCP.
     Tcp,

@@ -13,9 +13,11 @@
 
 pub mod client;
 mod config;
+mod endpoints;
 pub mod gate;
 pub mod keys;
 mod netstack;
+mod relay;
 mod status;
 mod udp;
 mod wgquick;
@@ -37,9 +39,10 @@ pub use wgquick::{GateSide, client_configuration, qr};
 use crate::{
     listen::BindError,
     metrics::Metrics,
+    origin::Networks,
     stream::Outlet,
     supervise::Stop,
-    vpn::{gate::policy::Policy, status::Book, work::Work},
+    vpn::{endpoints::Endpoints, gate::policy::Policy, status::Book, work::Work},
 };
 
 /// Where the tunnel's traffic goes; a plane that is not there has none.
@@ -57,7 +60,9 @@ pub struct Outlets {
 #[derive(Debug)]
 pub struct Plane {
     sockets: Vec<UdpSocket>,
+    networks: Arc<ArcSwap<Networks>>,
     outlets: Outlets,
+    endpoints: Endpoints,
     policy: ArcSwap<Policy>,
     changed: Notify,
     book: Book,
@@ -72,13 +77,26 @@ pub struct Prepared {
 
 impl Plane {
     /// Takes the ports. Nobody may come in before the first [`Plane::commit`].
-    pub fn bind(config: &Config, metrics: &Metrics, outlets: Outlets) -> Result<Self, BindError> {
+    pub fn bind(
+        config: &Config,
+        networks: Arc<ArcSwap<Networks>>,
+        metrics: &Metrics,
+        outlets: Outlets,
+    ) -> Result<Self, BindError> {
         let sockets = config.listen.iter().map(|address| udp::bind(*address)).collect::<Result<_, _>>()?;
         let nobody = Config { peers: Vec::new(), addresses: Vec::new(), ..config.clone() };
         let policy = Policy::new(&nobody).expect("a policy without peers and addresses contradicts nothing");
         let book = Book::new(metrics);
         book.set_peers(&nobody);
-        Ok(Self { sockets, outlets, policy: ArcSwap::from_pointee(policy), changed: Notify::new(), book })
+        Ok(Self {
+            sockets,
+            networks,
+            outlets,
+            endpoints: Endpoints::new(&config.state),
+            policy: ArcSwap::from_pointee(policy),
+            changed: Notify::new(),
+            book,
+        })
     }
 
     /// Compiles a policy.
@@ -101,7 +119,9 @@ impl Plane {
             .map_err(|error| format!("the gate's runtime cannot be made: {error}"))?;
         let work = Work {
             sockets: &self.sockets,
+            networks: &self.networks,
             outlets: &self.outlets,
+            endpoints: &self.endpoints,
             policy: &self.policy,
             changed: &self.changed,
             book: &self.book,

@@ -57,6 +57,9 @@ pub struct PeerStatus {
     pub received: u64,
     /// Bytes sent to it.
     pub sent: u64,
+    /// Packets of its that were refused or dropped inside the tunnel.
+    #[serde(default)]
+    pub refused: u64,
 }
 
 /// The counters, and what `status` says of each peer.
@@ -65,6 +68,7 @@ pub(super) struct Book {
     handshakes: IntCounterVec,
     drops: IntCounterVec,
     bytes: IntCounterVec,
+    refused: IntCounterVec,
     online: IntGauge,
     connections: IntGauge,
     pages: Mutex<Pages>,
@@ -81,7 +85,7 @@ struct Pages {
 struct Page {
     status: PeerStatus,
     /// What of the gate's present counts stands in the book already; a gate that was started again begins at 0.
-    booked: (u64, u64),
+    booked: (u64, u64, u64),
 }
 
 impl Book {
@@ -91,6 +95,7 @@ impl Book {
             handshakes: vpn.counters("handshakes_total", "Handshakes by outcome.", &["outcome"]),
             drops: vpn.counters("drops_total", "What the gate dropped, by reason.", &["reason"]),
             bytes: vpn.counters("peer_bytes_total", "Bytes of WireGuard datagrams, by peer.", &["peer", "direction"]),
+            refused: vpn.counters("peer_refused_total", "Packets refused inside the tunnel, by peer.", &["peer"]),
             online: vpn.gauge("peers_online", "Peers with a session that can be used."),
             connections: vpn.gauge("connections", "TCP connections inside the tunnel."),
             pages: Mutex::default(),
@@ -136,13 +141,15 @@ impl Book {
                         endpoint: None,
                         received: 0,
                         sent: 0,
+                        refused: 0,
                     },
-                    booked: (0, 0),
+                    booked: (0, 0, 0),
                 },
             };
             for direction in ["received", "sent"] {
                 self.bytes.with_label_values(&[&peer.name, direction]);
             }
+            self.refused.with_label_values(&[&peer.name]);
             pages.peers.insert(peer.id, page);
         }
         for page in before.values() {
@@ -151,6 +158,7 @@ impl Book {
                     // An error says that the series is not there, which is what is wanted.
                     let _ = self.bytes.remove_label_values(&[&page.status.name, direction]);
                 }
+                let _ = self.refused.remove_label_values(&[&page.status.name]);
             }
         }
     }
@@ -174,7 +182,10 @@ impl Book {
             let since = |now: u64, before: u64| if now >= before { now - before } else { now };
             let received = since(standing.received, page.booked.0);
             let sent = since(standing.sent, page.booked.1);
-            page.booked = (standing.received, standing.sent);
+            let refused = since(standing.refused, page.booked.2);
+            page.booked = (standing.received, standing.sent, standing.refused);
+            page.status.refused += refused;
+            self.refused.with_label_values(&[&page.status.name]).inc_by(refused);
             page.status.received += received;
             page.status.sent += sent;
             self.bytes.with_label_values(&[&page.status.name, "received"]).inc_by(received);

@@ -1,19 +1,27 @@
 //! The loop around the gate: it reads the sockets, lets the gate decide, and does what it says.
 
-use std::{net::UdpSocket as Bound, task::Poll, time::Instant};
+use std::{
+    net::{IpAddr, UdpSocket as Bound},
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwap;
 use tokio::{
     net::UdpSocket,
     sync::{Notify, mpsc},
+    task::JoinSet,
     time::{Instant as Clock, MissedTickBehavior, interval_at},
 };
 
 use crate::{
+    origin::Networks,
     stream::Reply,
     supervise::{Phase, Stop},
     vpn::{
         Outlets,
+        endpoints::{self, Endpoints, Heard},
         gate::{Action, Dropped, Gate, Path, TICK, policy::Policy},
         netstack::{Delivery, Netstack, flow::Outbound},
         status::Book,
@@ -27,12 +35,16 @@ const BATCH: usize = 64;
 const OUTBOUND: usize = 1024;
 /// Answers of planes on their way out.
 const REPLIES: usize = 256;
+/// How often it is written down where peers are.
+const WRITE_EVERY: Duration = Duration::from_secs(10);
 
 /// What the loop works with; all of it outlives the loop.
 #[derive(Debug)]
 pub(super) struct Work<'a> {
     pub(super) sockets: &'a [Bound],
+    pub(super) networks: &'a Arc<ArcSwap<Networks>>,
     pub(super) outlets: &'a Outlets,
+    pub(super) endpoints: &'a Endpoints,
     pub(super) policy: &'a ArcSwap<Policy>,
     pub(super) changed: &'a Notify,
     pub(super) book: &'a Book,
@@ -45,6 +57,10 @@ struct Loop<'a> {
     netstack: Netstack,
     actions: Vec<Action>,
     buffer: Box<[u8]>,
+    networks: Arc<Networks>,
+    /// At most one, which waits for the disk.
+    writing: JoinSet<()>,
+    written: Instant,
 }
 
 impl Work<'_> {
@@ -64,10 +80,14 @@ impl Work<'_> {
             work: self,
             sockets,
             gate: Gate::new(policy.clone(), now),
-            netstack: Netstack::new(self.outlets.clone(), policy, outbound, replies, now),
+            netstack: Netstack::new(self.outlets.clone(), self.networks.clone(), policy, outbound, replies, now),
             actions: Vec::new(),
             buffer: vec![0; udp::DATAGRAM].into(),
+            networks: self.networks.load_full(),
+            writing: JoinSet::new(),
+            written: now,
         };
+        work.recall(now);
         let mut ticks = interval_at(Clock::now() + TICK, TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut draining = false;
@@ -79,7 +99,10 @@ impl Work<'_> {
                     draining = true;
                     work.netstack.drain();
                 }
-                () = self.changed.notified() => work.take_policy(),
+                () = self.changed.notified() => {
+                    work.take_policy();
+                    work.recall(Instant::now());
+                }
                 () = work.netstack.ended() => {}
                 Some(outbound) = packets.recv() => {
                     let mut next = Some(outbound);
@@ -98,13 +121,22 @@ impl Work<'_> {
                     tokio::task::yield_now().await;
                 }
                 _ = ticks.tick(), if work.gate.wants_ticks() => {
-                    work.gate.handle_timeout(Instant::now(), &mut work.actions);
+                    let now = Instant::now();
+                    work.follow();
+                    work.gate.handle_timeout(now, &mut work.actions);
+                    work.note();
+                    work.write(now);
                 }
             }
             work.perform();
             if draining && work.netstack.connections() == 0 {
                 break;
             }
+        }
+        work.note();
+        if let Some(unwritten) = self.endpoints.unwritten() {
+            while work.writing.join_next().await.is_some() {}
+            unwritten.write();
         }
         Ok(())
     }
@@ -123,7 +155,59 @@ impl Loop<'_> {
     fn take_policy(&mut self) {
         let policy = self.work.policy.load_full();
         self.gate.set_policy(policy.clone(), Instant::now());
+        self.work.endpoints.keep(|key| policy.peers.values().any(|peer| peer.public_key == *key));
         self.netstack.set_policy(policy);
+    }
+
+    /// Tells the gate where peers were before it began.
+    fn recall(&mut self, now: Instant) {
+        let known = self.work.endpoints.recall();
+        let today = endpoints::unix_now();
+        for (id, peer) in &self.work.policy.load().peers {
+            let Some(heard) = known.get(&peer.public_key).filter(|heard| heard.is_recent(today)) else { continue };
+            let listens = |(_, socket): &(usize, &UdpSocket)| socket.local_addr().is_ok_and(|own| own == heard.listen);
+            let same_family = |(_, socket): &(usize, &UdpSocket)| {
+                socket.local_addr().is_ok_and(|own| own.is_ipv4() == heard.remote.is_ipv4())
+            };
+            let sockets = || self.sockets.iter().enumerate();
+            if let Some((socket, _)) = sockets().find(listens).or_else(|| sockets().find(same_family)) {
+                // The address of ours that it spoke to may be gone: the kernel chooses.
+                self.gate.recall(*id, Path { socket, local: None, remote: heard.remote }, now);
+            }
+        }
+    }
+
+    /// Notes where peers are now.
+    fn note(&self) {
+        let today = endpoints::unix_now();
+        for (peer, path, then) in self.gate.whereabouts() {
+            let listen = self.sockets.get(path.socket).and_then(|socket| socket.local_addr().ok());
+            if let Some(listen) = listen {
+                let at = today.saturating_sub(then.elapsed().as_secs());
+                self.work.endpoints.note(peer, Heard { remote: path.remote, listen, at });
+            }
+        }
+    }
+
+    fn write(&mut self, now: Instant) {
+        while self.writing.try_join_next().is_some() {}
+        if now.saturating_duration_since(self.written) < WRITE_EVERY || !self.writing.is_empty() {
+            return;
+        }
+        self.written = now;
+        if let Some(unwritten) = self.work.endpoints.unwritten() {
+            self.writing.spawn_blocking(move || unwritten.write());
+        }
+    }
+
+    /// Follows the addresses of this box.
+    fn follow(&mut self) {
+        let networks = self.work.networks.load_full();
+        if Arc::ptr_eq(&networks, &self.networks) {
+            return;
+        }
+        self.gate.handle_move(|address: IpAddr| address.is_loopback() || networks.own.contains(&address));
+        self.networks = networks;
     }
 
     fn receive(&mut self) {
@@ -164,7 +248,7 @@ impl Loop<'_> {
                             Delivery::Taken => None,
                             Delivery::Answer(answer) => Some(answer),
                             Delivery::Dropped(reason, answer) => {
-                                self.gate.drop(reason);
+                                self.gate.drop_of(peer, reason);
                                 answer
                             }
                         };
@@ -180,8 +264,15 @@ impl Loop<'_> {
     }
 
     fn send(&mut self, path: &Path, bytes: &[u8]) {
-        let sent = self.sockets.get(path.socket).is_some_and(|socket| udp::send(socket, path, bytes).is_ok());
-        if !sent {
+        let Some(socket) = self.sockets.get(path.socket) else { return };
+        let sent = match udp::send(socket, path, bytes) {
+            // The address of ours may have gone a moment ago: better from another one than not at all.
+            Err(error) if path.local.is_some() && error.kind() != std::io::ErrorKind::WouldBlock => {
+                udp::send(socket, &Path { local: None, ..*path }, bytes)
+            }
+            sent => sent,
+        };
+        if sent.is_err() {
             self.gate.drop(Dropped::Unsent);
         }
     }

@@ -10,7 +10,7 @@ use std::{
 
 use hearthgate::{
     config::{
-        self, Options, PeerIds, Source,
+        self, Files, Options, PeerIds, Source,
         edits::{EditError, Edits, NewPeer},
         file::keys::SECTIONS,
         generations,
@@ -23,7 +23,7 @@ use hearthgate::{
 };
 
 fn options(state: &tempfile::TempDir) -> Options {
-    Options { state: Some(state.path().to_owned()), testing: false }
+    Options { state: Some(state.path().to_owned()), testing: false, files: Files::Unchecked }
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn what_the_reference_calls_default_is_the_default() {
     fs::write(&without, others.join("\n")).unwrap();
 
     let [with, without] = [with, without].map(|path| {
-        let options = Options { state: None, testing: false };
+        let options = Options { files: Files::Unchecked, ..Options::default() };
         let loaded = config::check(Source::File(&path), &options, &mut PeerIds::default());
         let mut compiled = loaded.unwrap_or_else(|problems| panic!("{problems}")).compiled;
         // Made up anew each time that a configuration is looked at.
@@ -385,6 +385,42 @@ fn the_file_wins_over_an_edit_of_the_same_name() {
 }
 
 #[test]
+fn switches_for_tests_replace_what_the_house_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hearthgate.toml");
+    let text = r#"
+        [dns]
+        listen = ["lo:53"]
+        root_hints = "house.hints"
+        nta = [{ name = "broken.example", until = "2026-12-31" }, { name = "b.example", until = "1970-01-01T00:01:00Z" }]
+        [dns.testing]
+        now = 1500000000
+        root_hints = "test.hints"
+        anchors = [". IN DS 1 8 2 00", "example IN DNSKEY 257 3 DSA AQID"]
+        minimise = false
+        prefetch = false
+        case_randomisation = false
+        aggressive = false
+        edns_size = 4096
+        server_port = 5353
+    "#;
+    fs::write(&path, text).unwrap();
+    let options = Options { testing: true, ..Options::default() };
+
+    let loaded = config::check(Source::File(&path), &options, &mut PeerIds::default());
+
+    let dns = loaded.unwrap_or_else(|problems| panic!("{problems}")).compiled.dns.unwrap();
+    let ends: Vec<u64> = dns.negative_anchors.iter().map(|(_, until)| *until).collect();
+    assert_eq!(ends, [1_798_761_600, 60]);
+    assert_eq!(dns.root_hints, Some(folder.path().join("test.hints")));
+    assert!(!dns.minimise && !dns.prefetch && !dns.case_randomisation && !dns.testing.aggressive);
+    assert_eq!(dns.testing.now, Some(1_500_000_000));
+    assert_eq!((dns.testing.edns_size, dns.testing.server_port), (4096, 5353));
+    assert_eq!(dns.testing.anchors.unwrap().len(), 2);
+    assert!(dns.testing.priming && dns.testing.cookies);
+}
+
+#[test]
 fn switches_for_tests_need_the_flag() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config/testing.toml");
     let state = tempfile::tempdir().unwrap();
@@ -399,11 +435,28 @@ fn switches_for_tests_need_the_flag() {
 fn a_look_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state");
-    let options = Options { state: Some(state.clone()), testing: false };
+    let options = Options { state: Some(state.clone()), ..Options::default() };
 
     config::check(Source::QuickStart, &options, &mut PeerIds::default()).unwrap();
 
     assert!(!state.exists());
+}
+
+#[test]
+fn a_look_leaves_torn_edits_where_they_are() {
+    let state = tempfile::tempdir().unwrap();
+    let mut edits = Edits::read(state.path()).unwrap();
+    edits.write("# one\n".into()).unwrap();
+    edits.write("# two\n".into()).unwrap();
+    fs::write(state.path().join("edits.toml"), "torn").unwrap();
+
+    let looked = config::check(Source::QuickStart, &options(&state), &mut PeerIds::default()).unwrap();
+    let before: Vec<_> = fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    config::load(Source::QuickStart, &options(&state), &mut PeerIds::default()).unwrap();
+
+    assert_eq!(looked.edits, "# one\n");
+    assert_eq!(before.len(), 2, "{before:?}");
+    assert!(state.path().join("edits.toml.torn").exists());
 }
 
 const WRITER: &str = "HEARTHGATE_TEST_WRITES_STATE";

@@ -35,7 +35,7 @@ struct FalseServer {
     asked: Arc<AtomicU32>,
 }
 
-pub(super) fn rr(name: &str, ttl: u32, data: &str) -> Record {
+pub(crate) fn rr(name: &str, ttl: u32, data: &str) -> Record {
     let data = match data.split_once(' ') {
         Some(("A", ip)) => RData::A(rdata::A(Ipv4Addr::from_str(ip).unwrap())),
         Some(("CNAME", target)) => RData::CNAME(rdata::CNAME(target.parse().unwrap())),
@@ -134,7 +134,7 @@ fn both_ports() -> (UdpSocket, std::net::TcpListener) {
     }
 }
 
-fn read_frame(stream: &mut TcpStream) -> Option<Vec<u8>> {
+pub(crate) fn read_frame(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let mut length = [0; 2];
     stream.read_exact(&mut length).ok()?;
     let mut frame = vec![0; usize::from(u16::from_be_bytes(length))];
@@ -142,13 +142,13 @@ fn read_frame(stream: &mut TcpStream) -> Option<Vec<u8>> {
     Some(frame)
 }
 
-fn write_frame(stream: &mut TcpStream, frame: &[u8]) {
+pub(crate) fn write_frame(stream: &mut TcpStream, frame: &[u8]) {
     let mut bytes = u16::try_from(frame.len()).unwrap().to_be_bytes().to_vec();
     bytes.extend(frame);
     stream.write_all(&bytes).unwrap();
 }
 
-pub(super) fn config(upstream: SocketAddr) -> Config {
+pub(crate) fn config(upstream: SocketAddr) -> Config {
     Config {
         listen: vec![Place::from(SocketAddr::from(([127, 0, 0, 1], 0)))],
         domain: "home.example.".parse().unwrap(),
@@ -161,6 +161,7 @@ pub(super) fn config(upstream: SocketAddr) -> Config {
         minimise: true,
         case_randomisation: false,
         sha1: false,
+        negative_anchors: Vec::new(),
         resolve: Resolve::Forward(vec![Upstream { address: upstream, transport: Transport::Plain }]),
         root_hints: None,
         trust_anchors: None,
@@ -181,7 +182,7 @@ pub(super) fn config(upstream: SocketAddr) -> Config {
         rebind_allow: Vec::new(),
         directory: Directory::default(),
         routes: HouseRoutes::default(),
-        testing: Testing { special_servers: true, ..Testing::default() },
+        testing: Testing { special_servers: true, anchors: Some(Vec::new()), ..Testing::default() },
     }
 }
 
@@ -189,16 +190,16 @@ fn group(lists: &[usize]) -> Group {
     Group { name: "default".into(), devices: vec![], lists: lists.to_vec(), allow: vec![], block: vec![] }
 }
 
-pub(super) struct Running {
-    pub(super) plane: Arc<Plane>,
-    address: SocketAddr,
+pub(crate) struct Running {
+    pub(crate) plane: Arc<Plane>,
+    pub(crate) address: SocketAddr,
     stopper: Stopper,
     thread: Option<std::thread::JoinHandle<Result<(), String>>>,
     metrics: Metrics,
 }
 
 impl Running {
-    pub(super) fn start(config: Config) -> Self {
+    pub(crate) fn start(config: Config) -> Self {
         Self::start_with(config, Networks::default(), None)
     }
 
@@ -214,7 +215,7 @@ impl Running {
         Self { plane, address, stopper, thread, metrics }
     }
 
-    fn ask_bytes(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn ask_bytes(&self, bytes: &[u8]) -> Option<Vec<u8>> {
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
         client.send_to(bytes, self.address).unwrap();
@@ -224,19 +225,19 @@ impl Running {
         Some(buffer[..length].to_vec())
     }
 
-    pub(super) fn ask(&self, name: &str, rtype: RecordType) -> Message {
+    pub(crate) fn ask(&self, name: &str, rtype: RecordType) -> Message {
         let answer = self.ask_bytes(&query(7, name, rtype).to_vec().unwrap()).expect("an answer");
         Message::from_vec(&answer).unwrap()
     }
 
-    fn ask_tcp(&self, name: &str, rtype: RecordType) -> Message {
+    pub(crate) fn ask_tcp(&self, name: &str, rtype: RecordType) -> Message {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
         write_frame(&mut stream, &query(7, name, rtype).to_vec().unwrap());
         Message::from_vec(&read_frame(&mut stream).unwrap()).unwrap()
     }
 
-    pub(super) fn counted(&self, name: &str) -> u64 {
+    pub(crate) fn counted(&self, name: &str) -> u64 {
         let families = self.metrics.gather();
         let family = families.iter().find(|family| family.name() == name).unwrap();
         family.get_metric().iter().map(|metric| metric.get_counter().get_value() as u64).sum()
@@ -253,7 +254,7 @@ impl Drop for Running {
     }
 }
 
-fn query(id: u16, name: &str, rtype: RecordType) -> Message {
+pub(crate) fn query(id: u16, name: &str, rtype: RecordType) -> Message {
     let mut message = Message::new(id, MessageType::Query, OpCode::Query);
     message.metadata.recursion_desired = true;
     message.add_query(Query::query(name.parse().unwrap(), rtype));
@@ -263,12 +264,12 @@ fn query(id: u16, name: &str, rtype: RecordType) -> Message {
     message
 }
 
-fn texts(message: &Message) -> Vec<String> {
+pub(crate) fn texts(message: &Message) -> Vec<String> {
     message.answers.iter().map(|record| record.data.to_string()).collect()
 }
 
 /// Reads the extended error out of an answer's OPT.
-fn ede(message: &Message) -> Option<u16> {
+pub(crate) fn ede(message: &Message) -> Option<u16> {
     let edns = message.edns.as_ref()?;
     let option = edns.option(hickory_proto::rr::rdata::opt::EdnsCode::from(15))?;
     let hickory_proto::rr::rdata::opt::EdnsOption::Unknown(_, bytes) = option else { return None };

@@ -1,8 +1,24 @@
 //! What the edge does, as its users see it.
+#![allow(unreachable_pub, missing_docs, reason = "a test binary has no readers outside")]
 
 mod config;
 mod dns;
 mod dns_lists;
 mod edge;
 mod ingress;
+#[path = "../internet/mod.rs"]
+mod internet;
+mod recursion;
+#[path = "../scenarios/mod.rs"]
+mod scenarios;
 mod vpn;
+
+use std::path::PathBuf;
+
+/// Where real lists, zones and scenarios lie, if they are there: tests that find them missing say so.
+fn data() -> PathBuf {
+    match std::env::var_os("HEARTHGATE_DATA") {
+        Some(folder) => folder.into(),
+        None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data"),
+    }
+}

@@ -7,9 +7,10 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use hearthgate::{
     metrics::Metrics,
-    origin::{Directory, Origin, PeerId},
+    origin::{Directory, Networks, Origin, PeerId},
     stream::{Accepted, Inlet, Reply, inlet},
     supervise::{self, Phase, Stopper},
     vpn::{
@@ -38,6 +39,7 @@ struct House {
     ingress: Inlet,
     stopper: Stopper,
     thread: Option<JoinHandle<Result<(), String>>>,
+    _state: tempfile::TempDir,
 }
 
 impl House {
@@ -56,6 +58,7 @@ impl House {
             may_reach: vec![Reach::Services],
             keepalive: None,
         });
+        let state = tempfile::tempdir().unwrap();
         let config = Config {
             listen: vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()],
             endpoint: None,
@@ -64,18 +67,27 @@ impl House {
             mode: Mode::Userspace,
             peers: peers.collect(),
             metrics_port: None,
+            state: state.path().to_owned(),
             directory: Directory::default(),
         };
         let metrics = Metrics::new();
-        let (dns_outlet, dns) = inlet(64);
-        let (ingress_outlet, ingress) = inlet(64);
-        let outlets = Outlets { dns: Some(dns_outlet), ingress: Some(ingress_outlet), metrics: None };
-        let plane = Arc::new(Plane::bind(&config, &metrics, outlets).unwrap());
+        let (outlets, dns, ingress) = doors();
+        let plane = Arc::new(Plane::bind(&config, networks(), &metrics, outlets).unwrap());
         plane.commit(plane.prepare(config.clone()).unwrap());
-        let (stopper, stop) = supervise::stop();
-        let running = plane.clone();
-        let thread = std::thread::spawn(move || running.run(stop));
-        Self { plane, config, keys, metrics, dns, ingress, stopper, thread: Some(thread) }
+        let (stopper, thread) = start(&plane);
+        Self { plane, config, keys, metrics, dns, ingress, stopper, thread: Some(thread), _state: state }
+    }
+
+    async fn stop(&mut self) {
+        self.stopper.advance(Phase::Now);
+        let thread = self.thread.take().unwrap();
+        tokio::task::spawn_blocking(|| thread.join().unwrap()).await.unwrap().unwrap();
+    }
+
+    fn start(&mut self) {
+        let (stopper, thread) = start(&self.plane);
+        self.stopper = stopper;
+        self.thread = Some(thread);
     }
 
     fn endpoint(&self) -> SocketAddr {
@@ -120,6 +132,22 @@ impl Drop for House {
             let _ = thread.join();
         }
     }
+}
+
+fn doors() -> (Outlets, Inlet, Inlet) {
+    let (dns_outlet, dns) = inlet(64);
+    let (ingress_outlet, ingress) = inlet(64);
+    (Outlets { dns: Some(dns_outlet), ingress: Some(ingress_outlet), metrics: None }, dns, ingress)
+}
+
+fn start(plane: &Arc<Plane>) -> (Stopper, JoinHandle<Result<(), String>>) {
+    let (stopper, stop) = supervise::stop();
+    let plane = plane.clone();
+    (stopper, std::thread::spawn(move || plane.run(stop)))
+}
+
+fn networks() -> Arc<ArcSwap<Networks>> {
+    Arc::new(ArcSwap::from_pointee(Networks::default()))
 }
 
 fn gate(port: u16) -> SocketAddr {
@@ -451,7 +479,7 @@ async fn a_second_gate_on_the_same_port_is_told_which_key_to_change() {
     let house = House::open();
     let config = Config { listen: vec![house.endpoint()], ..house.config.clone() };
 
-    let taken = Plane::bind(&config, &Metrics::new(), Outlets::default()).unwrap_err().to_string();
+    let taken = Plane::bind(&config, networks(), &Metrics::new(), Outlets::default()).unwrap_err().to_string();
 
     assert!(taken.contains("is taken") && taken.contains("`vpn.listen`"), "{taken}");
 }
@@ -461,17 +489,49 @@ async fn a_gate_that_was_started_again_works_on_the_sockets_it_had() {
     let mut house = House::open();
     let endpoint = house.endpoint();
     drop(house.tunnel(0).await);
-    house.stopper.advance(Phase::Now);
-    let thread = house.thread.take().unwrap();
-    tokio::task::spawn_blocking(|| thread.join().unwrap()).await.unwrap().unwrap();
+    house.stop().await;
 
-    let (stopper, stop) = supervise::stop();
-    let plane = house.plane.clone();
-    house.stopper = stopper;
-    house.thread = Some(std::thread::spawn(move || plane.run(stop)));
+    house.start();
 
     let tunnel = house.tunnel(0).await;
     let _client = tunnel.tcp(gate(443)).await.unwrap();
     assert_eq!(house.accepted().await.origin, Origin::Vpn(PeerId(0)));
     assert_eq!(house.endpoint(), endpoint);
+}
+
+// In both the client holds on to its session, and would begin anew by itself after 15 s only: longer than
+// it waits for a connection.
+#[tokio::test]
+async fn a_peer_goes_on_after_the_gate_fell_over_and_was_started_again() {
+    let mut house = House::open();
+    let tunnel = house.tunnel(0).await;
+    let _before = tunnel.tcp(gate(443)).await.unwrap();
+    house.accepted().await;
+
+    house.stop().await;
+    house.start();
+
+    let _after = tunnel.tcp(gate(443)).await.unwrap();
+    assert_eq!(house.accepted().await.origin, Origin::Vpn(PeerId(0)));
+}
+
+#[tokio::test]
+async fn a_peer_goes_on_after_another_process_took_the_ports_over() {
+    let mut house = House::open();
+    let tunnel = house.tunnel(0).await;
+    let _before = tunnel.tcp(gate(443)).await.unwrap();
+    house.accepted().await;
+
+    house.stop().await;
+    let config = Config { listen: house.plane.status().listen, ..house.config.clone() };
+    let (outlets, dns, ingress) = doors();
+    // The old sockets must be gone before the new ones come.
+    house.plane = Arc::new(Plane::bind(&house.config, networks(), &Metrics::new(), Outlets::default()).unwrap());
+    house.plane = Arc::new(Plane::bind(&config, networks(), &Metrics::new(), outlets).unwrap());
+    (house.dns, house.ingress) = (dns, ingress);
+    house.plane.commit(house.plane.prepare(config).unwrap());
+    house.start();
+
+    let _after = tunnel.tcp(gate(443)).await.unwrap();
+    assert_eq!(house.accepted().await.origin, Origin::Vpn(PeerId(0)));
 }

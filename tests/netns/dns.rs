@@ -42,7 +42,6 @@ fn names_are_validated_from_the_root() {
 }
 
 #[test]
-#[ignore = "the recursor takes wildcards of NSEC zones for bogus"]
 fn wildcards_are_proven() {
     needs!("nsd", "ldns-signzone", "ldns-keygen", "nft", "dig", "wg");
     let world = World::new();

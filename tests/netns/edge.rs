@@ -1,6 +1,11 @@
 //! The edge: hearthgate as built, with a house's configuration.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, process::Output};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Output,
+};
 
 use super::{
     client,
@@ -49,12 +54,27 @@ impl Edge {
         }
         super::world::shell(&format!("chmod 600 {}", world.path("gate.key").display()));
 
+        let process = Self::process(world, &config);
+        Self { process, config, state, gate, laptop, phone }.up(world)
+    }
+
+    /// Stops the edge as a service manager does, and starts it again.
+    pub(crate) fn restart(mut self, world: &World) -> Self {
+        world.edge.run(&format!("kill {}", self.process.pid()));
+        assert!(within(30, || !self.process.runs()), "it does not stop");
+        self.process = Self::process(world, &self.config);
+        self.up(world)
+    }
+
+    fn process(world: &World, config: &Path) -> Program {
         let path = config.display().to_string();
-        let process = world.edge.spawn(&world.path("hearthgate.log"), PROGRAM, &["run", "--config", &path]);
-        let mut edge = Self { process, config, state, gate, laptop, phone };
-        let up = within(30, || !edge.process.runs() || edge.answers(world));
-        assert!(up && edge.process.runs(), "hearthgate does not serve:\n{}", edge.process.printed());
-        edge
+        world.edge.spawn(&world.path("hearthgate.log"), PROGRAM, &["run", "--config", &path])
+    }
+
+    fn up(mut self, world: &World) -> Self {
+        let up = within(30, || !self.process.runs() || self.answers(world));
+        assert!(up && self.process.runs(), "hearthgate does not serve:\n{}", self.process.printed());
+        self
     }
 
     fn answers(&self, world: &World) -> bool {

@@ -15,4 +15,5 @@ mod hidden;
 mod house;
 mod ingress;
 mod observe;
+mod relay;
 mod vpn;

@@ -64,12 +64,13 @@ pub(crate) fn compile(
         minimise: dns.minimise,
         case_randomisation: dns.case_randomisation,
         sha1: dns.sha1,
+        negative_anchors: dns.negative_anchors.clone(),
         resolve: match &dns.resolve {
             Resolver::Recursive => Resolve::Recursive,
             Resolver::Forward(upstreams) => Resolve::Forward(upstreams.clone()),
         },
-        root_hints: dns.root_hints.as_ref().map(|path| setting.path(path)),
-        trust_anchors: dns.trust_anchors.as_ref().map(|path| setting.path(path)),
+        root_hints: dns.root_hints.as_ref().map(|path| setting.file(path, &dns.about)),
+        trust_anchors: dns.trust_anchors.as_ref().map(|path| setting.file(path, &dns.about)),
         forward: forward(&dns.forward, report),
         lists: lists(&dns.lists, setting),
         groups: groups(dns, names, report),
@@ -189,6 +190,10 @@ fn lists(written: &[file::List], setting: &Setting<'_>) -> Vec<List> {
             setting.report.error(name.at, &list.about, "this name is given twice", "give each list a name of its own");
         }
         let source = match (&list.source, &list.names) {
+            (Some(At { value: file::Source::Path(path), at }), _) if list.enabled => {
+                let path = At { value: path.clone(), at: *at };
+                ListSource::Path(setting.file(&path, &list.about))
+            }
             (Some(At { value: file::Source::Path(path), .. }), _) => ListSource::Path(setting.path(path)),
             (Some(At { value: file::Source::Url(url), at }), _) => {
                 if url.scheme_str() == Some("http") {

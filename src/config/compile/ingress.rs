@@ -35,14 +35,14 @@ pub(crate) fn compile(
     let https = sockets(&ingress.https, "ingress.https");
     let certificates = ingress.certificates.iter().map(|files| CertificateFiles {
         hosts: files.hosts.iter().map(|host| host.value.clone()).collect(),
-        certificate: setting.path(&files.cert),
-        key: setting.path(&files.key),
+        certificate: setting.file(&files.cert, &ingress.about),
+        key: setting.file(&files.key, &ingress.about),
     });
     let certificates: Vec<_> = certificates.collect();
     let mut routes: Vec<Route> = Vec::new();
     for written in &file.routes {
         let access = access::compile(&written.access, names, &written.about, report);
-        let to = target(written, lan, setting, taken);
+        let to = target(written, file, lan, setting, taken);
         for host in &written.hosts {
             if let Some(other) =
                 routes.iter().find(|route| route.host == host.value && route.path == written.path.value)
@@ -79,6 +79,14 @@ pub(crate) fn compile(
         networks: [NetworkId::HOST, NetworkId::MAIN].into_iter().chain(named).collect(),
         peers: peers(file, names),
         directory: names.directory(),
+    }
+}
+
+fn covers(pattern: &HostPattern, name: &str) -> bool {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    match pattern {
+        HostPattern::Exact(host) => host.as_str() == name,
+        HostPattern::Wildcard(parent) => name.split_once('.').is_some_and(|(_, rest)| rest == parent.as_str()),
     }
 }
 
@@ -121,8 +129,15 @@ fn is_under(name: &CanonicalHost, domain: &CanonicalHost) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
-fn target(route: &file::Route, lan: &onlink::Config, setting: &Setting<'_>, taken: &ports::Taken) -> Option<Target> {
+fn target(
+    route: &file::Route,
+    file: &File,
+    lan: &onlink::Config,
+    setting: &Setting<'_>,
+    taken: &ports::Taken,
+) -> Option<Target> {
     let report = setting.report;
+    let hosts = || file.routes.iter().flat_map(|route| &route.hosts).map(|host| &host.value);
     let own = |address: SocketAddr| address.ip().is_loopback() || lan.this_box.contains(&address.ip());
     let mut upstreams = Vec::new();
     let mut page = None;
@@ -135,7 +150,14 @@ fn target(route: &file::Route, lan: &onlink::Config, setting: &Setting<'_>, take
                     UpstreamHost::Name(name) if name == "localhost" => Some(IpAddr::from([127, 0, 0, 1])),
                     UpstreamHost::Name(_) => None,
                 };
-                if address.is_some_and(|address| taken.is_ours((address, *port).into(), own)) {
+                // The name of a route leads to the edge, whatever addresses the box has.
+                let routed = |name: &str| hosts().any(|host| covers(host, name)) && taken.has_tcp(*port);
+                let is_ours = match (host, address) {
+                    (_, Some(address)) => taken.is_ours((address, *port).into(), own),
+                    (UpstreamHost::Name(name), None) => routed(name),
+                    _ => false,
+                };
+                if is_ours {
                     let hint = "write where the service itself listens";
                     report.error(to.at, &route.about, "the upstream is a port of the edge itself", hint);
                 }
@@ -144,9 +166,11 @@ fn target(route: &file::Route, lan: &onlink::Config, setting: &Setting<'_>, take
                     let hint = "add upstream_tls = { fingerprint = \"sha256:…\" } or { ca = \"ca.pem\" }";
                     report.warning(to.at, &route.about, what, hint);
                 }
-                let trust = match route.upstream_tls.as_ref().map(|tls| &tls.value) {
-                    Some(UpstreamTls::Ca(path)) => UpstreamTls::Ca(setting.path(path)),
-                    Some(tls) => tls.clone(),
+                let trust = match &route.upstream_tls {
+                    Some(At { value: UpstreamTls::Ca(path), at }) => {
+                        UpstreamTls::Ca(setting.file(&At { value: path.clone(), at: *at }, &route.about))
+                    }
+                    Some(tls) => tls.value.clone(),
                     None => UpstreamTls::Public,
                 };
                 upstreams.push(Upstream { host: host.clone(), port: *port, tls: tls.then_some(trust) });

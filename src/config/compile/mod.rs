@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     config::{
-        Compiled, Node, Options, PeerIds, Scrape, edits,
+        Compiled, Files, Node, Options, PeerIds, Scrape, edits,
         file::{self, File},
-        made::{self, Purpose},
+        made::{self, Made},
         problems::{About, At, Report},
         value::{self, Listen},
     },
@@ -33,7 +33,8 @@ pub(crate) struct Setting<'a> {
     /// The state folder.
     pub(crate) state: PathBuf,
     pub(crate) options: &'a Options,
-    pub(crate) purpose: Purpose,
+    /// What is made once, and was not there yet.
+    pub(crate) made: &'a Made,
     pub(crate) report: &'a Report,
 }
 
@@ -72,6 +73,25 @@ impl Setting<'_> {
     /// Returns a path of the file as it is meant.
     fn path(&self, written: &Path) -> PathBuf {
         self.folder.join(written)
+    }
+
+    /// Returns the path of a file that must be there.
+    fn file(&self, written: &At<PathBuf>, about: &About) -> PathBuf {
+        let path = self.path(&written.value);
+        let opened = match self.options.files {
+            Files::Checked => std::fs::metadata(&path).and_then(|found| match found.is_dir() {
+                true => Err(std::io::ErrorKind::IsADirectory.into()),
+                // Neither a pipe is waited for nor a device touched.
+                false if !found.is_file() => Ok(()),
+                false => std::fs::File::open(&path).map(drop),
+            }),
+            Files::Unchecked => Ok(()),
+        };
+        if let Err(error) = opened {
+            let what = format!("\"{}\" cannot be read: {error}", written.value.display());
+            self.report.error(written.at, about, what, format!("see that {} is there and may be read", path.display()));
+        }
+        path
     }
 }
 
@@ -234,8 +254,8 @@ fn addresses(written: &[At<Listen>], report: &Report, about: &About) -> Vec<At<P
 /// Gives the quick start's peers the keys and addresses that are made at the first start.
 pub(crate) fn complete_quick_start(file: &mut File, setting: &Setting<'_>) {
     let Some(vpn) = &mut file.vpn else { return };
-    let made = made::make_tour_key(&setting.state, setting.purpose)
-        .and_then(|key| Ok((key, made::gate_addresses(&setting.state, setting.purpose, &[])?)));
+    let made = made::make_tour_key(&setting.state, setting.made)
+        .and_then(|key| Ok((key, made::gate_addresses(&setting.state, setting.made, &[])?)));
     let (key, gate) = match made {
         Ok(made) => made,
         Err(error) => {

@@ -45,6 +45,11 @@ impl Taken {
         }
     }
 
+    /// Says whether the edge listens on this port of TCP somewhere.
+    pub(crate) fn has_tcp(&self, port: u16) -> bool {
+        self.0.iter().any(|(protocol, place, _)| *protocol == Protocol::Tcp && place.address.port() == port)
+    }
+
     /// Says whether this address is one of ours: an upstream there would be the edge itself.
     pub(crate) fn is_ours(&self, address: SocketAddr, own: impl Fn(SocketAddr) -> bool) -> bool {
         self.0.iter().any(|(protocol, place, _)| {

@@ -100,6 +100,7 @@ pub(crate) fn compile(
         mode: vpn.mode,
         peers: Vec::new(),
         metrics_port,
+        state: setting.state.clone(),
         directory: names.directory(),
     };
     config.addresses = gate_addresses(vpn, file, setting);
@@ -141,7 +142,7 @@ fn private_key(vpn: &file::Vpn, setting: &Setting<'_>) -> PrivateKey {
                 PrivateKey::generate()
             })
         }
-        None => made::gate_key(&setting.state, setting.purpose).unwrap_or_else(|error| {
+        None => made::gate_key(&setting.state, setting.made).unwrap_or_else(|error| {
             let what = format!("the gate's key cannot be kept in \"{}\": {error}", setting.state.display());
             report.error(
                 vpn.at,
@@ -164,7 +165,7 @@ fn gate_addresses(vpn: &file::Vpn, file: &File, setting: &Setting<'_>) -> Vec<ip
     }
     let networks = file.lan.networks.iter().flat_map(|network| &network.subnets);
     let taken: Vec<_> = file.lan.subnets.iter().chain(networks).map(|net| net.value).collect();
-    made::gate_addresses(&setting.state, setting.purpose, &taken).unwrap_or_else(|error| {
+    made::gate_addresses(&setting.state, setting.made, &taken).unwrap_or_else(|error| {
         let what = format!("the gate's addresses cannot be kept in \"{}\": {error}", setting.state.display());
         setting.report.error(
             vpn.at,

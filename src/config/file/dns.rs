@@ -16,7 +16,7 @@ use crate::{
         problems::{About, At, Span, Wrong},
         value::{self, Listen},
     },
-    dns::{Action, BlockAs, Testing, Transport, Upstream},
+    dns::{Action, BlockAs, Testing, Transport, Upstream, resolver::master},
 };
 
 /// `[dns]` as written.
@@ -33,10 +33,11 @@ pub(crate) struct Dns {
     pub(crate) minimise: bool,
     pub(crate) case_randomisation: bool,
     pub(crate) sha1: bool,
+    pub(crate) negative_anchors: Vec<(Name, u64)>,
     pub(crate) rebind_allow: Vec<Name>,
     pub(crate) resolve: Resolver,
-    pub(crate) root_hints: Option<PathBuf>,
-    pub(crate) trust_anchors: Option<PathBuf>,
+    pub(crate) root_hints: Option<At<PathBuf>>,
+    pub(crate) trust_anchors: Option<At<PathBuf>>,
     pub(crate) records: Vec<Record>,
     pub(crate) forward: Vec<Forward>,
     pub(crate) lists: Vec<List>,
@@ -129,6 +130,11 @@ impl Dns {
             let what = format!("\"ttl_min\" {ttl_min} is more than \"ttl_max\" {ttl_max}");
             table.report.error(table.place("ttl_min"), &table.about, what, "write the smaller number in ttl_min");
         }
+        let testing = table.table("testing", "dns.testing");
+        // What tests may want otherwise than the house.
+        let in_tests =
+            |key, ordinary| testing.as_ref().and_then(|table| table.boolean(key)).map_or(ordinary, |flag| flag.value);
+        let tests_hints = testing.as_ref().and_then(|table| table.string("root_hints"));
         Self {
             about: table.about.clone(),
             at: table.at,
@@ -137,19 +143,20 @@ impl Dns {
             rrset_cache: table.parsed("rrset_cache", cache).map_or(8 << 20, |size| size.value),
             ttl: ttl_min..=ttl_max,
             stale: table.parsed("stale", value::duration).map_or(Duration::from_secs(3 * 86400), |stale| stale.value),
-            prefetch: flag("prefetch", true),
-            minimise: flag("minimise", true),
-            case_randomisation: flag("case_randomisation", true),
+            prefetch: in_tests("prefetch", flag("prefetch", true)),
+            minimise: in_tests("minimise", flag("minimise", true)),
+            case_randomisation: in_tests("case_randomisation", flag("case_randomisation", true)),
             sha1: flag("sha1", false),
+            negative_anchors: table.tables("nta", "dns.nta").iter().filter_map(negative_anchor).collect(),
             rebind_allow: names(table, "rebind_allow"),
             resolve: resolver(table),
-            root_hints: table.string("root_hints").map(|path| path.value.into()),
-            trust_anchors: table.string("trust_anchors").map(|path| path.value.into()),
+            root_hints: tests_hints.or_else(|| table.string("root_hints")).map(|path| path.map(PathBuf::from)),
+            trust_anchors: table.string("trust_anchors").map(|path| path.map(PathBuf::from)),
             records: table.named("records").into_iter().map(|(name, data)| Record::read(table, name, data)).collect(),
             forward: table.tables("forward", "dns.forward").iter().filter_map(Forward::read).collect(),
             lists: table.tables("list", "dns.list").iter().filter_map(List::read).collect(),
             groups: table.tables("group", "dns.group").iter().filter_map(Group::read).collect(),
-            testing: table.table("testing", "dns.testing").map(|table| At { value: testing(&table), at: table.at }),
+            testing: testing.map(|table| At { value: switches(&table), at: table.at }),
         }
     }
 }
@@ -411,16 +418,44 @@ fn list_word(text: &str) -> Result<ListWord, Wrong> {
     Ok(ListWord { name: name.unwrap_or(text).to_owned(), besides_default: name.is_some() })
 }
 
-fn testing(table: &Table<'_>) -> Testing {
+fn negative_anchor(table: &Table<'_>) -> Option<(Name, u64)> {
+    let (name, until) = (table.parsed("name", value::name), table.parsed("until", value::moment));
+    for key in ["name", "until"].into_iter().filter(|key| !table.has(key)) {
+        table.missing(key, "write { name = \"broken.example\", until = \"2026-12-31\" }");
+    }
+    Some((name?.value, until?.value))
+}
+
+fn switches(table: &Table<'_>) -> Testing {
     let ordinary = Testing::default();
     let flag = |key, default| table.boolean(key).map_or(default, |flag| flag.value);
-    let servers = table.list("root_servers", server).unwrap_or_default();
+    let word = |key, least, default| {
+        let number = table.number(key, least..=u64::from(u16::MAX));
+        number.and_then(|number| u16::try_from(number.value).ok()).unwrap_or(default)
+    };
+    let servers = table.list("root_servers", value::address).unwrap_or_default();
+    let anchor = |text: &str| match master::records(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(wrong) => Err(Wrong::new(
+            format!("\"{text}\" is no anchor: {}", wrong.problem),
+            "write a DS or DNSKEY record as in a zone file",
+        )),
+    };
     Testing {
         now: table.number("now", 0..=u64::from(u32::MAX)).map(|now| now.value),
+        follow_clock: flag("follow_clock", ordinary.follow_clock),
         root_servers: servers.into_iter().map(|server| server.value).collect(),
+        server_port: word("server_port", 1, ordinary.server_port),
+        anchors: table.list("anchors", anchor).map(|list| list.into_iter().map(|text| text.value).collect()),
+        priming: flag("priming", ordinary.priming),
+        aggressive: flag("aggressive", ordinary.aggressive),
+        cookies: flag("cookies", ordinary.cookies),
+        short_keys: flag("short_keys", ordinary.short_keys),
+        edns_size: word("edns_size", 512, ordinary.edns_size),
         special_servers: flag("special_servers", ordinary.special_servers),
         ipv4: flag("ipv4", ordinary.ipv4),
         ipv6: flag("ipv6", ordinary.ipv6),
+        log_upstream: flag("log_upstream", ordinary.log_upstream),
         list_roots: table.parsed("list_roots", |text| Ok(PathBuf::from(text))).map(|path| path.value),
     }
 }

@@ -28,8 +28,8 @@ pub(crate) struct Ingress {
 /// An entry of `ingress.certificates` as written.
 pub(crate) struct Certificate {
     pub(crate) hosts: Vec<At<HostPattern>>,
-    pub(crate) cert: PathBuf,
-    pub(crate) key: PathBuf,
+    pub(crate) cert: At<PathBuf>,
+    pub(crate) key: At<PathBuf>,
 }
 
 impl Ingress {
@@ -78,7 +78,7 @@ impl Certificate {
                 table.missing(key, "write { hosts = [\"…\"], cert = \"chain.pem\", key = \"key.pem\" }");
             }
         }
-        Some(Self { hosts: hosts?, cert: cert?.value.into(), key: key?.value.into() })
+        Some(Self { hosts: hosts?, cert: cert?.map(PathBuf::from), key: key?.map(PathBuf::from) })
     }
 }
 

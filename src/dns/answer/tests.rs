@@ -2,6 +2,8 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 
+use hickory_proto::op::Message;
+
 use super::*;
 use crate::{
     dns::{

@@ -27,6 +27,7 @@ pub(super) fn config(lists: Vec<List>, groups: Vec<Group>) -> Config {
         minimise: true,
         case_randomisation: true,
         sha1: false,
+        negative_anchors: Vec::new(),
         resolve: Resolve::Recursive,
         root_hints: None,
         trust_anchors: None,

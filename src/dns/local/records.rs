@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use hickory_proto::rr::{Name, RData};
@@ -225,10 +225,27 @@ pub(crate) fn is_private(address: IpAddr) -> bool {
                 || (a == 100 && (64..128).contains(&b))
                 || v4.is_broadcast()
         }
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+        IpAddr::V6(v6) => match inner(v6) {
             Some(v4) => is_private(v4.into()),
-            None => v6.is_loopback() || v6.is_unspecified() || v6.is_unique_local() || v6.is_unicast_link_local(),
+            // Also what was for sites once (RFC 3879), and translators of the house (RFC 8215).
+            None => {
+                v6.is_unique_local()
+                    || v6.is_unicast_link_local()
+                    || v6.segments()[0] & 0xffc0 == 0xfec0
+                    || v6.segments()[..3] == [0x64, 0xff9b, 1]
+            }
         },
+    }
+}
+
+/// Returns the IPv4 address that an IPv6 address leads to: mapped or compatible (RFC 4291 §2.5.5), translated
+/// (RFC 6052 §2.1) or tunnelled (RFC 3056 §2). `::` and `::1` count as compatible ones of network 0.
+fn inner(v6: Ipv6Addr) -> Option<Ipv4Addr> {
+    let octets = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
+    match v6.segments() {
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(octets(high, low)),
+        [0x2002, high, low, ..] => Some(octets(high, low)),
+        _ => None,
     }
 }
 

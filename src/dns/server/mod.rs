@@ -29,7 +29,7 @@ use crate::{
 pub(super) struct Waiting {
     question: Question,
     policy: Arc<Policy>,
-    _place: Place,
+    place: Arc<Place>,
 }
 
 /// What is done with one message.
@@ -50,12 +50,12 @@ pub(super) fn handle(
     bytes: &[u8],
     out: &mut Vec<u8>,
 ) -> Handled {
+    let client = || asker.is_limited().then(|| Client::of(asker.client));
     match answer::answer(view, asker, bytes, None, out) {
         Step::Ask(question) => {
             core.series.missed();
-            let client = asker.is_limited().then(|| Client::of(asker.client));
-            match core.room.enter(client) {
-                Ok(place) => Handled::Later(Waiting { question, policy: policy.clone(), _place: place }),
+            match core.room.enter(client()) {
+                Ok(place) => Handled::Later(Waiting { question, policy: policy.clone(), place: place.into() }),
                 Err(full) => {
                     core.series.overloaded(full.word());
                     Handled::Now(answer::give_up(bytes, asker, Ede::NotReady, out))
@@ -63,7 +63,11 @@ pub(super) fn handle(
             }
         }
         Step::Refresh(outcome, question) => {
-            core.flights.refresh(core, policy, question);
+            match core.room.enter(client()) {
+                Ok(place) => core.flights.refresh(core, policy, question, place),
+                // It can be asked for when it has expired.
+                Err(full) => core.series.overloaded(full.word()),
+            }
             Handled::Now(Step::Done(outcome))
         }
         step => Handled::Now(step),
@@ -94,9 +98,10 @@ pub(super) async fn serve(core: &Arc<Core>, asker: &Asker, bytes: &[u8]) -> Opti
     }
 }
 
-/// Asks others and answers; the place is given back at the end.
+/// Asks others and answers; the place is given back when whoever is asked is done, too.
 pub(super) async fn later(core: &Arc<Core>, asker: &Asker, bytes: &[u8], waiting: Waiting) -> Option<Vec<u8>> {
-    answer::answer_later(core, &waiting.policy, asker, bytes, waiting.question.clone()).await
+    let Waiting { question, policy, place } = waiting;
+    answer::answer_later(core, &policy, asker, bytes, question, &place).await
 }
 
 /// Answers a question of the process itself: as this box, over a way that cuts nothing.

@@ -22,7 +22,7 @@ use crate::{
     limit::Client,
     origin::{Origin, Source},
     stream::Accepted,
-    supervise::{Phase, Stop},
+    supervise::{self, Phase, Stop},
 };
 
 /// A connection without a question is closed after this (RFC 7766 §6.2.3 leaves it to us).
@@ -93,7 +93,7 @@ where
         return;
     };
     let (core, stop) = (core.clone(), stop.clone());
-    tokio::spawn(async move {
+    supervise::task("dns connection", async move {
         connection(stream, asker, &core, &stop).await;
         drop(place);
     });
@@ -115,7 +115,7 @@ where
             };
             let Ok(Ok(bytes)) = frame else { return };
             let (core, answers) = (core.clone(), answers.clone());
-            tokio::spawn(async move {
+            supervise::task("dns message", async move {
                 if let Some(answer) = super::serve(&core, &asker, &bytes).await {
                     // The writer is gone only with the client.
                     let _ = answers.send(answer).await;

@@ -11,7 +11,7 @@ use crate::{
     },
     origin::Source,
     stream::{Datagram, Inlet, Reply},
-    supervise::{Phase, Stop},
+    supervise::{self, Phase, Stop},
 };
 
 /// Takes what the gate hands over until told to stop, or the gate is gone.
@@ -24,7 +24,7 @@ pub(in crate::dns) async fn serve(inlet: &mut Inlet, core: Arc<Core>, stop: Stop
                 None => return stop.reached(Phase::Drain).await,
             },
             datagram = inlet.datagrams.recv() => match datagram {
-                Some(datagram) => drop(tokio::spawn(answer(datagram, core.clone()))),
+                Some(datagram) => drop(supervise::task("dns tunnel datagram", answer(datagram, core.clone()))),
                 None => return stop.reached(Phase::Drain).await,
             },
         }

@@ -4,6 +4,7 @@ use std::{
     io::{self, ErrorKind},
     net::{IpAddr, SocketAddrV4, SocketAddrV6, UdpSocket},
     os::fd::{AsFd, AsRawFd},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,12 +21,16 @@ use crate::{
         Core,
         answer::{Asker, Step, View},
         counters::{Dropped, Tally, Transport},
+        policy::Policy,
     },
-    supervise::{Phase, Stop},
+    supervise::{self, Phase, Stop},
 };
 
 /// How long a thread sleeps at most before it looks whether it should stop.
 const NAP: Duration = Duration::from_millis(250);
+
+/// How often a datagram that makes a thread fall over is told of; each is counted.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// What the kernel may keep for us while a batch is worked on.
 const RECEIVE_BUFFER: usize = 1 << 20;
@@ -44,6 +49,19 @@ pub(in crate::dns) fn prepare(socket: &UdpSocket) -> io::Result<()> {
 
 /// Answers datagrams until told to stop. Answers that must wait are sent by tasks of `runtime`.
 pub(in crate::dns) fn serve(socket: &UdpSocket, core: &Arc<Core>, runtime: &Handle, stop: &Stop) -> Result<(), String> {
+    serve_with(super::handle, socket, core, runtime, stop)
+}
+
+/// What is done with one message; another one in tests.
+type HandleOne = fn(&Arc<Core>, &View<'_>, &Arc<Policy>, &Asker, &[u8], &mut Vec<u8>) -> Handled;
+
+fn serve_with(
+    handle: HandleOne,
+    socket: &UdpSocket,
+    core: &Arc<Core>,
+    runtime: &Handle,
+    stop: &Stop,
+) -> Result<(), String> {
     let _inside = runtime.enter();
     let fail = |error: io::Error| format!("UDP socket: {error}");
     let waiting_socket = Arc::new(socket.try_clone().map_err(fail)?);
@@ -52,6 +70,7 @@ pub(in crate::dns) fn serve(socket: &UdpSocket, core: &Arc<Core>, runtime: &Hand
     socket.set_read_timeout(Some(NAP)).map_err(fail)?;
     let mut batch = Batch::new();
     let mut tally = Tally::default();
+    let mut told: Option<Instant> = None;
     while stop.phase() == Phase::Run {
         let count = match batch.receive(socket.as_fd()) {
             Ok(count) => count,
@@ -77,14 +96,28 @@ pub(in crate::dns) fn serve(socket: &UdpSocket, core: &Arc<Core>, runtime: &Hand
                 tally.dropped(Dropped::NoQuery);
                 continue;
             }
-            match super::handle(core, &view, &policy, &asker, bytes, out) {
+            // Nobody may end everybody's service with one datagram. What it can leave behind are answers and
+            // counts, each of them whole or missing.
+            let handling = AssertUnwindSafe(|| handle(core, &view, &policy, &asker, bytes, &mut *out));
+            let handled = catch_unwind(handling).unwrap_or_else(|panic| {
+                if told.is_none_or(|told| instant.duration_since(told) >= TELL_EVERY) {
+                    told = Some(instant);
+                    tracing::error!(failure = supervise::panic_text(panic.as_ref()), "a datagram was not handled");
+                }
+                Handled::Now(Step::Silence(Dropped::Fault))
+            });
+            match handled {
                 Handled::Now(Step::Done(outcome) | Step::Refresh(outcome, _)) => tally.answered(outcome),
-                Handled::Now(Step::Silence(reason)) => tally.dropped(reason),
+                Handled::Now(Step::Silence(reason)) => {
+                    // Whatever was begun.
+                    out.clear();
+                    tally.dropped(reason);
+                }
                 Handled::Now(Step::Ask(_)) => {}
                 Handled::Later(waiting) => {
                     out.clear();
                     let (core, socket, bytes) = (core.clone(), waiting_socket.clone(), bytes.to_vec());
-                    runtime.spawn(async move {
+                    supervise::task("dns datagram", async move {
                         if let Some(answer) = super::later(&core, &asker, &bytes, waiting).await
                             && send_one(&socket, &way, &answer).is_err()
                         {
@@ -131,5 +164,53 @@ fn send_one(socket: &UdpSocket, way: &WayBack, answer: &[u8]) -> nix::Result<usi
             Some(number) => nix::Error::from_raw(number),
             None => nix::Error::EIO,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::{
+        dns::{
+            fuzz::House,
+            query::{qtype, tests::query},
+        },
+        origin::Networks,
+    };
+
+    #[test]
+    fn a_datagram_that_nobody_can_bear_costs_only_its_own_answer() {
+        let handle: HandleOne = |core, view, policy, asker, bytes, out| {
+            out.extend_from_slice(b"half an answer");
+            assert!(bytes.len() > 12, "too little for us");
+            super::super::handle(core, view, policy, asker, bytes, out)
+        };
+        let house = House::new(|_| {});
+        house.core.policy.store(Some(house.policy.clone()));
+        house.core.networks.store(Arc::new(Networks::default()));
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        prepare(&server).unwrap();
+        let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let (stopper, stop) = supervise::stop();
+        let mut answer = [0; 1500];
+
+        std::thread::scope(|scope| {
+            let serving = scope.spawn(|| serve_with(handle, &server, &house.core, runtime.handle(), &stop));
+            let to = server.local_addr().unwrap();
+            for bytes in [&b"scrap"[..], &query("localhost", qtype::A, None), b"scrap"] {
+                client.send_to(bytes, to).unwrap();
+            }
+            client.recv(&mut answer).unwrap();
+            client.send_to(&query("localhost", qtype::AAAA, None), to).unwrap();
+            client.recv(&mut answer).unwrap();
+            stopper.advance(Phase::Drain);
+            serving.join().unwrap().unwrap();
+        });
+
+        assert_eq!(house.core.series.drops(Dropped::Fault), 2);
     }
 }

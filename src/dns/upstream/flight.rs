@@ -6,29 +6,29 @@ use std::{
     time::Instant,
 };
 
-use hickory_proto::{
-    dnssec::rdata::DNSSECRData,
-    op::{Message, MessageType, OpCode, ResponseCode},
-    rr::{RData, Record, RecordType},
-};
 use tokio::sync::watch;
 
-use super::{Resolved, Security, hickory_query};
+use super::{Resolved, Security, rebind::leads_home};
 use crate::{
     dns::{
         Core,
         cache::{Age, Stored},
-        encode::{Ede, rcode},
-        local,
+        encode::{Ede, Section, Writer, rcode},
         policy::Policy,
-        query::Question,
+        query::{Question, qtype},
+        resolver::{
+            driver::Wanted,
+            name::Name,
+            wire::{Record, target},
+        },
+        room::Place,
     },
     supervise,
 };
 
 type Landing = watch::Receiver<Option<Arc<Stored>>>;
 
-/// The questions that are under way. They are bounded by [`crate::dns::room::Room`].
+/// The questions that are under way. Each holds a place in the [`crate::dns::room::Room`] until it is over.
 #[derive(Debug, Default)]
 pub(crate) struct Flights(Mutex<HashMap<Question, Landing>>);
 
@@ -48,17 +48,25 @@ impl Flights {
         core: &Arc<Core>,
         policy: &Arc<Policy>,
         question: Question,
+        place: &Arc<Place>,
     ) -> Option<Arc<Stored>> {
-        let mut landing = self.join(core, policy, question);
+        let mut landing = self.join(core, policy, question, Wanted::Known, place.clone());
         landing.wait_for(Option::is_some).await.ok().and_then(|stored| stored.clone())
     }
 
     /// Asks others without waiting for what they say.
-    pub(crate) fn refresh(&self, core: &Arc<Core>, policy: &Arc<Policy>, question: Question) {
-        let _ = self.join(core, policy, question);
+    pub(crate) fn refresh(&self, core: &Arc<Core>, policy: &Arc<Policy>, question: Question, place: Place) {
+        let _ = self.join(core, policy, question, Wanted::Renewed, place.into());
     }
 
-    fn join(&self, core: &Arc<Core>, policy: &Arc<Policy>, question: Question) -> Landing {
+    fn join(
+        &self,
+        core: &Arc<Core>,
+        policy: &Arc<Policy>,
+        question: Question,
+        wanted: Wanted,
+        place: Arc<Place>,
+    ) -> Landing {
         let mut flights = self.lock();
         if let Some(landing) = flights.get(&question) {
             return landing.clone();
@@ -66,12 +74,13 @@ impl Flights {
         let (tell, landing) = watch::channel(None);
         flights.insert(question.clone(), landing.clone());
         drop(flights);
-        let flight = Flight { core: core.clone(), question };
+        let flight = Flight { core: core.clone(), question, wanted };
         let policy = policy.clone();
         // A task of its own: it ends as it likes when the client who asked first goes away.
         supervise::task("dns question", async move {
             let stored = flight.ask(&policy).await;
             drop(flight);
+            drop(place);
             tell.send_replace(Some(stored));
         });
         landing
@@ -86,6 +95,7 @@ impl Flights {
 struct Flight {
     core: Arc<Core>,
     question: Question,
+    wanted: Wanted,
 }
 
 impl Drop for Flight {
@@ -98,9 +108,12 @@ impl Flight {
     async fn ask(&self, policy: &Policy) -> Arc<Stored> {
         let (core, question) = (&self.core, &self.question);
         let started = Instant::now();
-        let mut resolved = policy.upstream.load_full().resolve(question).await;
+        let mut resolved = policy.upstream.load_full().resolve(question, self.wanted).await;
         core.series.upstream_took(started.elapsed());
         let now = core.clock.seconds();
+        // What is kept outlives the policy that the question began with.
+        let in_force = core.policy.load_full();
+        let judge = in_force.as_deref().unwrap_or(policy);
         if is_failure(resolved.rcode) {
             // RFC 8767 §5: an expired answer is better than none. A validation failure is no failure to ask.
             if resolved.security != Security::Bogus
@@ -116,33 +129,28 @@ impl Flight {
                     Age::Dead => {}
                 }
             }
-        } else if leads_home(policy, question, &resolved) {
+        } else if leads_home(judge, question, &resolved.answers) {
             tracing::debug!("private address under a public name refused");
-            resolved = Resolved::negative(ResponseCode::NoError, Vec::new(), Security::Insecure);
+            resolved = Resolved::negative(rcode::NOERROR, Vec::new(), Security::Insecure);
             resolved.ede = Some(Ede::Filtered);
         }
         let (stored, lifetime) = store(policy, question, resolved, now);
         let stored = Arc::new(stored);
-        if lifetime > 0 {
+        let asked_others = || !Arc::ptr_eq(&judge.upstream.load(), &policy.upstream.load());
+        if lifetime > 0 && !asked_others() {
             core.cache.keep(question, stored.clone());
+            let replaced = core.policy.load_full().as_ref().map(Arc::as_ptr) != in_force.as_ref().map(Arc::as_ptr);
+            if replaced {
+                // The cache may have been cleared before this came in.
+                core.cache.forget(question);
+            }
         }
         stored
     }
 }
 
 fn is_failure(code: u16) -> bool {
-    !matches!(code, rcode::NOERROR | rcode::NXDOMAIN)
-}
-
-/// Says whether an answer is a rebinding attack, or looks like one.
-fn leads_home(policy: &Policy, question: &Question, resolved: &Resolved) -> bool {
-    let allowed = |name: &[u8]| policy.rebind_allow.iter().any(|zone| local::covers(zone, name));
-    let private = |record: &Record| match record.data {
-        RData::A(a) => local::is_private(a.0.into()),
-        RData::AAAA(aaaa) => local::is_private(aaaa.0.into()),
-        _ => false,
-    };
-    resolved.answers.iter().any(private) && !allowed(&question.name)
+    !matches!(code, rcode::NOERROR | rcode::NXDOMAIN | rcode::YXDOMAIN)
 }
 
 /// Makes of what others said what clients are given, and says for how long.
@@ -157,28 +165,24 @@ fn store(policy: &Policy, question: &Question, mut resolved: Resolved, now: u64)
     let bounds = &policy.config.ttl;
     let clamp = |ttl: u32| ttl.clamp(*bounds.start(), *bounds.end());
     let keeps = |record: &Record| {
-        let rtype = record.record_type();
-        let dnssec = matches!(rtype, RecordType::RRSIG | RecordType::NSEC | RecordType::NSEC3);
-        question.dnssec_ok || !dnssec || u16::from(rtype) == question.qtype
+        let dnssec = matches!(record.rtype, qtype::RRSIG | qtype::NSEC | qtype::NSEC3);
+        question.dnssec_ok || !dnssec || record.rtype == question.qtype
     };
     resolved.answers.retain(keeps);
     resolved.answers = in_order(question, resolved.answers);
-    let positive = resolved.answers.iter().any(|record| u16::from(record.record_type()) == question.qtype);
+    let positive = resolved.answers.iter().any(|record| record.rtype == question.qtype);
     // Who else is an authority is no answer; what proves something is.
     resolved.authorities.retain(|record| {
-        let subject = match &record.data {
-            RData::DNSSEC(DNSSECRData::RRSIG(signature)) => signature.input().type_covered,
-            _ => record.record_type(),
-        };
-        let proof = matches!(subject, RecordType::NSEC | RecordType::NSEC3);
-        keeps(record) && (proof || !positive && subject == RecordType::SOA)
+        let subject = covered(record).unwrap_or(record.rtype);
+        let proof = matches!(subject, qtype::NSEC | qtype::NSEC3);
+        keeps(record) && (proof || !positive && subject == qtype::SOA)
     });
     for record in &mut resolved.answers {
         record.ttl = clamp(record.ttl);
     }
-    let soa = resolved.authorities.iter().find_map(|record| match &record.data {
-        RData::SOA(soa) => Some(record.ttl.min(soa.minimum)),
-        _ => None,
+    let soa = resolved.authorities.iter().filter(|record| record.rtype == qtype::SOA).find_map(|record| {
+        let minimum = record.rdata.last_chunk::<4>()?;
+        Some(record.ttl.min(u32::from_be_bytes(*minimum)))
     });
     let negative = soa.map(|ttl| ttl.min(LONGEST_NEGATIVE).min(*bounds.end()));
     for record in &mut resolved.authorities {
@@ -195,19 +199,17 @@ fn store(policy: &Policy, question: &Question, mut resolved: Resolved, now: u64)
     let secure = resolved.security == Security::Secure;
     let ede = resolved.ede;
     let head = (resolved.rcode, secure, ede);
-    let aliases = resolved.answers.iter().filter_map(|record| match &record.data {
-        RData::CNAME(target) => local::encoded(&target.0.to_lowercase()),
-        _ => None,
-    });
+    let aliases = resolved.answers.iter().filter(|record| record.rtype == qtype::CNAME);
+    let aliases = aliases.filter_map(|record| Some(target(&record.rdata)?.as_wire().into()));
     let aliases = aliases.collect();
     let stale = if lifetime > 0 { policy.config.stale.as_secs() } else { 0 };
-    let stored = message(question, resolved).and_then(|bytes| Stored::new(bytes, aliases, head, now, lifetime, stale));
+    let stored = message(question, &resolved).and_then(|bytes| Stored::new(bytes, aliases, head, now, lifetime, stale));
     match stored {
         Some(stored) => (stored, lifetime),
         // What does not fit into a message is a failure.
         None => {
             let failed = Resolved::failed(Ede::NetworkError);
-            let bytes = message(question, failed).expect("a question alone fits into a message");
+            let bytes = message(question, &failed).expect("a question alone fits into a message");
             let head = (rcode::SERVFAIL, false, Some(Ede::NetworkError));
             let stored = Stored::new(bytes, Box::default(), head, now, FAILURE_LIFETIME, 0);
             (stored.expect("a message of ours can be walked"), FAILURE_LIFETIME)
@@ -215,44 +217,41 @@ fn store(policy: &Policy, question: &Question, mut resolved: Resolved, now: u64)
     }
 }
 
+/// Returns the type that a signature covers.
+fn covered(record: &Record) -> Option<u16> {
+    let covered = record.rdata.first_chunk::<2>().filter(|_| record.rtype == qtype::RRSIG)?;
+    Some(u16::from_be_bytes(*covered))
+}
+
 /// Puts aliases before what they lead to: clients read an answer from its beginning (RFC 1034 §4.3.2).
 fn in_order(question: &Question, mut answers: Vec<Record>) -> Vec<Record> {
-    let Some(mut name) = hickory_query(question).map(|query| query.name) else { return answers };
+    let Some(mut name) = Name::from_wire(&question.name) else { return answers };
     let mut ordered = Vec::with_capacity(answers.len());
     while !answers.is_empty() {
-        let (here, rest): (Vec<_>, Vec<_>) = answers.into_iter().partition(|record| record.name == name);
+        let rewrites =
+            |record: &Record| name.is_below(&record.name) && covered(record).unwrap_or(record.rtype) == qtype::DNAME;
+        let (dnames, rest): (Vec<_>, Vec<_>) = answers.into_iter().partition(rewrites);
+        let (here, rest): (Vec<_>, Vec<_>) = rest.into_iter().partition(|record| record.name == name);
         answers = rest;
-        let target = here.iter().find_map(|record| match &record.data {
-            RData::CNAME(target) => Some(target.0.clone()),
-            _ => None,
-        });
+        let alias = here.iter().find(|record| record.rtype == qtype::CNAME);
+        let next = alias.and_then(|record| target(&record.rdata));
+        ordered.extend(dnames);
         ordered.extend(here);
-        let Some(target) = target else { break };
-        name = target;
+        let Some(next) = next else { break };
+        name = next;
     }
-    // DNAME records and their signatures stand elsewhere in the tree.
     ordered.extend(answers);
     ordered
 }
 
-fn message(question: &Question, resolved: Resolved) -> Option<Box<[u8]>> {
-    let query = hickory_query(question)?;
-    let mut message = Message::new(0, MessageType::Response, OpCode::Query);
-    let name = query.name().clone();
-    message.add_query(query);
-    for mut record in resolved.answers {
-        // The name as it was asked for, so that a pointer to the question can stand for it.
-        if record.name == name {
-            record.name = name.clone();
+fn message(question: &Question, resolved: &Resolved) -> Option<Box<[u8]>> {
+    let mut writer = Writer::new(&question.name, question.qtype);
+    for (section, records) in [(Section::Answer, &resolved.answers), (Section::Authority, &resolved.authorities)] {
+        for record in records {
+            writer.record(section, record);
         }
-        message.add_answer(record);
     }
-    for record in resolved.authorities {
-        message.add_authority(record);
-    }
-    let bytes = message.to_vec().ok()?;
-    // hickory cuts what is too long and says so.
-    (bytes.get(2)? & 0x02 == 0).then(|| bytes.into())
+    writer.finish()
 }
 
 #[cfg(test)]
@@ -261,11 +260,14 @@ mod tests {
 
     use super::*;
     use crate::dns::{
-        Resolve, Transport, Upstream,
+        Resolve, Transport, Upstream, WAITING_EACH,
+        answer::View,
         encode::{self, Head, QNAME, Section},
-        fuzz::House,
+        fuzz::{self, House},
         query::{Query, qtype, tests::query},
+        server,
     };
+    use crate::origin::{Origin, PeerId};
 
     /// A house whose upstream server is not there.
     fn cut_off() -> House {
@@ -286,36 +288,82 @@ mod tests {
 
     #[tokio::test]
     async fn rfc8767_an_expired_answer_stands_in_for_a_failure_and_for_a_while_only() {
-        let house = cut_off();
-        let now = house.core.clock.seconds();
         for (age, rcode, ede) in [
             (400, rcode::NOERROR, Some(Ede::Stale)),
             (300 + 3600, rcode::SERVFAIL, Some(Ede::NoReachableAuthority)),
             (100, rcode::NOERROR, None),
         ] {
+            let house = cut_off();
+            let now = house.core.clock.seconds();
             let (question, stored) = known(age, 300, now);
             house.core.cache.keep(&question, stored);
+            let place = Arc::new(house.core.room.enter(None).unwrap());
 
-            let given = house.core.flights.fetch(&house.core, &house.policy, question.clone()).await.unwrap();
+            let given = house.core.flights.fetch(&house.core, &house.policy, question.clone(), &place).await.unwrap();
 
             assert_eq!((given.rcode, given.ede), (rcode, ede), "{age}");
             let kept = house.core.cache.find_question(&question).unwrap();
             assert_eq!(kept.ede, ede, "{age}");
+            assert!(house.core.flights.lock().is_empty());
         }
-        assert!(house.core.flights.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_prefetch_holds_a_place_and_is_left_out_where_there_is_none() {
+        // It never answers.
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let upstream = Upstream { address: server.local_addr().unwrap(), transport: Transport::Plain };
+        let house = House::new(|config| config.resolve = Resolve::Forward(vec![upstream]));
+        let core = &house.core;
+        let now = core.clock.seconds();
+        let asker = fuzz::asker(Origin::Vpn(PeerId(1)));
+        let networks = core.networks.load();
+        let view = View { core, policy: &house.policy, networks: &networks, now, instant: Instant::now() };
+        let ask = |name: &str| {
+            let bytes = query(name, qtype::A, None);
+            let (_, stored) = known(290, 300, now);
+            core.cache.keep(&Query::parse(&bytes).unwrap().question(), stored);
+            server::handle(core, &view, &house.policy, &asker, &bytes, &mut Vec::new());
+        };
+
+        for number in 0..WAITING_EACH + 5 {
+            ask(&format!("{number:03}.example"));
+        }
+        tokio::task::yield_now().await;
+
+        assert_eq!(core.room.taken(), WAITING_EACH);
+        assert_eq!(core.flights.lock().len(), WAITING_EACH);
+    }
+
+    #[test]
+    fn answers_do_not_outlive_a_change_of_who_may_lead_home() {
+        let house = House::new(|_| {});
+        let policy = |allow: &[&str]| {
+            let mut config = house.policy.config.clone();
+            config.rebind_allow = allow.iter().map(|name| name.parse().unwrap()).collect();
+            Arc::new(Policy::build(config, Some(&house.policy)).unwrap())
+        };
+        house.core.put_in_force(policy(&["www.example."]));
+        let (question, stored) = known(0, 300, 10);
+        house.core.cache.keep(&question, stored);
+
+        house.core.put_in_force(policy(&["www.example."]));
+        assert!(house.core.cache.find_question(&question).is_some());
+        house.core.put_in_force(policy(&[]));
+        assert!(house.core.cache.find_question(&question).is_none());
     }
 
     #[test]
     fn negative_answers_are_kept_as_long_as_their_soa_says() {
         let house = cut_off();
         let (question, _) = known(0, 1, 10);
-        let soa = |ttl, minimum| {
-            let root = hickory_proto::rr::Name::root();
-            let soa = hickory_proto::rr::rdata::SOA::new(root.clone(), root.clone(), 1, 2, 3, 4, minimum);
-            vec![Record::from_rdata(root, ttl, RData::SOA(soa))]
+        let soa = |ttl, minimum: u32| {
+            let mut rdata = vec![0; 2 + 16];
+            rdata.extend(minimum.to_be_bytes());
+            vec![Record { name: Name::root(), rtype: qtype::SOA, class: 1, ttl, rdata: rdata.into() }]
         };
         let lifetime = |authorities| {
-            let negative = Resolved::negative(ResponseCode::NXDomain, authorities, Security::Insecure);
+            let negative = Resolved::negative(rcode::NXDOMAIN, authorities, Security::Insecure);
             store(&house.policy, &question, negative, 10).1
         };
 
@@ -328,18 +376,23 @@ mod tests {
     #[test]
     fn aliases_stand_before_what_they_lead_to() {
         let (question, _) = known(0, 1, 10);
-        let record = |name: &str, data| Record::from_rdata(name.parse().unwrap(), 60, data);
-        let address = RData::A(std::net::Ipv4Addr::new(192, 0, 2, 1).into());
-        let alias = |target: &str| RData::CNAME(hickory_proto::rr::rdata::CNAME(target.parse().unwrap()));
+        let name = |text| Name::parse(text).unwrap();
+        let record =
+            |owner, rtype, rdata: &[u8]| Record { name: name(owner), rtype, class: 1, ttl: 60, rdata: rdata.into() };
+        let alias = |owner, to| record(owner, qtype::CNAME, name(to).as_wire());
         let shuffled = vec![
-            record("c.example.", address),
-            record("b.example.", alias("c.example.")),
-            record("www.example.", alias("b.example.")),
-            record("stray.example.", alias("www.example.")),
+            record("d.new.example", qtype::A, &[192, 0, 2, 1]),
+            alias("b.example", "d.old.example"),
+            alias("d.old.example", "d.new.example"),
+            record("old.example", qtype::DNAME, name("new.example").as_wire()),
+            alias("www.example", "b.example"),
+            alias("stray.example", "www.example"),
         ];
 
         let names: Vec<_> = in_order(&question, shuffled).iter().map(|one| one.name.to_string()).collect();
 
-        assert_eq!(names, ["www.example.", "b.example.", "c.example.", "stray.example."]);
+        let wanted =
+            ["www.example.", "b.example.", "old.example.", "d.old.example.", "d.new.example.", "stray.example."];
+        assert_eq!(names, wanted);
     }
 }

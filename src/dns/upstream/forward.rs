@@ -1,24 +1,28 @@
 //! Questions to configured servers: plain, over TLS, HTTPS or QUIC.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use hickory_net::{
     DnsError, NetError,
     runtime::TokioRuntimeProvider,
     xfer::{DnsHandle as _, FirstAnswer as _},
 };
-use hickory_proto::op::{DnsRequest, DnsRequestOptions, Edns, Message, Query};
+use hickory_proto::{
+    op::{DnsRequest, DnsRequestOptions, Edns, Message},
+    rr::RecordType,
+};
 use hickory_resolver::{
     NameServerPool, PoolContext, TlsConfig,
     config::{ConnectionConfig, NameServerConfig, ResolverOpts},
 };
 
-use super::{Resolved, Security, with_soa};
+use super::{Resolved, Security, hickory_query};
 use crate::dns::{
     Config, Transport, Upstream,
     encode::{Ede, UDP_SIZE},
     policy::Error,
     query::Question,
+    resolver::wire,
 };
 
 /// Servers that are asked for recursion.
@@ -44,14 +48,9 @@ impl Forwarder {
         Ok(Self { pool: NameServerPool::from_config(servers, context, TokioRuntimeProvider::new()) })
     }
 
-    /// Makes a pool of servers which are asked over plain DNS.
-    pub(super) fn plain(servers: &[SocketAddr], config: &Config) -> Result<Self, Error> {
-        let plain = |address: &SocketAddr| Upstream { address: *address, transport: Transport::Plain };
-        Self::new(&servers.iter().map(plain).collect::<Vec<_>>(), config)
-    }
-
     /// Asks one server after the other.
-    pub(super) async fn resolve(&self, query: Query, question: &Question) -> Resolved {
+    pub(super) async fn resolve(&self, question: &Question) -> Resolved {
+        let Some(query) = hickory_query(question) else { return Resolved::failed(Ede::NetworkError) };
         let mut message = Message::query();
         message.metadata.recursion_desired = true;
         message.metadata.checking_disabled = question.checking_disabled;
@@ -63,24 +62,36 @@ impl Forwarder {
         let mut options = DnsRequestOptions::default();
         options.use_edns = true;
         match self.pool.send(DnsRequest::new(message, options)).first_answer().await {
-            Ok(response) => {
-                let message = response.into_message();
-                Resolved {
-                    rcode: message.metadata.response_code.into(),
-                    answers: message.answers,
-                    authorities: message.authorities,
-                    // What they say of validity is their word only.
-                    security: Security::Insecure,
-                    ede: None,
-                }
-            }
+            Ok(response) => said(&response.into_buffer()),
             Err(NetError::Dns(DnsError::NoRecordsFound(none))) => {
-                let authorities = with_soa(none.authorities.as_deref(), none.soa);
-                Resolved::negative(none.response_code, authorities, Security::Insecure)
+                let mut message = Message::query();
+                message.authorities = none.authorities.map(|records| records.to_vec()).unwrap_or_default();
+                // hickory keeps it apart from the other records.
+                if let Some(soa) = none.soa
+                    && !message.authorities.iter().any(|record| record.record_type() == RecordType::SOA)
+                {
+                    message.authorities.push(soa.into_record_of_rdata());
+                }
+                let resolved = message.to_vec().map(|bytes| said(&bytes));
+                let resolved = resolved.unwrap_or_else(|_| Resolved::failed(Ede::NetworkError));
+                Resolved { rcode: none.response_code.into(), ..resolved }
             }
             Err(NetError::Dns(DnsError::ResponseCode(_))) => Resolved::failed(Ede::NetworkError),
             Err(_) => Resolved::failed(Ede::NoReachableAuthority),
         }
+    }
+}
+
+/// Reads what they said, record by record.
+fn said(bytes: &[u8]) -> Resolved {
+    let Ok(message) = wire::Message::parse(bytes) else { return Resolved::failed(Ede::NetworkError) };
+    Resolved {
+        rcode: message.rcode,
+        answers: message.answer,
+        authorities: message.authority,
+        // What they say of validity is their word only.
+        security: Security::Insecure,
+        ede: None,
     }
 }
 

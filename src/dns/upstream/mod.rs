@@ -3,19 +3,20 @@
 
 mod flight;
 mod forward;
-mod recursor;
+mod rebind;
+mod recursive;
 
 use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use hickory_proto::{
     op::{Message, Query, ResponseCode},
-    rr::{DNSClass, Name, Record, RecordType, rdata::SOA},
+    rr::{DNSClass, Name, RecordType},
     serialize::binary::{BinDecodable, BinDecoder},
 };
 
 pub(crate) use flight::Flights;
 use forward::Forwarder;
-use recursor::Recursion;
+use recursive::Recursive;
 
 use super::{
     Config, Core, Resolve,
@@ -23,10 +24,12 @@ use super::{
     local,
     policy::Error,
     query::{IN, Question, qtype},
+    resolver::{driver::Wanted, wire::Record},
 };
 
-/// What one question may take, with everything that has to be asked for it.
-const DEADLINE: Duration = Duration::from_secs(5);
+/// What one question may take, with everything that has to be asked for it. Our own resolver gives up, and
+/// says why, a little earlier.
+const DEADLINE: Duration = Duration::from_secs(6);
 
 /// What others said.
 #[derive(Clone, Debug)]
@@ -62,43 +65,38 @@ impl Resolved {
     }
 
     /// An answer without records in the answer section.
-    pub(crate) fn negative(code: ResponseCode, authorities: Vec<Record>, security: Security) -> Self {
-        Self { rcode: code.into(), answers: Vec::new(), authorities, security, ede: None }
+    pub(crate) fn negative(rcode: u16, authorities: Vec<Record>, security: Security) -> Self {
+        Self { rcode, answers: Vec::new(), authorities, security, ede: None }
     }
 }
 
 /// Whoever is asked.
 pub(crate) struct Resolver {
-    general: General,
-    /// The longest zone first, in wire form and lower case.
-    zones: Vec<(Box<[u8]>, Forwarder)>,
-}
-
-enum General {
-    Recursive(Arc<Recursion>),
-    Forward(Forwarder),
+    /// Asks authorities, and servers over plain DNS.
+    own: Option<Recursive>,
+    /// Asks encrypted servers for all that is not in a forwarded zone.
+    encrypted: Option<Forwarder>,
+    /// Forwarded zones in wire form and lower case.
+    zones: Vec<Box<[u8]>>,
 }
 
 impl std::fmt::Debug for Resolver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self.general {
-            General::Recursive(_) => "Resolver(recursive)",
-            General::Forward(_) => "Resolver(forward)",
-        })
+        f.write_str(if self.encrypted.is_some() { "Resolver(encrypted)" } else { "Resolver(own)" })
     }
 }
 
 impl Resolver {
     /// Makes what a configuration asks for. Nothing is sent yet.
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
-        let general = match &config.resolve {
-            Resolve::Recursive => General::Recursive(Arc::new(Recursion::new(config)?)),
-            Resolve::Forward(servers) => General::Forward(Forwarder::new(servers, config)?),
+        let encrypted = match &config.resolve {
+            Resolve::Forward(servers) if !recursive::asks_plainly(config) => Some(Forwarder::new(servers, config)?),
+            _ => None,
         };
-        let zone = |zone: &super::Forward| Ok((local::wire(&zone.zone), Forwarder::plain(&zone.to, config)?));
-        let mut zones = config.forward.iter().map(zone).collect::<Result<Vec<_>, Error>>()?;
-        zones.sort_by_key(|(zone, _)| std::cmp::Reverse(zone.len()));
-        Ok(Self { general, zones })
+        let zones: Vec<_> = config.forward.iter().map(|forward| local::wire(&forward.zone)).collect();
+        let needed = encrypted.is_none() || !zones.is_empty();
+        let own = if needed { Some(Recursive::start(config)?) } else { None };
+        Ok(Self { own, encrypted, zones })
     }
 
     /// Says whether two configurations ask the same servers in the same way.
@@ -106,19 +104,21 @@ impl Resolver {
         let key = |config: &Config| {
             let files = (config.root_hints.clone(), config.trust_anchors.clone());
             let switches = (config.minimise, config.case_randomisation, config.sha1, config.rrset_cache);
-            (config.resolve.clone(), config.forward.clone(), files, switches, config.testing.clone())
+            let times = (config.ttl.clone(), config.negative_anchors.clone());
+            (config.resolve.clone(), config.forward.clone(), files, switches, times, config.testing.clone())
         };
         key(one) == key(other)
     }
 
     /// Asks. A failure is an answer too: SERVFAIL with the reason.
-    pub(crate) async fn resolve(&self, question: &Question) -> Resolved {
-        let Some(query) = hickory_query(question) else { return Resolved::failed(Ede::NetworkError) };
-        let zone = self.zones.iter().find(|(zone, _)| local::covers(zone, &question.name));
+    pub(crate) async fn resolve(&self, question: &Question, wanted: Wanted) -> Resolved {
+        let forwarded = || self.zones.iter().any(|zone| local::covers(zone, &question.name));
         let asking = async {
-            match (zone, &self.general) {
-                (Some((_, servers)), _) | (None, General::Forward(servers)) => servers.resolve(query, question).await,
-                (None, General::Recursive(recursion)) => recursion.resolve(query, question).await,
+            match (&self.encrypted, &self.own) {
+                (Some(servers), None) => servers.resolve(question).await,
+                (Some(servers), Some(_)) if !forwarded() => servers.resolve(question).await,
+                (_, Some(own)) => own.resolve(question, wanted).await,
+                (None, None) => Resolved::failed(Ede::NoReachableAuthority),
             }
         };
         match tokio::time::timeout(DEADLINE, asking).await {
@@ -150,14 +150,6 @@ async fn addresses_of(core: &Arc<Core>, host: &str, qtype: u16) -> io::Result<Ve
         ResponseCode::NoError => Ok(message.answers.iter().filter_map(|record| record.data.ip_addr()).collect()),
         code => Err(io::Error::new(io::ErrorKind::NotFound, format!("\"{host}\": {code}"))),
     }
-}
-
-/// Puts the SOA record, which hickory keeps apart, back to the other records of the authority section.
-fn with_soa(authorities: Option<&[Record]>, soa: Option<Box<Record<SOA>>>) -> Vec<Record> {
-    let authorities = authorities.unwrap_or_default();
-    let known = authorities.iter().any(|record| record.record_type() == RecordType::SOA);
-    let apart = soa.filter(|_| !known).map(|soa| soa.into_record_of_rdata());
-    apart.into_iter().chain(authorities.iter().cloned()).collect()
 }
 
 fn hickory_query(question: &Question) -> Option<Query> {

@@ -21,12 +21,12 @@ use crate::ingress::{
     deadline::Deadline,
     headers::{self, Told},
     permits::Permit,
-    proxy::{self, Failure, Outgoing, Uplink as _, Visitor},
+    proxy::{self, Failure, Uplink as _, Visitor},
     record::Record,
     serve::{Answer, Refusal},
     server::{Core, Presence, close_in_order},
     tunnel,
-    upstream::{Arrival, Feed, RequestBody},
+    upstream::{Arrival, Feed, Outgoing, RequestBody},
 };
 
 /// What a connection is used for.
@@ -207,10 +207,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
         let key = head.websocket;
         let told = Told { host: &head.host, client: admitted.client, scheme: visitor.scheme, websocket: key.is_some() };
         let target = (&head.path, head.query.as_deref());
-        let outgoing = match Outgoing::new(head.method.clone(), target, (head.headers, &head.nominated), &told, body) {
-            Ok(outgoing) => outgoing,
-            Err(refusal) => return self.refuse(&mut record, &head.method, head.version, refusal.into()).await,
-        };
+        let outgoing = Outgoing::new(head.method.clone(), target, (&head.headers, &head.nominated), &told, body);
+        drop(head.headers);
         let permit = core.permits.issue(visitor.origin, head.host, head.path, admitted.route);
         let mut upload = Upload {
             stream: &mut *self.stream,
@@ -273,13 +271,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
         key: Option<&header::HeaderValue>,
     ) -> Answered {
         let agreed = key.is_some_and(|key| tunnel::is_agreed(&arrival.head.headers, key));
-        let wire = arrival.body.into_wire();
-        let (true, Some(wire)) = (agreed, wire) else {
+        let stream = arrival.body.into_stream();
+        let (true, Some((upstream, early))) = (agreed, stream) else {
             self.core.shared.series.upstream_failure("protocol");
             let answer = Answer::fixed(StatusCode::BAD_GATEWAY);
             return self.refuse(&mut record, &Method::GET, Version::Http11, answer).await;
         };
-        let (upstream, early) = wire.into_stream();
         headers::to_client(&mut arrival.head.headers);
         let mut output = BytesMut::new();
         let framing = ResponseFraming::Empty;
@@ -331,6 +328,10 @@ async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
         loop {
             // A broken upload shows itself in the response or at its end; what is on its way is still sent.
             let mut moved = matches!(upload.poll_pump(cx), Poll::Ready(Ok(())));
+            match body.send(cx) {
+                Ok(sent) => moved |= sent,
+                Err(_) => return Poll::Ready(Next::Abort),
+            }
             if !ended && out.has_room() {
                 match body.poll_data(cx) {
                     Poll::Ready(Some(Ok(data))) => {
@@ -355,8 +356,6 @@ async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
                 if moved && !ended && out.has_room() {
                     continue;
                 }
-            } else if !ended {
-                body.drive(cx);
             }
             if !out.is_empty() {
                 match out.poll_write(upload.stream, cx) {

@@ -322,7 +322,7 @@ fn once<'a>(place: &mut Option<&'a [u8]>, value: &'a [u8], twice: &'static str) 
 }
 
 /// Takes off what RFC 9110 §5.6.3 calls OWS.
-fn trim_blanks(mut value: &[u8]) -> &[u8] {
+pub(super) fn trim_blanks(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
         value = rest;
     }
@@ -357,7 +357,7 @@ fn refuse_coding(value: &[u8]) -> Reject {
     }
 }
 
-fn read_length(value: &[u8]) -> Result<u64, Reject> {
+pub(super) fn read_length(value: &[u8]) -> Result<u64, Reject> {
     const BAD: Reject = Reject::bad("framing: bad Content-Length");
     // 19 digits always fit.
     if value.is_empty() || value.len() > 19 {
@@ -431,7 +431,7 @@ fn read_websocket(
 }
 
 /// The elements of a list.
-fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&b| b == b',').map(trim_blanks).filter(|option| !option.is_empty())
 }
 

@@ -140,14 +140,14 @@ fn put_status_line(out: &mut BytesMut, status: StatusCode) {
     out.put_slice(b"\r\n");
 }
 
-fn put_field(out: &mut BytesMut, name: &[u8], value: &[u8]) {
+pub(in crate::ingress) fn put_field(out: &mut BytesMut, name: &[u8], value: &[u8]) {
     out.put_slice(name);
     out.put_slice(b": ");
     out.put_slice(value);
     out.put_slice(b"\r\n");
 }
 
-fn put_decimal(out: &mut BytesMut, number: u64) {
+pub(in crate::ingress) fn put_decimal(out: &mut BytesMut, number: u64) {
     let mut digits = [0_u8; 20];
     let mut left = number;
     let mut written = 0;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, Incoming};
 
 /// A body that broke off.
 #[derive(Debug, thiserror::Error)]
@@ -99,20 +99,15 @@ impl Body for RequestBody {
             },
         }
     }
+}
 
-    fn is_end_stream(&self) -> bool {
+impl RequestBody {
+    /// Returns how long it is, if that is known.
+    pub(super) fn length(&self) -> Option<u64> {
         match self {
-            Self::Empty => true,
-            Self::Fed(_) => false,
-            Self::Stream(incoming) => incoming.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Empty => SizeHint::with_exact(0),
-            Self::Fed(feed) => feed.length.map_or_else(SizeHint::default, SizeHint::with_exact),
-            Self::Stream(incoming) => incoming.size_hint(),
+            Self::Empty => Some(0),
+            Self::Fed(feed) => feed.length,
+            Self::Stream(incoming) => incoming.size_hint().exact(),
         }
     }
 }

@@ -2,9 +2,15 @@
 
 mod body;
 mod connect;
+mod outgoing;
 mod pool;
+mod stream;
+mod wire;
 
 pub(super) use body::{Feed, RequestBody};
 pub use connect::TlsError;
 pub(super) use connect::{Dial, DialError};
-pub(super) use pool::{Arrival, Pools, UpstreamBody, UpstreamStream, Wire};
+pub(super) use outgoing::Outgoing;
+pub(super) use pool::Pools;
+pub(super) use stream::UpstreamStream;
+pub(super) use wire::{Arrival, UpstreamBody, Wire};

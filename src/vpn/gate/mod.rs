@@ -1,5 +1,6 @@
 //! The gate itself: datagrams, inner packets and time in, actions out. No I/O and no clock of its own.
 
+mod greeting;
 pub mod handshake;
 pub mod owner;
 pub mod packet;
@@ -25,6 +26,7 @@ use crate::{
     origin::PeerId,
     vpn::{
         gate::{
+            greeting::Greeting,
             handshake::{Admission, Porter, Refusal},
             packet::{Malformed, Packet},
             policy::Policy,
@@ -66,6 +68,9 @@ struct Peer {
     index: u32,
     sessions: Sessions,
     path: Option<Path>,
+    /// When it was last heard there.
+    heard: Option<Instant>,
+    greeting: Greeting,
     /// The session that the gate answered last: proven by the first data on it.
     unproven: Option<u32>,
     /// When it last spoke, or was first spoken to after a silence.
@@ -83,6 +88,8 @@ pub struct Gate {
     peers: HashMap<PeerId, Peer>,
     by_key: HashMap<PublicKey, PeerId>,
     by_index: HashMap<u32, PeerId>,
+    /// Where peers are, as far as it was proven.
+    by_remote: HashMap<SocketAddr, PeerId>,
     active: BTreeSet<PeerId>,
     buffer: Buffer,
     /// The library's answers on their way into actions; empty between calls.
@@ -103,6 +110,7 @@ impl Gate {
             peers: HashMap::new(),
             by_key: HashMap::new(),
             by_index: HashMap::new(),
+            by_remote: HashMap::new(),
             active: BTreeSet::new(),
             buffer: Buffer::default(),
             messages: Vec::new(),
@@ -151,6 +159,8 @@ impl Gate {
                 index,
                 sessions,
                 path: None,
+                heard: None,
+                greeting: Greeting::default(),
                 unproven: None,
                 stirred: None,
                 standing: Standing::default(),
@@ -165,6 +175,11 @@ impl Gate {
             self.by_index.remove(&peer.index);
             self.by_key.remove(&peer.public_key);
             self.active.remove(&id);
+            if let Some(path) = peer.path
+                && self.by_remote.get(&path.remote) == Some(&id)
+            {
+                self.by_remote.remove(&path.remote);
+            }
         }
     }
 
@@ -217,7 +232,7 @@ impl Gate {
             }
             Message::PacketData(data) => {
                 let Some(id) = self.by_index.get(&(data.receiver_idx >> 8)).copied() else {
-                    return self.drop(Dropped::NoSession);
+                    return self.handle_lost(path.remote, now);
                 };
                 self.handle_data(id, data.receiver_idx, path, bytes, now, actions);
             }
@@ -252,8 +267,7 @@ impl Gate {
                 *self.tally.handshakes.entry(Outcome::Answered).or_default() += 1;
             }
             Ok(_) => {
-                peer.path = Some(path);
-                peer.standing.endpoint = Some(path.remote);
+                Self::locate(id, peer, path, now, &mut self.by_remote);
                 peer.standing.last_handshake = Some(now);
                 *self.tally.handshakes.entry(Outcome::Completed).or_default() += 1;
             }
@@ -279,7 +293,8 @@ impl Gate {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let opened = match peer.sessions.handle(bytes, &mut self.buffer, &mut self.messages) {
             Err(Refused::Duplicate | Refused::Replay) => return self.drop(Dropped::Duplicate),
-            Err(Refused::NoSession | Refused::Invalid) => return self.drop(Dropped::NoSession),
+            Err(Refused::NoSession) => return self.handle_lost(path.remote, now),
+            Err(Refused::Invalid) => return self.drop(Dropped::NoSession),
             Err(Refused::Packet) => Err(Dropped::Malformed),
             Ok(opened) => Ok(opened),
         };
@@ -289,10 +304,7 @@ impl Gate {
             peer.standing.last_handshake = Some(now);
             *self.tally.handshakes.entry(Outcome::Completed).or_default() += 1;
         }
-        if peer.path != Some(path) {
-            peer.path = Some(path);
-            peer.standing.endpoint = Some(path.remote);
-        }
+        Self::locate(id, peer, path, now, &mut self.by_remote);
         peer.stirred = Some(now);
         peer.standing.received += bytes.len() as u64;
         self.active.insert(id);
@@ -306,9 +318,25 @@ impl Gate {
         match Packet::parse(&packet) {
             Err(Malformed::Fragment) => self.drop(Dropped::Fragment),
             Err(_) => self.drop(Dropped::Malformed),
-            Ok(inner) if self.policy.owner(inner.source) != Some(id) => self.drop(Dropped::SpoofedSource),
+            Ok(inner) if self.policy.owner(inner.source) != Some(id) => self.drop_of(id, Dropped::SpoofedSource),
             Ok(_) => actions.push(Action::Deliver(id, packet)),
         }
+    }
+
+    /// Notes that a peer has proven to be there.
+    fn locate(id: PeerId, peer: &mut Peer, path: Path, now: Instant, by_remote: &mut HashMap<SocketAddr, PeerId>) {
+        peer.heard = Some(now);
+        peer.greeting.end();
+        if peer.path == Some(path) {
+            return;
+        }
+        if let Some(before) = peer.path.replace(path)
+            && by_remote.get(&before.remote) == Some(&id)
+        {
+            by_remote.remove(&before.remote);
+        }
+        by_remote.insert(path.remote, id);
+        peer.standing.endpoint = Some(path.remote);
     }
 
     /// Takes an inner packet for a peer.
@@ -336,8 +364,12 @@ impl Gate {
 
     /// Lets time pass for the peers that are active.
     pub fn handle_timeout(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let mut greetings = greeting::AT_ONCE;
         for id in self.active.clone() {
             self.tick(id, actions);
+            if greetings > 0 && self.greet(id, now, actions) {
+                greetings -= 1;
+            }
             let stirred = self.peers.get(&id).and_then(|peer| peer.stirred);
             if stirred.is_none_or(|then| now.saturating_duration_since(then) > ACTIVE_FOR) {
                 self.active.remove(&id);
@@ -367,6 +399,15 @@ impl Gate {
         *self.tally.drops.entry(reason).or_default() += 1;
     }
 
+    /// Counts a drop of what a peer sent, whom somebody else refused.
+    pub fn drop_of(&mut self, id: PeerId, reason: Dropped) {
+        self.drop(reason);
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.standing.refused += 1;
+            self.tally.touched.insert(id);
+        }
+    }
+
     fn refuse(&mut self, reason: Dropped) {
         *self.tally.handshakes.entry(Outcome::Refused).or_default() += 1;
         self.drop(reason);
@@ -380,6 +421,12 @@ impl Gate {
     /// Returns what is known of a peer.
     pub fn standing(&self, id: PeerId) -> Option<&Standing> {
         self.peers.get(&id).map(|peer| &peer.standing)
+    }
+
+    /// Returns where the active peers were last heard, and when.
+    pub fn whereabouts(&self) -> impl Iterator<Item = (PublicKey, Path, Instant)> + '_ {
+        let peers = self.active.iter().filter_map(|id| self.peers.get(id));
+        peers.filter_map(|peer| Some((peer.public_key, peer.path?, peer.heard?)))
     }
 
     /// Returns how many peers have a session that can be used.

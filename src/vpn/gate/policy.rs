@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use ipnet::IpNet;
@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use crate::{
     origin::PeerId,
     vpn::{
-        Config, Reach,
+        Config, Protocol, Reach,
         gate::owner::Owners,
         keys::{PresharedKey, PrivateKey, PublicKey},
     },
@@ -76,6 +76,8 @@ pub struct Admitted {
     dns: bool,
     ingress: bool,
     metrics: bool,
+    /// Prefixes and the Internet.
+    relayed: Vec<Reach>,
 }
 
 /// Who may come in and what each may begin.
@@ -87,6 +89,8 @@ pub struct Policy {
     pub peers: BTreeMap<PeerId, Admitted>,
     /// The gate's inner addresses.
     pub addresses: Vec<IpAddr>,
+    /// The networks around them.
+    networks: Vec<IpNet>,
     owners: Owners,
     metrics_port: Option<u16>,
 }
@@ -135,13 +139,15 @@ impl Policy {
                 dns: routes || reaches(|reach| matches!(reach, Reach::Dns)),
                 ingress: routes,
                 metrics: services,
+                relayed: peer.may_reach.iter().filter(|reach| is_relayed(reach)).cloned().collect(),
             };
             peers.insert(peer.id, admitted);
         }
         let private_key = config.private_key.clone();
         // Port 0 is nobody's, also where it means "choose one" outside.
         let metrics_port = config.metrics_port.filter(|port| *port != 0);
-        Ok(Self { private_key, peers, addresses, owners, metrics_port })
+        let networks = config.addresses.iter().map(IpNet::trunc).collect();
+        Ok(Self { private_key, peers, addresses, networks, owners, metrics_port })
     }
 
     /// Returns the peer that an inner address belongs to. The gate's own addresses are nobody's, also when
@@ -153,6 +159,13 @@ impl Policy {
     /// Says whether an address is the gate's own, inside the tunnel.
     pub fn is_gate(&self, address: IpAddr) -> bool {
         self.addresses.contains(&address)
+    }
+
+    /// Says whether an address is of the tunnel: the gate's, a peer's, or one that a peer may get.
+    pub fn is_inside(&self, address: IpAddr) -> bool {
+        self.is_gate(address)
+            || self.owners.owner(address).is_some()
+            || self.networks.iter().any(|net| net.contains(&address))
     }
 
     /// Returns what is served on a TCP port of the gate.
@@ -178,6 +191,24 @@ impl Policy {
             Service::Metrics => peer.metrics,
         })
     }
+
+    /// Says whether a peer may begin something with a target outside. Whether that is of the Internet is for
+    /// somebody to say who knows the networks of the house.
+    pub fn may_relay(&self, peer: PeerId, protocol: Protocol, target: SocketAddr, is_internet: bool) -> bool {
+        let Some(peer) = self.peers.get(&peer) else { return false };
+        peer.relayed.iter().any(|reach| match reach {
+            Reach::Net(net) => net.contains(&target.ip()),
+            Reach::Ports { protocol: named, net, ports } => {
+                *named == protocol && net.contains(&target.ip()) && ports.contains(&target.port())
+            }
+            Reach::Internet => is_internet,
+            Reach::Dns | Reach::Services | Reach::Route(_) | Reach::Peer(_) => false,
+        })
+    }
+}
+
+fn is_relayed(reach: &Reach) -> bool {
+    matches!(reach, Reach::Net(_) | Reach::Ports { .. } | Reach::Internet)
 }
 
 #[cfg(test)]

@@ -138,6 +138,8 @@ pub struct Standing {
     pub received: u64,
     /// Bytes of datagrams sent.
     pub sent: u64,
+    /// Packets of its that were refused or dropped inside.
+    pub refused: u64,
 }
 
 impl Standing {

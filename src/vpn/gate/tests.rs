@@ -35,43 +35,44 @@ pub(crate) fn config(peers: Vec<vpn::Peer>) -> Config {
         mode: Mode::Userspace,
         peers,
         metrics_port: Some(9153),
+        state: std::path::PathBuf::new(),
         directory: Directory::default(),
     }
 }
 
-const HERE: &str = "192.0.2.1:443";
+pub(super) const HERE: &str = "192.0.2.1:443";
 
-fn path(remote: &str) -> Path {
+pub(super) fn path(remote: &str) -> Path {
     Path { socket: 0, local: Some("198.51.100.1".parse().unwrap()), remote: remote.parse().unwrap() }
 }
 
 /// A gate, the time, and what it did last.
-struct Bench {
-    gate: Gate,
-    now: Instant,
-    actions: Vec<Action>,
+pub(super) struct Bench {
+    pub(super) gate: Gate,
+    pub(super) now: Instant,
+    pub(super) actions: Vec<Action>,
 }
 
 /// The other end of a tunnel.
-struct Client {
+pub(super) struct Client {
     sessions: Sessions,
     buffer: Buffer,
     at: &'static str,
 }
 
 impl Bench {
-    fn new(peers: Vec<vpn::Peer>) -> Self {
+    pub(super) fn new(peers: Vec<vpn::Peer>) -> Self {
         let now = Instant::now();
         let policy = Arc::new(Policy::new(&config(peers)).unwrap());
         Self { gate: Gate::new(policy, now), now, actions: Vec::new() }
     }
 
-    fn feed(&mut self, from: &str, bytes: &[u8]) -> Vec<Action> {
+    pub(super) fn feed(&mut self, from: &str, bytes: &[u8]) -> Vec<Action> {
         self.gate.handle_datagram(path(from), bytes, self.now, &mut self.actions);
         std::mem::take(&mut self.actions)
     }
 
-    fn dropped(&mut self) -> Vec<(Dropped, u64)> {
+    pub(super) fn dropped(&mut self) -> Vec<(Dropped, u64)> {
         let mut drops: Vec<(Dropped, u64)> = self.gate.take_tally().drops.into_iter().collect();
         drops.sort();
         drops
@@ -84,7 +85,7 @@ impl Bench {
         format!("{standings:?} {:?}", self.gate.active)
     }
 
-    fn connect(&mut self, number: u32, at: &'static str) -> Client {
+    pub(super) fn connect(&mut self, number: u32, at: &'static str) -> Client {
         let mut client = Client::new(number, at);
         let initiation = client.initiation();
         let answer = sent(&self.feed(at, &initiation));
@@ -110,18 +111,18 @@ impl Client {
         self.sessions.initiate_anew(&mut self.buffer).unwrap()
     }
 
-    fn take(&mut self, message: &[u8]) -> Vec<Vec<u8>> {
+    pub(super) fn take(&mut self, message: &[u8]) -> Vec<Vec<u8>> {
         let mut answers = Vec::new();
         self.sessions.handle(message, &mut self.buffer, &mut answers).unwrap();
         answers
     }
 
-    fn seal(&mut self, packet: &[u8]) -> Vec<u8> {
+    pub(super) fn seal(&mut self, packet: &[u8]) -> Vec<u8> {
         self.sessions.seal(packet, &mut self.buffer).unwrap()
     }
 }
 
-fn sent(actions: &[Action]) -> Vec<Vec<u8>> {
+pub(super) fn sent(actions: &[Action]) -> Vec<Vec<u8>> {
     actions
         .iter()
         .map(|action| match action {
@@ -132,7 +133,7 @@ fn sent(actions: &[Action]) -> Vec<Vec<u8>> {
 }
 
 /// A UDP packet without a checksum.
-fn udp(from: [u8; 4], to: [u8; 4]) -> Vec<u8> {
+pub(super) fn udp(from: [u8; 4], to: [u8; 4]) -> Vec<u8> {
     let mut bytes = vec![0x45, 0, 0, 29, 0, 0, 0x40, 0, 64, packet::UDP, 0, 0];
     bytes.extend(from);
     bytes.extend(to);

@@ -43,9 +43,25 @@ pub(super) fn echo(packet: &Packet<'_>) -> Option<Vec<u8>> {
     }
 }
 
+/// Why a packet did not get there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::vpn) enum Unreachable {
+    /// It was not to.
+    Prohibited,
+    /// Nobody is there.
+    Host,
+    /// Nothing listens.
+    Port,
+}
+
 /// Refuses a packet so that its sender need not wait: TCP by a reset, the rest as administratively prohibited.
-pub(super) fn refusal(packet: &Packet<'_>) -> Option<Vec<u8>> {
-    if packet.protocol == packet::TCP { reset(packet) } else { prohibited(packet) }
+pub(in crate::vpn) fn refusal(packet: &Packet<'_>) -> Option<Vec<u8>> {
+    if packet.protocol == packet::TCP { reset(packet) } else { unreachable(packet, Unreachable::Prohibited) }
+}
+
+/// Tells that nothing listens there.
+pub(in crate::vpn) fn closed(packet: &Packet<'_>) -> Option<Vec<u8>> {
+    if packet.protocol == packet::TCP { reset(packet) } else { unreachable(packet, Unreachable::Port) }
 }
 
 fn reset(packet: &Packet<'_>) -> Option<Vec<u8>> {
@@ -80,7 +96,8 @@ fn reset(packet: &Packet<'_>) -> Option<Vec<u8>> {
     }))
 }
 
-fn prohibited(packet: &Packet<'_>) -> Option<Vec<u8>> {
+/// Tells by ICMP why a packet did not get there.
+pub(in crate::vpn) fn unreachable(packet: &Packet<'_>, why: Unreachable) -> Option<Vec<u8>> {
     // RFC 1122 §3.2.2, RFC 4443 §2.4: never about ICMP errors, multicast or broadcast.
     let is_request = match packet.protocol {
         packet::ICMPV4 => packet.payload.first() == Some(&8),
@@ -96,7 +113,11 @@ fn prohibited(packet: &Packet<'_>) -> Option<Vec<u8>> {
         (IpAddr::V4(_), IpAddr::V4(_)) => {
             let header = Ipv4Repr::parse(&Ipv4Packet::new_checked(packet.whole).ok()?, &checksums).ok()?;
             let data = packet.payload.get(..packet.payload.len().min(128))?;
-            let reason = Icmpv4DstUnreachable::CommProhibited;
+            let reason = match why {
+                Unreachable::Prohibited => Icmpv4DstUnreachable::CommProhibited,
+                Unreachable::Host => Icmpv4DstUnreachable::HostUnreachable,
+                Unreachable::Port => Icmpv4DstUnreachable::PortUnreachable,
+            };
             let error = Icmpv4Repr::DstUnreachable { reason, header, data };
             Some(build(from, to, IpProtocol::Icmp, error.buffer_len(), |payload| {
                 error.emit(&mut Icmpv4Packet::new_unchecked(payload), &checksums);
@@ -105,7 +126,11 @@ fn prohibited(packet: &Packet<'_>) -> Option<Vec<u8>> {
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
             let header = Ipv6Repr::parse(&Ipv6Packet::new_checked(packet.whole).ok()?).ok()?;
             let data = packet.payload.get(..packet.payload.len().min(512))?;
-            let reason = Icmpv6DstUnreachable::AdminProhibit;
+            let reason = match why {
+                Unreachable::Prohibited => Icmpv6DstUnreachable::AdminProhibit,
+                Unreachable::Host => Icmpv6DstUnreachable::AddrUnreachable,
+                Unreachable::Port => Icmpv6DstUnreachable::PortUnreachable,
+            };
             let error = Icmpv6Repr::DstUnreachable { reason, header, data };
             Some(build(from, to, IpProtocol::Icmpv6, error.buffer_len(), |payload| {
                 error.emit(&source, &destination, &mut Icmpv6Packet::new_unchecked(payload), &checksums);

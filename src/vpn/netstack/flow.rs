@@ -78,6 +78,8 @@ pub(in crate::vpn) struct Outbound {
 pub(in crate::vpn) enum Opening {
     /// The peer; the plane gets the stream.
     Accept(mpsc::Sender<Accepted>),
+    /// The peer; the relay gets this end.
+    Relay(oneshot::Sender<DuplexStream>),
     /// This end.
     Connect(oneshot::Sender<DuplexStream>),
 }
@@ -137,7 +139,9 @@ impl Flow {
         socket.set_timeout(Some(SILENT_FOR));
         socket.set_keep_alive(Some(KEEPALIVE));
         match opening {
-            Opening::Accept(_) => socket.listen(IpEndpoint::from(local)).expect("a new socket may listen on any port"),
+            Opening::Accept(_) | Opening::Relay(_) => {
+                socket.listen(IpEndpoint::from(local)).expect("a new socket may listen on any port")
+            }
             Opening::Connect(_) => socket
                 .connect(interface.context(), IpEndpoint::from(remote), IpEndpoint::from(local))
                 .expect("both ends have addresses of one family and ports"),
@@ -166,8 +170,15 @@ impl Flow {
     }
 
     /// Carries bytes until the connection has ended.
-    pub(in crate::vpn) async fn run(mut self) {
+    pub(in crate::vpn) async fn run(&mut self) {
         poll_fn(|cx| self.poll(cx)).await;
+    }
+
+    /// Resets the connection the next time that it runs.
+    pub(in crate::vpn) fn abort(&mut self) {
+        self.read_all = true;
+        self.deadline = Some(Clock::now());
+        self.pipe = None;
     }
 
     fn now(&self) -> Instant {
@@ -260,7 +271,7 @@ impl Flow {
                 };
                 plane.try_send(accepted).is_ok()
             }
-            Opening::Connect(caller) => caller.send(theirs).is_ok(),
+            Opening::Connect(caller) | Opening::Relay(caller) => caller.send(theirs).is_ok(),
         };
         if handed {
             self.pipe = Some(ours);
@@ -307,10 +318,14 @@ impl Flow {
                 Ok(Some(true)) => {
                     self.read_all = true;
                     self.deadline = Some(Clock::now() + LINGER);
-                    socket.close();
                 }
                 _ => break,
             }
+        }
+        // Not before everything is acknowledged: in LAST-ACK smoltcp takes no notice of a window that opens, and
+        // a slow reader would never see the rest.
+        if self.read_all && socket.may_send() && socket.send_queue() == 0 {
+            socket.close();
         }
         if self.read_all && (moved || socket.send_queue() > 0) {
             // Still moving one way: the silence limit watches over that.

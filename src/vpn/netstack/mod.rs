@@ -6,6 +6,7 @@ pub(super) mod flow;
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Instant};
 
+use arc_swap::ArcSwap;
 use tokio::{
     sync::mpsc,
     task::{AbortHandle, Id, JoinSet},
@@ -13,11 +14,11 @@ use tokio::{
 
 use crate::{
     limit::{Limits, Rate},
-    origin::{Origin, PeerId},
+    origin::{Networks, Origin, PeerId},
     stream::{Datagram, Outlet, Reply},
     supervise::panic_text,
     vpn::{
-        Outlets,
+        Outlets, Protocol,
         gate::{
             Dropped,
             packet::{self, Packet},
@@ -25,13 +26,16 @@ use crate::{
             sessions::MTU,
         },
         netstack::flow::{Flow, Opening, Outbound, Room},
+        relay,
     },
 };
 
 /// What all connections of one peer may hold together.
 const BYTES_PER_PEER: usize = 4 << 20;
-/// How many one peer may have.
-const FLOWS_PER_PEER: usize = 128;
+/// How many one peer may have, flows of datagrams among them.
+const FLOWS_PER_PEER: usize = 256;
+/// What all peers together may have relayed: each is a descriptor of the process.
+const RELAYED: usize = 2048;
 /// The first connection of a peer gets a window for 200 Mbit/s over 40 ms, later ones a part of what is left.
 const FIRST: usize = 1 << 20;
 const LEAST: usize = 16 << 10;
@@ -42,15 +46,23 @@ const REFUSALS: Rate = Rate::new(50, 50).expect("not zero");
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct FlowKey {
     peer: PeerId,
+    protocol: Protocol,
     local: SocketAddr,
     client: SocketAddr,
+}
+
+/// What is at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Aim {
+    Service(Service),
+    Relay,
 }
 
 #[derive(Debug)]
 struct Entry {
     packets: mpsc::Sender<Vec<u8>>,
     task: AbortHandle,
-    service: Service,
+    aim: Aim,
     bytes: usize,
 }
 
@@ -62,12 +74,43 @@ struct Use {
 
 impl Use {
     /// Returns what a further connection may hold; none if there is no room for one.
-    fn room(self) -> Option<Room> {
+    fn room(self, aim: Aim) -> Option<Room> {
         let left = BYTES_PER_PEER.checked_sub(self.bytes)?;
-        let send = if self.flows == 0 { FIRST } else { (left / 16).clamp(LEAST, FIRST) };
+        let part = match aim {
+            Aim::Service(_) => 16,
+            // Whoever has the Internet by the gate has more of them.
+            Aim::Relay => 32,
+        };
+        let send = if self.flows == 0 { FIRST } else { (left / part).clamp(LEAST, FIRST) };
         let room = Room { receive: (send / 4).max(LEAST / 2), send, pipe: (send / 8).max(LEAST / 2) };
-        (self.flows < FLOWS_PER_PEER && room.bytes() <= left).then_some(room)
+        self.has_room_for(aim.bytes(room)).then_some(room)
     }
+
+    fn has_room_for(self, bytes: usize) -> bool {
+        self.flows < FLOWS_PER_PEER && self.bytes + bytes <= BYTES_PER_PEER
+    }
+}
+
+impl Aim {
+    /// Returns what a connection holds altogether.
+    fn bytes(self, room: Room) -> usize {
+        room.bytes() + if self == Self::Relay { relay::TCP_BYTES } else { 0 }
+    }
+}
+
+/// Says where something that a peer begins may go.
+fn aim(policy: &Policy, networks: &Networks, peer: PeerId, protocol: Protocol, target: SocketAddr) -> Option<Aim> {
+    if policy.is_gate(target.ip()) {
+        let service = match protocol {
+            Protocol::Tcp => policy.tcp_service(target.port()),
+            Protocol::Udp => policy.udp_service(target.port()),
+        };
+        return service.filter(|service| policy.may_reach(peer, *service)).map(Aim::Service);
+    }
+    let may = target.port() != 0
+        && relay::may_connect(target.ip(), networks, policy)
+        && policy.may_relay(peer, protocol, target, relay::is_internet(target.ip(), networks));
+    may.then_some(Aim::Relay)
 }
 
 /// What becomes of a packet that was delivered.
@@ -85,11 +128,14 @@ pub(super) enum Delivery {
 #[derive(Debug)]
 pub(super) struct Netstack {
     outlets: Outlets,
+    networks: Arc<ArcSwap<Networks>>,
     policy: Arc<Policy>,
     flows: HashMap<FlowKey, Entry>,
     keys: HashMap<Id, FlowKey>,
     used: HashMap<PeerId, Use>,
     tasks: JoinSet<()>,
+    connections: usize,
+    relayed: usize,
     outbound: mpsc::Sender<Outbound>,
     replies: mpsc::Sender<Reply>,
     refusals: Limits,
@@ -100,6 +146,7 @@ impl Netstack {
     /// Makes a stack without connections, which sends its packets and the planes' answers this way.
     pub(super) fn new(
         outlets: Outlets,
+        networks: Arc<ArcSwap<Networks>>,
         policy: Arc<Policy>,
         outbound: mpsc::Sender<Outbound>,
         replies: mpsc::Sender<Reply>,
@@ -107,11 +154,14 @@ impl Netstack {
     ) -> Self {
         Self {
             outlets,
+            networks,
             policy,
             flows: HashMap::new(),
             keys: HashMap::new(),
             used: HashMap::new(),
             tasks: JoinSet::new(),
+            connections: 0,
+            relayed: 0,
             outbound,
             replies,
             refusals: Limits::new(256, now),
@@ -121,10 +171,10 @@ impl Netstack {
 
     /// Takes a new policy: connections which nobody may begin any more end at once.
     pub(super) fn set_policy(&mut self, policy: Arc<Policy>) {
+        let networks = self.networks.load();
         let lost = |key: &FlowKey, entry: &Entry| {
             policy.owner(key.client.ip()) != Some(key.peer)
-                || !policy.is_gate(key.local.ip())
-                || !policy.may_reach(key.peer, entry.service)
+                || aim(&policy, &networks, key.peer, key.protocol, key.local) != Some(entry.aim)
         };
         let ended: Vec<FlowKey> =
             self.flows.iter().filter(|(key, entry)| lost(key, entry)).map(|(key, _)| *key).collect();
@@ -141,7 +191,7 @@ impl Netstack {
 
     /// Returns how many connections there are.
     pub(super) fn connections(&self) -> usize {
-        self.flows.len()
+        self.connections
     }
 
     /// Takes a packet that is the peer's own.
@@ -149,13 +199,11 @@ impl Netstack {
         let Ok(packet) = Packet::parse(&bytes) else {
             return Delivery::Dropped(Dropped::Malformed, None);
         };
-        if !self.policy.is_gate(packet.destination) {
-            return self.refuse(Dropped::Forbidden, peer, &packet, now);
-        }
         match packet.protocol {
             packet::TCP => self.handle_tcp(peer, bytes, now),
-            packet::UDP => self.handle_udp(peer, &packet, now),
-            packet::ICMPV4 | packet::ICMPV6 => match answer::echo(&packet) {
+            packet::UDP if self.policy.is_gate(packet.destination) => self.handle_udp(peer, &packet, now),
+            packet::UDP => self.handle_relayed(peer, bytes, now),
+            packet::ICMPV4 | packet::ICMPV6 if self.policy.is_gate(packet.destination) => match answer::echo(&packet) {
                 Some(reply) => Delivery::Answer(reply),
                 None => Delivery::Dropped(Dropped::Forbidden, None),
             },
@@ -171,18 +219,14 @@ impl Netstack {
             return Delivery::Dropped(Dropped::Malformed, None);
         };
         let (local, client) = flow::ends(packet.source, packet.destination, ports);
-        let key = FlowKey { peer, local, client };
-        match self.flows.get(&key).map(|entry| entry.packets.clone()) {
-            // It has ended, and the table was not told yet.
-            Some(packets) if packets.is_closed() => self.forget(key),
-            Some(packets) => {
-                return match packets.try_send(bytes) {
-                    Ok(()) => Delivery::Taken,
-                    Err(_) => Delivery::Dropped(Dropped::QueueFull, None),
-                };
-            }
-            None => {}
-        }
+        let key = FlowKey { peer, protocol: Protocol::Tcp, local, client };
+        let bytes = match self.pass_on(key, bytes) {
+            Ok(delivery) => return delivery,
+            Err(bytes) => bytes,
+        };
+        let Ok(packet) = Packet::parse(&bytes) else {
+            return Delivery::Dropped(Dropped::Malformed, None);
+        };
         if client.port() == 0 || !packet.is_syn() {
             // Of a connection that is gone.
             return match self.refuse(Dropped::Forbidden, peer, &packet, now) {
@@ -190,25 +234,94 @@ impl Netstack {
                 other => other,
             };
         }
-        let service = self.policy.tcp_service(local.port()).filter(|service| self.policy.may_reach(peer, *service));
-        let Some((service, plane)) = service.and_then(|service| Some((service, self.outlet(service)?.streams.clone())))
-        else {
+        let aim = aim(&self.policy, &self.networks.load(), peer, Protocol::Tcp, local);
+        let plane = match aim {
+            Some(Aim::Service(service)) => self.outlet(service).map(|outlet| Some(outlet.streams.clone())),
+            Some(Aim::Relay) => Some(None),
+            None => None,
+        };
+        let (Some(aim), Some(plane)) = (aim, plane) else {
             return self.refuse(Dropped::Forbidden, peer, &packet, now);
         };
         let used = self.used.get(&peer).copied().unwrap_or_default();
-        let Some(room) = used.room().filter(|_| self.accepts) else {
+        let relays_more = aim != Aim::Relay || self.relayed < RELAYED;
+        let Some(room) = used.room(aim).filter(|_| self.accepts && relays_more) else {
             return self.refuse(Dropped::TooManyConnections, peer, &packet, now);
         };
         let (packets, inbound) = mpsc::channel(room.packets());
-        let flow = Flow::new(peer, local, client, Opening::Accept(plane), room, inbound, self.outbound.clone());
+        let outbound = self.outbound.clone();
+        let task = match plane {
+            Some(plane) => {
+                let mut flow = Flow::new(peer, local, client, Opening::Accept(plane), room, inbound, outbound);
+                self.tasks.spawn(async move { flow.run().await })
+            }
+            None => {
+                let syn = packet.whole.into();
+                let relay = relay::Tcp { peer, target: local, client, room, syn, packets: inbound, outbound };
+                self.tasks.spawn(relay.run(relay::connect(local)))
+            }
+        };
         packets.try_send(bytes).expect("the queue of a new connection is empty");
-        let task = self.tasks.spawn(flow.run());
-        self.keys.insert(task.id(), key);
-        let used = self.used.entry(peer).or_default();
-        used.flows += 1;
-        used.bytes += room.bytes();
-        self.flows.insert(key, Entry { packets, task, service, bytes: room.bytes() });
+        self.remember(key, Entry { packets, task, aim, bytes: aim.bytes(room) });
         Delivery::Taken
+    }
+
+    /// Gives a packet to the flow that it belongs to, or back.
+    fn pass_on(&mut self, key: FlowKey, bytes: Vec<u8>) -> Result<Delivery, Vec<u8>> {
+        let Some(entry) = self.flows.get(&key) else { return Err(bytes) };
+        match entry.packets.try_send(bytes) {
+            Ok(()) => Ok(Delivery::Taken),
+            Err(mpsc::error::TrySendError::Full(_)) => Ok(Delivery::Dropped(Dropped::QueueFull, None)),
+            // It has ended, and the table was not told yet.
+            Err(mpsc::error::TrySendError::Closed(bytes)) => {
+                self.forget(key);
+                Err(bytes)
+            }
+        }
+    }
+
+    /// Takes a datagram for somebody outside.
+    fn handle_relayed(&mut self, peer: PeerId, bytes: Vec<u8>, now: Instant) -> Delivery {
+        let Ok(packet) = Packet::parse(&bytes) else {
+            return Delivery::Dropped(Dropped::Malformed, None);
+        };
+        let Some(ports) = packet.ports() else {
+            return Delivery::Dropped(Dropped::Malformed, None);
+        };
+        let (target, client) = flow::ends(packet.source, packet.destination, ports);
+        let key = FlowKey { peer, protocol: Protocol::Udp, local: target, client };
+        let bytes = match self.pass_on(key, bytes) {
+            Ok(delivery) => return delivery,
+            Err(bytes) => bytes,
+        };
+        let Ok(packet) = Packet::parse(&bytes) else {
+            return Delivery::Dropped(Dropped::Malformed, None);
+        };
+        if client.port() == 0
+            || aim(&self.policy, &self.networks.load(), peer, Protocol::Udp, target) != Some(Aim::Relay)
+        {
+            return self.refuse(Dropped::Forbidden, peer, &packet, now);
+        }
+        let used = self.used.get(&peer).copied().unwrap_or_default();
+        if !used.has_room_for(relay::UDP_BYTES) || self.relayed >= RELAYED || !self.accepts {
+            return self.refuse(Dropped::TooManyConnections, peer, &packet, now);
+        }
+        let (packets, inbound) = mpsc::channel(relay::UDP_QUEUE);
+        packets.try_send(bytes).expect("the queue of a new flow is empty");
+        let relay = relay::Udp { peer, target, client, packets: inbound, outbound: self.outbound.clone() };
+        let task = self.tasks.spawn(relay.run(relay::socket(target)));
+        self.remember(key, Entry { packets, task, aim: Aim::Relay, bytes: relay::UDP_BYTES });
+        Delivery::Taken
+    }
+
+    fn remember(&mut self, key: FlowKey, entry: Entry) {
+        self.keys.insert(entry.task.id(), key);
+        let used = self.used.entry(key.peer).or_default();
+        used.flows += 1;
+        used.bytes += entry.bytes;
+        self.connections += usize::from(key.protocol == Protocol::Tcp);
+        self.relayed += usize::from(entry.aim == Aim::Relay);
+        self.flows.insert(key, entry);
     }
 
     fn outlet(&self, service: Service) -> Option<&Outlet> {
@@ -279,6 +392,8 @@ impl Netstack {
     fn forget(&mut self, key: FlowKey) {
         let Some(entry) = self.flows.remove(&key) else { return };
         entry.task.abort();
+        self.connections -= usize::from(key.protocol == Protocol::Tcp);
+        self.relayed -= usize::from(entry.aim == Aim::Relay);
         if let Some(used) = self.used.get_mut(&key.peer) {
             used.flows -= 1;
             used.bytes -= entry.bytes;
@@ -300,7 +415,7 @@ mod tests {
         let (outbound, packets) = mpsc::channel(64);
         let (replies, _) = mpsc::channel(1);
         let policy = Arc::new(Policy::new(&config).unwrap());
-        (Netstack::new(outlets, policy, outbound, replies, Instant::now()), packets, inlet)
+        (Netstack::new(outlets, Arc::default(), policy, outbound, replies, Instant::now()), packets, inlet)
     }
 
     /// A TCP segment of the peer to the gate, without a checksum.
@@ -341,14 +456,16 @@ mod tests {
 
     #[test]
     fn a_peer_holds_no_more_than_its_share_and_has_enough_connections() {
-        let mut used = Use::default();
+        for aim in [Aim::Service(Service::Ingress), Aim::Relay] {
+            let mut used = Use::default();
 
-        while let Some(room) = used.room() {
-            used.flows += 1;
-            used.bytes += room.bytes();
+            while let Some(room) = used.room(aim) {
+                used.flows += 1;
+                used.bytes += aim.bytes(room);
+            }
+
+            assert!(used.bytes <= BYTES_PER_PEER, "{aim:?} {used:?}");
+            assert!(used.flows >= 20, "{aim:?} {used:?}");
         }
-
-        assert!(used.bytes <= BYTES_PER_PEER, "{used:?}");
-        assert!(used.flows >= 20, "{used:?}");
     }
 }

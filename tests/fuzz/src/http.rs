@@ -1,7 +1,8 @@
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use hearthgate::ingress::h1::{
     body::{Decoder, Encoder, Piece},
     head::{Framing, Limits, Parse, parse},
+    reply::ReplyHead,
 };
 
 /// A request head: what was understood does not depend on how it was cut into pieces.
@@ -15,6 +16,19 @@ pub fn http_head(bytes: &[u8]) {
     assert_eq!((used, head.host.as_str(), &head.headers), (as_much, again.host.as_str(), &again.headers));
     for cut in [1, used / 3, used / 2, used - 1] {
         assert!(matches!(parse(&bytes[..cut.min(used - 1)], &limits), Ok(Parse::Partial)), "the first {cut} bytes");
+    }
+}
+
+/// The head of a response: what follows it does not change it, and nothing less is a head.
+pub fn http_reply(bytes: &[u8]) {
+    let bytes = Bytes::copy_from_slice(bytes);
+    let Ok(Some((head, used))) = ReplyHead::read(&bytes) else { return };
+    let Ok(Some((again, as_much))) = ReplyHead::read(&bytes.slice(..used)) else {
+        panic!("what follows a head changes it");
+    };
+    assert_eq!((used, head.framing, &head.headers), (as_much, again.framing, &again.headers));
+    for cut in [1, used / 3, used / 2, used - 1] {
+        assert!(matches!(ReplyHead::read(&bytes.slice(..cut.min(used - 1))), Ok(None)), "the first {cut} bytes");
     }
 }
 

@@ -5,6 +5,6 @@ mod dns;
 mod http;
 mod wireguard;
 
-pub use dns::dns_message;
-pub use http::{http_body, http_head};
+pub use dns::{dns_message, server_answers};
+pub use http::{http_body, http_head, http_reply};
 pub use wireguard::{inner_packet, wireguard_datagram};

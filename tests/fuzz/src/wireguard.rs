@@ -63,6 +63,7 @@ impl Pair {
                 peer(PeerId(2), hers.public_key(), ["10.77.0.3/32", "fd77::3/128"]),
             ],
             metrics_port: Some(9153),
+            state: std::path::PathBuf::new(),
             directory: Directory::default(),
         };
         let policy = Arc::new(Policy::new(&config).expect("the configuration is good"));

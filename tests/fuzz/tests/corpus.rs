@@ -37,6 +37,11 @@ fn http_body() {
 }
 
 #[test]
+fn http_reply() {
+    replay("http_reply", hearthgate_fuzz::http_reply);
+}
+
+#[test]
 fn wireguard_datagram() {
     replay("wireguard_datagram", hearthgate_fuzz::wireguard_datagram);
 }
@@ -44,4 +49,9 @@ fn wireguard_datagram() {
 #[test]
 fn inner_packet() {
     replay("inner_packet", hearthgate_fuzz::inner_packet);
+}
+
+#[test]
+fn server_answers() {
+    replay("server_answers", hearthgate_fuzz::server_answers);
 }

@@ -1,0 +1,311 @@
+//! Chains of trust: which keys a zone has, as DS records tie them to an anchor, and what the parent's side
+//! says of a name.
+
+use std::{collections::HashMap, net::IpAddr, rc::Rc, time::Duration};
+
+use super::{
+    Shared,
+    cache::{Denial, Kept},
+    course::Slot,
+    denial::Delegation,
+    iterate::{Errand, Failure},
+    name::Name,
+    resolve::Raw,
+    rrset::{Rrset, Security},
+    signature::{Dnskey, Ds},
+    validate::{Checked, LONGEST, Side, Verdict},
+    why::Why,
+    wire::{Question, rtype},
+};
+
+/// How long a zone stays bogus.
+const BOGUS_FOR: Duration = Duration::from_secs(60);
+
+/// What is known of a zone's keys.
+#[derive(Clone, Debug)]
+pub(super) enum Trust {
+    /// These.
+    Secure(Rc<Vec<Dnskey>>),
+    /// None are needed.
+    Insecure(Option<Why>),
+    /// None are to be had.
+    Bogus(Why),
+}
+
+/// What the parent's side says of a name.
+#[derive(Clone, Debug)]
+pub(super) enum AtCut {
+    /// A zone whose keys these digests name.
+    Signed(Rc<Vec<Ds>>),
+    /// A zone without signatures, or with such as are not checked.
+    Insecure(Option<Why>),
+    /// No zone.
+    None,
+    /// Nothing that holds.
+    Bogus(Why),
+}
+
+type Flight = Rc<Slot<Result<Trust, Failure>>>;
+
+/// Verdicts on zones.
+#[derive(Default)]
+pub(super) struct Trusts {
+    zones: HashMap<Name, (Trust, Duration)>,
+    cuts: HashMap<Name, (AtCut, Duration)>,
+    flights: HashMap<Name, Flight>,
+    bytes: usize,
+}
+
+/// How many verdicts are kept, and how many bytes of keys; then all are found anew.
+const MOST_VERDICTS: usize = 8192;
+const MOST_BYTES: usize = 4 << 20;
+/// Keys of one zone, and bytes of one key, that are looked at.
+const MOST_ZONE_KEYS: usize = 32;
+const LONGEST_KEY: usize = 2048;
+/// Digests of one zone that are looked at.
+const MOST_DIGESTS: usize = 32;
+
+impl Shared {
+    /// Finds the keys of a zone, once for all who want them at the same time.
+    pub(super) async fn trust(&self, zone: &Name, errand: &Errand) -> Result<Trust, Failure> {
+        if self.is_untrusted(zone) {
+            return Ok(Trust::Insecure(None));
+        }
+        let (kept, flight) = {
+            let trusts = self.trusts.borrow();
+            (
+                trusts.zones.get(zone).filter(|(_, until)| *until > self.now()).cloned(),
+                trusts.flights.get(zone).cloned(),
+            )
+        };
+        if let Some((trust, _)) = kept {
+            return Ok(trust);
+        }
+        if let Some(flight) = flight {
+            // Who flies may have spent a budget that is not ours: then we fly ourselves.
+            match self.courses.filled(&flight).await {
+                Err(Failure::Spent | Failure::Crowded) => {}
+                other => return other,
+            }
+        }
+        let flight = Slot::new();
+        self.trusts.borrow_mut().flights.insert(zone.clone(), flight.clone());
+        let _landing = Landing { shared: self, zone, flight: flight.clone() };
+        let found = Box::pin(self.find_trust(zone, errand)).await;
+        if let Ok((trust, ttl)) = &found {
+            let mut trusts = self.trusts.borrow_mut();
+            if trusts.zones.len() >= MOST_VERDICTS || trusts.bytes >= MOST_BYTES {
+                trusts.zones.clear();
+                trusts.bytes = 0;
+            }
+            if let Trust::Secure(keys) = trust {
+                trusts.bytes += keys.iter().map(|key| key.rdata.len() + 64).sum::<usize>();
+            }
+            trusts.zones.insert(zone.clone(), (trust.clone(), self.now() + *ttl));
+        }
+        let found = found.map(|(trust, _)| trust);
+        self.courses.fill(&flight, found.clone());
+        found
+    }
+
+    async fn find_trust(&self, zone: &Name, errand: &Errand) -> Result<(Trust, Duration), Failure> {
+        let Some((owner, anchor)) = self.config.anchors.nearest(zone) else {
+            return Ok((Trust::Insecure(None), LONGEST));
+        };
+        let (digests, keys) = if owner == zone {
+            (anchor.ds.clone(), anchor.keys.clone())
+        } else {
+            match self.at_cut(zone, errand).await? {
+                AtCut::Signed(digests) => (digests.to_vec(), Vec::new()),
+                AtCut::Insecure(why) => return Ok((Trust::Insecure(why), LONGEST)),
+                AtCut::None => return Ok((Trust::Bogus(Why::Bogus), BOGUS_FOR)),
+                AtCut::Bogus(why) => return Ok((Trust::Bogus(why), BOGUS_FOR)),
+            }
+        };
+        let (digests, why) = self.usable(&digests);
+        let keys: Vec<Dnskey> = keys.into_iter().filter(|key| self.config.support.algorithm(key.algorithm)).collect();
+        if digests.is_empty() && keys.is_empty() {
+            return Ok((Trust::Insecure(Some(why.unwrap_or(Why::UnsupportedAlgorithm))), LONGEST));
+        }
+        let question = Question { name: zone.clone(), rtype: rtype::DNSKEY };
+        let mut avoid: Vec<IpAddr> = Vec::new();
+        let mut why = Why::KeyMissing;
+        for _ in 0..2 {
+            let found = match self.raw(&question, errand, &avoid).await {
+                Ok(found) => found,
+                Err(_) if !avoid.is_empty() => break,
+                Err(failure) => return Err(failure),
+            };
+            if let Kept::Set(set, _) = &found.kept {
+                match self.check_keys(zone, set, &digests, &keys, errand)? {
+                    Ok((keys, ttl)) => {
+                        self.promote(&question, Security::Secure, None, ttl);
+                        return Ok((
+                            Trust::Secure(Rc::new(keys)),
+                            Duration::from_secs(u64::from(ttl.max(1))).min(LONGEST),
+                        ));
+                    }
+                    Err(found) => why = found,
+                }
+            }
+            self.cache.borrow_mut().remove(&question.name, question.rtype);
+            match found.server {
+                Some(server) => avoid.push(server),
+                None if avoid.is_empty() => {}
+                None => break,
+            }
+        }
+        Ok((Trust::Bogus(why), BOGUS_FOR))
+    }
+
+    /// Of these digests, those that count; without one, why.
+    fn usable(&self, digests: &[Ds]) -> (Vec<Ds>, Option<Why>) {
+        let support = self.config.support;
+        let known: Vec<&Ds> = digests.iter().filter(|ds| support.algorithm(ds.algorithm)).collect();
+        let checked: Vec<Ds> =
+            known.iter().filter(|ds| support.digest(ds.digest_type)).map(|ds| (*ds).clone()).collect();
+        let why = if known.is_empty() { Why::UnsupportedAlgorithm } else { Why::UnsupportedDigest };
+        // RFC 4509 §3: with a better digest there, SHA-1 does not count.
+        let better = checked.iter().any(|ds| ds.digest_type != 1);
+        let usable: Vec<Ds> = checked.into_iter().filter(|ds| !better || ds.digest_type != 1).collect();
+        let why = usable.is_empty().then_some(why);
+        (usable, why)
+    }
+
+    /// Finds a key that is trusted and that signed the zone's keys; then all of them are.
+    fn check_keys(
+        &self,
+        zone: &Name,
+        set: &Rrset,
+        digests: &[Ds],
+        trusted: &[Dnskey],
+        errand: &Errand,
+    ) -> Result<Result<(Vec<Dnskey>, u32), Why>, Failure> {
+        let usable = set.data.iter().filter(|data| data.len() <= LONGEST_KEY).filter_map(Dnskey::parse);
+        let keys: Vec<Dnskey> =
+            usable.filter(|key| self.config.support.algorithm(key.algorithm)).take(MOST_ZONE_KEYS).collect();
+        let entry: Vec<Dnskey> = keys
+            .iter()
+            .filter(|key| {
+                trusted.iter().any(|anchor| anchor.rdata == key.rdata) || digests.iter().any(|ds| ds.covers(zone, key))
+            })
+            .cloned()
+            .collect();
+        if entry.is_empty() {
+            return Ok(Err(Why::KeyMissing));
+        }
+        Ok(self.verify(set, zone, &entry, errand)?.map(|(_, ttl)| (keys, ttl)))
+    }
+
+    /// What does the parent say of this name?
+    pub(super) async fn at_cut(&self, name: &Name, errand: &Errand) -> Result<AtCut, Failure> {
+        let kept = self.trusts.borrow().cuts.get(name).filter(|(_, until)| *until > self.now()).cloned();
+        if let Some((found, _)) = kept {
+            return Ok(found);
+        }
+        let (found, ttl) = Box::pin(self.find_at_cut(name, errand)).await?;
+        let mut trusts = self.trusts.borrow_mut();
+        if trusts.cuts.len() >= MOST_VERDICTS {
+            trusts.cuts.clear();
+        }
+        trusts.cuts.insert(name.clone(), (found.clone(), self.now() + ttl));
+        Ok(found)
+    }
+
+    async fn find_at_cut(&self, name: &Name, errand: &Errand) -> Result<(AtCut, Duration), Failure> {
+        if self.is_untrusted(name) {
+            return Ok((AtCut::Insecure(None), LONGEST));
+        }
+        let question = Question { name: name.clone(), rtype: rtype::DS };
+        let mut avoid: Vec<IpAddr> = Vec::new();
+        let mut why = Why::Bogus;
+        for _ in 0..2 {
+            let found = match self.raw(&question, errand, &avoid).await {
+                Ok(found) => found,
+                Err(_) if !avoid.is_empty() => break,
+                Err(failure) => return Err(failure),
+            };
+            let judged = match &found.kept {
+                Kept::Set(set, _) if set.rtype == rtype::DS => match self.check_set(set, errand).await? {
+                    Verdict::Secure { ttl, .. } => {
+                        let all: Vec<Ds> =
+                            set.data.iter().filter_map(|data| Ds::parse(data)).take(MOST_DIGESTS).collect();
+                        self.promote(&question, Security::Secure, None, ttl);
+                        let (usable, why) = self.usable(&all);
+                        Ok(if usable.is_empty() { AtCut::Insecure(why) } else { AtCut::Signed(Rc::new(all)) })
+                    }
+                    Verdict::Insecure(why) => Ok(AtCut::Insecure(why)),
+                    Verdict::Bogus(why) => Err(why),
+                },
+                // An alias stands where no delegation can.
+                Kept::Set(set, _) => match self.check_set_from(set, Side::Above(name), errand).await? {
+                    Verdict::Secure { .. } => Ok(AtCut::None),
+                    Verdict::Insecure(why) => Ok(AtCut::Insecure(why)),
+                    Verdict::Bogus(why) => Err(why),
+                },
+                Kept::Denial(denial) => self.check_delegation(name, denial, errand).await?,
+                Kept::Failure => Err(Why::CachedFailure),
+            };
+            match judged {
+                Ok(found_at) => {
+                    let ttl = Duration::from_secs(u64::from(found.ttl.max(1))).min(LONGEST);
+                    return Ok((found_at, ttl));
+                }
+                Err(found) => why = found,
+            }
+            self.cache.borrow_mut().remove(&question.name, question.rtype);
+            match found.server {
+                Some(server) => avoid.push(server),
+                None if avoid.is_empty() => {}
+                None => break,
+            }
+        }
+        Ok((AtCut::Bogus(why), BOGUS_FOR))
+    }
+
+    async fn check_delegation(
+        &self,
+        name: &Name,
+        denial: &Denial,
+        errand: &Errand,
+    ) -> Result<Result<AtCut, Why>, Failure> {
+        let records = match self.check_proof(&denial.proof, Side::Above(name), errand).await? {
+            Checked::Records(records) => records,
+            Checked::Insecure(why) => return Ok(Ok(AtCut::Insecure(why))),
+            Checked::Bogus(why) => return Ok(Err(why)),
+            Checked::Nothing => {
+                let parent = name.parent().unwrap_or_else(Name::root);
+                return Ok(match self.check_unsigned(&parent, errand).await? {
+                    Verdict::Insecure(why) => Ok(AtCut::Insecure(why)),
+                    Verdict::Bogus(why) => Err(why),
+                    Verdict::Secure { .. } => Err(Why::DenialMissing),
+                });
+            }
+        };
+        Ok(match records.delegation(name, &errand.budget) {
+            Delegation::Insecure => Ok(AtCut::Insecure(None)),
+            Delegation::None => Ok(AtCut::None),
+            Delegation::Missing => Err(Why::DenialMissing),
+            Delegation::Exhausted => return Err(Failure::Spent),
+        })
+    }
+
+    /// Finds data as it came, from the cache or from servers.
+    async fn raw(&self, question: &Question, errand: &Errand, avoid: &[IpAddr]) -> Result<Raw, Failure> {
+        Box::pin(self.find_raw(question, errand, avoid)).await
+    }
+}
+
+struct Landing<'a> {
+    shared: &'a Shared,
+    zone: &'a Name,
+    flight: Flight,
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        self.shared.trusts.borrow_mut().flights.remove(self.zone);
+        // Who was stopped on the way leaves the others to find out for themselves.
+        self.shared.courses.fill(&self.flight, Err(Failure::Spent));
+    }
+}

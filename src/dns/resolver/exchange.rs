@@ -1,0 +1,329 @@
+//! One exchange with one server: a question under way, what may come back, and what the server is seen to
+//! be unable to do.
+
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    hash::Hash,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    time::Duration,
+};
+
+use super::{
+    ExchangeId, Output, Shared,
+    course::Slot,
+    iterate::Errand,
+    name::Name,
+    server::Servers,
+    wire::{Asked, Message, Question, rcode},
+};
+
+/// Wrong answers until TCP is used.
+const MOST_WRONG: u32 = 3;
+/// How many exchanges are under way at most; the oldest makes room.
+const MOST_IN_ALL: usize = 2048;
+/// The same for one zone.
+const MOST_OF_ZONE: usize = 512;
+/// The same for one server.
+const MOST_AT_SERVER: usize = 128;
+
+/// A message that is under way.
+pub(super) struct Exchange {
+    id: u16,
+    raw_question: Vec<u8>,
+    question: Question,
+    server: IpAddr,
+    zone: Name,
+    /// Our half of the cookie that was sent.
+    cookie: Option<[u8; 8]>,
+    wrong: Cell<u32>,
+    slot: Rc<Slot<Outcome>>,
+}
+
+/// All that are under way.
+#[derive(Default)]
+pub(super) struct Exchanges {
+    under_way: BTreeMap<ExchangeId, Exchange>,
+    at_server: HashMap<IpAddr, BTreeSet<ExchangeId>>,
+    of_zone: HashMap<Name, BTreeSet<ExchangeId>>,
+    last: u64,
+}
+
+impl Exchanges {
+    /// Adds one; returns it with the one that had to make room.
+    fn insert(&mut self, exchange: Exchange) -> (ExchangeId, Option<Exchange>) {
+        let crowded = |ids: &BTreeSet<ExchangeId>, most| ids.first().copied().filter(|_| ids.len() >= most);
+        let oldest = (self.at_server.get(&exchange.server).and_then(|ids| crowded(ids, MOST_AT_SERVER)))
+            .or_else(|| self.of_zone.get(&exchange.zone).and_then(|ids| crowded(ids, MOST_OF_ZONE)))
+            .or_else(|| self.under_way.keys().next().copied().filter(|_| self.under_way.len() >= MOST_IN_ALL));
+        let dropped = oldest.and_then(|oldest| self.remove(oldest));
+        self.last += 1;
+        let id = ExchangeId(self.last);
+        self.at_server.entry(exchange.server).or_default().insert(id);
+        self.of_zone.entry(exchange.zone.clone()).or_default().insert(id);
+        self.under_way.insert(id, exchange);
+        (id, dropped)
+    }
+
+    fn remove(&mut self, id: ExchangeId) -> Option<Exchange> {
+        let exchange = self.under_way.remove(&id)?;
+        strike(&mut self.at_server, &exchange.server, id);
+        strike(&mut self.of_zone, &exchange.zone, id);
+        Some(exchange)
+    }
+
+    /// Counts those under way.
+    pub(super) fn len(&self) -> usize {
+        self.under_way.len()
+    }
+}
+
+fn strike<K: Eq + Hash>(index: &mut HashMap<K, BTreeSet<ExchangeId>>, key: &K, id: ExchangeId) {
+    if let Some(ids) = index.get_mut(key) {
+        ids.remove(&id);
+        if ids.is_empty() {
+            index.remove(key);
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Outcome {
+    Message(Rc<Message>, usize),
+    /// The right answer with the question in another case.
+    OtherCase,
+    /// So many wrong answers that somebody is guessing.
+    Attacked,
+    Unreachable,
+    /// Another exchange needed the place.
+    Dropped,
+}
+
+/// Why an exchange brought nothing.
+pub(super) enum Trouble {
+    /// No answer came in time.
+    Silent,
+    /// There is no way to the server.
+    Unreachable,
+    /// The question's budget is spent.
+    Spent,
+    /// Others needed the place.
+    Crowded,
+}
+
+impl Shared {
+    /// A message came from the server of an exchange.
+    pub(super) fn take_message(&self, exchange: ExchangeId, bytes: &[u8]) {
+        let exchanges = self.exchanges.borrow();
+        let Some(waiting) = exchanges.under_way.get(&exchange) else { return };
+        let wrong = || {
+            waiting.wrong.set(waiting.wrong.get() + 1);
+            if waiting.wrong.get() >= MOST_WRONG {
+                self.courses.fill(&waiting.slot, Outcome::Attacked);
+            }
+        };
+        // What cannot be read, or does not belong here, is no answer: the right one may still come.
+        let Ok(message) = Message::parse(bytes) else { return wrong() };
+        if !message.response || message.opcode != 0 || message.id != waiting.id {
+            return wrong();
+        }
+        // RFC 7873 §5.3: who sends another client cookie was not asked.
+        let cookie = message.edns.as_ref().and_then(|edns| edns.options.iter().find(|(code, _)| *code == 10));
+        if let (Some((_, back)), Some(ours)) = (cookie, &waiting.cookie)
+            && !back.starts_with(ours)
+        {
+            return wrong();
+        }
+        match &message.question {
+            Some(question) if *question == waiting.question => {
+                if message.raw_question == waiting.raw_question {
+                    self.courses.fill(&waiting.slot, Outcome::Message(Rc::new(message), bytes.len()));
+                } else {
+                    self.courses.fill(&waiting.slot, Outcome::OtherCase);
+                }
+            }
+            // Servers that understood nothing need not repeat the question.
+            None if message.raw_question.is_empty()
+                && matches!(message.rcode, rcode::FORMERR | rcode::NOTIMP | rcode::REFUSED | rcode::SERVFAIL) =>
+            {
+                self.courses.fill(&waiting.slot, Outcome::Message(Rc::new(message), bytes.len()));
+            }
+            _ => wrong(),
+        }
+    }
+
+    /// The server of an exchange cannot be reached.
+    pub(super) fn fail_exchange(&self, exchange: ExchangeId) {
+        if let Some(waiting) = self.exchanges.borrow().under_way.get(&exchange) {
+            self.courses.fill(&waiting.slot, Outcome::Unreachable);
+        }
+    }
+
+    /// Asks one server one thing and waits, but not longer than `deadline`.
+    async fn exchange(
+        &self,
+        server: SocketAddr,
+        zone: &Name,
+        tcp: bool,
+        asked: Asked<'_>,
+        deadline: Duration,
+    ) -> Option<Outcome> {
+        let slot = Slot::new();
+        let waiting = Exchange {
+            id: asked.id,
+            raw_question: asked.name.to_vec(),
+            question: Question { name: Name::from_wire(asked.name)?, rtype: asked.rtype },
+            server: server.ip(),
+            zone: zone.clone(),
+            cookie: asked.cookie.and_then(|cookie| cookie.first_chunk().copied()),
+            wrong: Cell::new(0),
+            slot: slot.clone(),
+        };
+        let (exchange, dropped) = self.exchanges.borrow_mut().insert(waiting);
+        if let Some(dropped) = dropped {
+            self.courses.fill(&dropped.slot, Outcome::Dropped);
+        }
+        // Dropped with the course, too: then nobody waits any more.
+        let _over = Over { shared: self, exchange };
+        let message = asked.encode();
+        self.outputs.borrow_mut().push_back(Output::Send { exchange, server, tcp, message });
+        self.courses.before(deadline, self.courses.filled(&slot)).await
+    }
+
+    /// Asks one server, with what it can do: EDNS, 0x20, cookies; over TCP where UDP does not suffice.
+    pub(super) async fn ask_server(
+        &self,
+        server: SocketAddr,
+        zone: &Name,
+        question: &Question,
+        forwarded: bool,
+        errand: &Errand,
+    ) -> Result<Rc<Message>, Trouble> {
+        let address = server.ip();
+        let mut tcp = false;
+        let mut cookie_refused = false;
+        for _ in 0..6 {
+            let state = self.servers.borrow().get(address);
+            let now = self.now();
+            tcp = tcp || state.tcp_until > now;
+            let edns = state.plain_until <= now;
+            let mixed = self.config.case_randomisation && state.lower_until <= now && !tcp;
+            let name = if mixed { self.mix_case(&question.name) } else { question.name.as_wire().to_vec() };
+            let cookie = if self.config.cookies && edns { Some(self.cookie(&state.cookie)) } else { None };
+            let asked = Asked {
+                id: u16::from_be_bytes(self.random_bytes()),
+                name: &name,
+                rtype: question.rtype,
+                recursion_desired: forwarded,
+                checking_disabled: forwarded,
+                edns_size: edns.then_some(self.config.edns_size),
+                cookie: cookie.as_deref(),
+            };
+            if !errand.budget.spend_packet() {
+                return Err(Trouble::Spent);
+            }
+            let wait = if tcp { (state.timeout() * 3).max(Duration::from_millis(1500)) } else { state.timeout() };
+            let outcome = self.exchange(server, zone, tcp, asked, now + wait).await;
+            let (message, bytes) = match outcome {
+                Some(Outcome::Message(message, bytes)) => (message, bytes),
+                Some(Outcome::OtherCase) => {
+                    // Not guessed but not proven either: what comes over TCP needs no case.
+                    self.learn(address, |server, until| server.lower_until = until);
+                    tcp = true;
+                    continue;
+                }
+                Some(Outcome::Attacked) => {
+                    self.learn(address, |server, until| server.tcp_until = until);
+                    tcp = true;
+                    continue;
+                }
+                Some(Outcome::Dropped) => return Err(Trouble::Crowded),
+                Some(Outcome::Unreachable) => {
+                    self.note_silence(server);
+                    self.servers.borrow_mut().timed_out(address, self.now());
+                    return Err(Trouble::Unreachable);
+                }
+                None => {
+                    self.note_silence(server);
+                    self.servers.borrow_mut().timed_out(address, self.now());
+                    return Err(Trouble::Silent);
+                }
+            };
+            self.note_answer();
+            errand.budget.spend_bytes(bytes);
+            if !tcp {
+                self.servers.borrow_mut().answered(address, self.now(), self.now() - now);
+            }
+            if let (Some(sent), Some(edns)) = (&cookie, &message.edns) {
+                let back = edns.options.iter().find(|(code, _)| *code == 10).map(|(_, value)| value);
+                if let Some(value) =
+                    back.filter(|value| value.len() >= 16 && value.len() <= 40 && value[..8] == sent[..8])
+                {
+                    let value = value.clone();
+                    self.servers.borrow_mut().update(address, now, |server| server.cookie = Some(value));
+                }
+            }
+            match message.rcode {
+                rcode::FORMERR | rcode::NOTIMP | rcode::BADVERS if edns => {
+                    self.learn(address, |server, until| server.plain_until = until);
+                    continue;
+                }
+                rcode::BADCOOKIE if !cookie_refused => {
+                    cookie_refused = true;
+                    continue;
+                }
+                rcode::BADCOOKIE => {
+                    tcp = true;
+                    continue;
+                }
+                _ => {}
+            }
+            if message.truncated && !tcp {
+                tcp = true;
+                continue;
+            }
+            return Ok(message);
+        }
+        Err(Trouble::Silent)
+    }
+
+    fn learn(&self, address: IpAddr, change: impl FnOnce(&mut super::server::Server, Duration)) {
+        let now = self.now();
+        self.servers.borrow_mut().update(address, now, |server| change(server, now + Servers::forget_after()));
+    }
+
+    fn mix_case(&self, name: &Name) -> Vec<u8> {
+        let mut wire = name.as_wire().to_vec();
+        let dice: [u8; 32] = self.random_bytes();
+        let mut at = 0;
+        while let Some(length) = wire.get(at).map(|length| usize::from(*length)).filter(|length| *length > 0) {
+            for (place, byte) in wire.iter_mut().enumerate().take(at + 1 + length).skip(at + 1) {
+                if dice[place / 8 % 32] >> (place % 8) & 1 == 1 {
+                    byte.make_ascii_uppercase();
+                }
+            }
+            at += 1 + length;
+        }
+        wire
+    }
+
+    fn cookie(&self, known: &Option<Vec<u8>>) -> Vec<u8> {
+        match known {
+            Some(cookie) => cookie.clone(),
+            None => self.random_bytes::<8>().to_vec(),
+        }
+    }
+}
+
+struct Over<'a> {
+    shared: &'a Shared,
+    exchange: ExchangeId,
+}
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.shared.exchanges.borrow_mut().remove(self.exchange);
+        self.shared.outputs.borrow_mut().push_back(Output::Cancel(self.exchange));
+    }
+}

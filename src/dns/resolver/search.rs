@@ -1,0 +1,173 @@
+//! The search for an answer among the servers of one zone: who was asked how often, whose address is still
+//! missing.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
+};
+
+use super::{
+    Shared,
+    delegation::Cut,
+    iterate::{Aim, Errand},
+    name::Name,
+};
+
+/// How many servers without glue are looked up for one zone (NXNSAttack): for the client's own question,
+/// for a server's address, for that of its servers, and so on.
+const MOST_LOOKED_UP: [usize; 4] = [5, 3, 2, 1];
+/// How often one address is asked for one question.
+const MOST_TRIES: u32 = 3;
+/// How many addresses are asked for one question of one zone.
+const MOST_ADDRESSES: usize = 12;
+
+/// The servers of one zone for one question: who was asked how often, whose address is still missing.
+pub(super) struct Search {
+    addresses: Vec<IpAddr>,
+    fixed: Vec<SocketAddr>,
+    /// Servers without an address.
+    nameless: Vec<Name>,
+    /// Servers whose addresses are only glue, which may be wrong.
+    unproven: Vec<Name>,
+    hearsay: Vec<IpAddr>,
+    looked_up: usize,
+    most_looked_up: usize,
+    tries: HashMap<IpAddr, u32>,
+    done: HashSet<IpAddr>,
+}
+
+impl Search {
+    pub(super) fn new(shared: &Shared, cut: &Cut, aim: Aim, depth: usize, avoid: &[IpAddr]) -> Self {
+        let mut search = Self {
+            addresses: Vec::new(),
+            fixed: cut.forward.clone().unwrap_or_default(),
+            nameless: Vec::new(),
+            unproven: Vec::new(),
+            hearsay: Vec::new(),
+            looked_up: 0,
+            most_looked_up: MOST_LOOKED_UP.get(depth).copied().unwrap_or(1),
+            tries: HashMap::new(),
+            done: avoid.iter().copied().collect(),
+        };
+        for (name, glue) in &cut.servers {
+            let known = shared.kept_addresses(name);
+            let above = if glue.is_empty() { shared.cuts.borrow().glue(name, shared.now()) } else { Vec::new() };
+            let before = search.addresses.len();
+            search.add(shared, glue.iter().chain(&known).chain(&above).copied());
+            if search.addresses.len() == before {
+                search.nameless.push(name.clone());
+            } else if known.is_empty()
+                && depth == 0
+                && aim == Aim::Whole
+                && avoid.is_empty()
+                && !name.is_under(&cut.zone)
+            {
+                // Only for the client's own question: what is looked up for a look-up multiplies.
+                search.unproven.push(name.clone());
+            }
+        }
+        if aim == Aim::Minimised && !search.addresses.is_empty() {
+            search.nameless.clear();
+        }
+        search.hearsay.clone_from(&cut.hearsay);
+        let lame: Vec<IpAddr> = {
+            let servers = shared.servers.borrow();
+            search
+                .addresses
+                .iter()
+                .copied()
+                .filter(|address| servers.is_lame(*address, &cut.zone, shared.now()))
+                .collect()
+        };
+        search.done.extend(lame);
+        search
+    }
+
+    fn add(&mut self, shared: &Shared, found: impl Iterator<Item = IpAddr>) {
+        for address in found {
+            if shared.may_ask(address)
+                && !self.addresses.contains(&address)
+                && self.addresses.len() < MOST_ADDRESSES * 2
+            {
+                self.addresses.push(address);
+            }
+        }
+    }
+
+    /// Returns whom to ask next: those who were asked least, of these the one that is likely the fastest.
+    pub(super) fn next(&mut self, shared: &Shared) -> Option<SocketAddr> {
+        if !self.fixed.is_empty() {
+            let next = self
+                .fixed
+                .iter()
+                .filter(|server| !self.done.contains(&server.ip()))
+                .min_by_key(|server| self.tries.get(&server.ip()).copied().unwrap_or(0))
+                .copied()?;
+            let tries = self.tries.entry(next.ip()).or_default();
+            *tries += 1;
+            return (*tries <= MOST_TRIES).then_some(next);
+        }
+        if self.tries.len() >= MOST_ADDRESSES {
+            return None;
+        }
+        let left = |tries: u32, search: &Self| -> Vec<IpAddr> {
+            let open = search.addresses.iter().filter(|address| !search.done.contains(address));
+            open.filter(|address| search.tries.get(address).copied().unwrap_or(0) == tries).copied().collect()
+        };
+        let mut round = left(0, self);
+        if round.is_empty() {
+            // Asking again comes after looking for others.
+            let to_look_up = !self.nameless.is_empty() || !self.unproven.is_empty();
+            if to_look_up && self.looked_up < self.most_looked_up {
+                return None;
+            }
+            round = (1..MOST_TRIES).map(|tries| left(tries, self)).find(|left| !left.is_empty())?;
+        }
+        shared.servers.borrow().rank(&mut round, shared.now(), shared.dice());
+        let next = *round.first()?;
+        *self.tries.entry(next).or_default() += 1;
+        Some(SocketAddr::new(next, shared.config.port))
+    }
+
+    /// Looks up one more server's address; `false` if there is none left.
+    pub(super) async fn more(&mut self, shared: &Shared, cut: &Cut, errand: &Errand) -> bool {
+        while self.looked_up < self.most_looked_up {
+            let from = if self.nameless.is_empty() { &mut self.unproven } else { &mut self.nameless };
+            if from.is_empty() {
+                break;
+            }
+            let place = shared.dice() as usize % from.len();
+            let name = from.swap_remove(place);
+            // Without glue, a server inside the zone that it serves is found only by asking another.
+            let inside = name.is_under(&cut.zone) && !cut.zone.is_root();
+            if inside && self.addresses.is_empty() {
+                continue;
+            }
+            self.looked_up += 1;
+            let mut found = Box::pin(shared.server_addresses(&name, errand)).await;
+            if found.is_empty() {
+                // The way to the server may have brought glue for it.
+                found = shared.cuts.borrow().glue(&name, shared.now());
+            }
+            let before = self.addresses.len();
+            self.add(shared, found.into_iter());
+            if self.addresses.len() > before {
+                return true;
+            }
+        }
+        self.nameless.clear();
+        self.unproven.clear();
+        let before = self.addresses.len();
+        let hearsay = std::mem::take(&mut self.hearsay);
+        self.add(shared, hearsay.into_iter());
+        let open = |address: &IpAddr| {
+            !self.done.contains(address) && self.tries.get(address).copied().unwrap_or(0) < MOST_TRIES
+        };
+        // With nothing left to look up, those who were silent are asked again.
+        self.addresses.len() > before || self.addresses.iter().any(open) && self.tries.len() < MOST_ADDRESSES
+    }
+
+    pub(super) fn give_up(&mut self, server: SocketAddr) {
+        self.done.insert(server.ip());
+    }
+}

@@ -1,0 +1,205 @@
+//! What is known of each server: how long it takes, whether it is there, what it cannot do.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::IpAddr,
+    time::Duration,
+};
+
+use super::name::Name;
+
+/// How many addresses are remembered; the longest unused goes first.
+const MOST_SERVERS: usize = 4096;
+/// Before anything is known (RFC 6298 §2.1 says 1 s; servers of zones are nearer).
+const FIRST_TIMEOUT: Duration = Duration::from_millis(376);
+const SHORTEST_TIMEOUT: Duration = Duration::from_millis(50);
+const LONGEST_TIMEOUT: Duration = Duration::from_millis(2500);
+/// After so many time-outs in a row an address counts as dead and is asked only now and then.
+const DEAD_AFTER: u32 = 4;
+const DEAD_FOR: Duration = Duration::from_secs(30);
+/// What was wrong once is tried again after this.
+const FORGET_AFTER: Duration = Duration::from_secs(900);
+
+/// One address.
+#[derive(Clone, Debug, Default)]
+pub struct Server {
+    smoothed: Option<Duration>,
+    variation: Duration,
+    timeouts: u32,
+    dead_until: Duration,
+    used: Duration,
+    /// It answered FORMERR or nothing to EDNS; until then it is asked without.
+    pub plain_until: Duration,
+    /// It did not give back the case of the question's name; until then it is asked without 0x20.
+    pub lower_until: Duration,
+    /// It gave too many wrong answers; until then it is asked over TCP.
+    pub tcp_until: Duration,
+    /// The server's cookie with ours in front (RFC 7873).
+    pub cookie: Option<Vec<u8>>,
+}
+
+impl Server {
+    /// How long to wait for an answer (RFC 6298 §2, with the back-off of §5.5).
+    pub fn timeout(&self) -> Duration {
+        let base = match self.smoothed {
+            Some(smoothed) => smoothed + 4 * self.variation,
+            None => FIRST_TIMEOUT,
+        };
+        let backed_off = base.max(SHORTEST_TIMEOUT) * 2_u32.pow(self.timeouts.min(4));
+        backed_off.min(LONGEST_TIMEOUT)
+    }
+
+    /// When somebody else should be asked as well.
+    pub fn hedge_after(&self) -> Duration {
+        match self.smoothed {
+            Some(smoothed) => (smoothed * 3 / 2).max(Duration::from_millis(20)),
+            None => FIRST_TIMEOUT,
+        }
+    }
+
+    /// Lower is better. An unknown server is worth a try.
+    fn score(&self, now: Duration) -> Duration {
+        if self.dead_until > now {
+            return Duration::from_secs(60) + self.timeout();
+        }
+        match self.smoothed {
+            Some(smoothed) => smoothed + self.variation + Duration::from_millis(400) * self.timeouts,
+            None => Duration::from_millis(60) + FIRST_TIMEOUT * self.timeouts,
+        }
+    }
+}
+
+/// One of IPv4 and IPv6 as a whole.
+#[derive(Clone, Copy, Debug, Default)]
+struct Family {
+    /// Time-outs since somebody answered.
+    silences: u32,
+    answered: Option<Duration>,
+    broken_until: Duration,
+}
+
+/// After so many time-outs without an answer, while the other family answers, a family counts as broken.
+const BROKEN_AFTER: u32 = 6;
+/// It is left out for so long, then tried again.
+const BROKEN_FOR: Duration = Duration::from_secs(60);
+/// The other family answered not longer ago than this.
+const LATELY: Duration = Duration::from_secs(20);
+
+/// All addresses.
+#[derive(Debug, Default)]
+pub struct Servers {
+    families: [Family; 2],
+    known: HashMap<IpAddr, Server>,
+    lame: HashMap<(IpAddr, Name), Duration>,
+    lame_order: VecDeque<(IpAddr, Name)>,
+}
+
+impl Servers {
+    /// Returns what is known of an address.
+    pub fn get(&self, address: IpAddr) -> Server {
+        self.known.get(&address).cloned().unwrap_or_default()
+    }
+
+    /// Changes what is known of an address.
+    pub fn update(&mut self, address: IpAddr, now: Duration, change: impl FnOnce(&mut Server)) {
+        if self.known.len() >= MOST_SERVERS && !self.known.contains_key(&address) {
+            let oldest = self.known.iter().min_by_key(|(_, server)| server.used).map(|(address, _)| *address);
+            if let Some(oldest) = oldest {
+                self.known.remove(&oldest);
+            }
+        }
+        let server = self.known.entry(address).or_default();
+        server.used = now;
+        change(server);
+    }
+
+    /// Says whether the address is of a family that works; also if none does.
+    pub fn is_family_sound(&self, address: IpAddr, now: Duration) -> bool {
+        self.families[usize::from(address.is_ipv6())].broken_until <= now
+    }
+
+    /// An answer came after this time.
+    pub fn answered(&mut self, address: IpAddr, now: Duration, took: Duration) {
+        self.families[usize::from(address.is_ipv6())] = Family { answered: Some(now), ..Family::default() };
+        self.update(address, now, |server| {
+            server.timeouts = 0;
+            server.dead_until = Duration::ZERO;
+            match server.smoothed {
+                Some(smoothed) => {
+                    let off = smoothed.abs_diff(took);
+                    server.variation = (server.variation * 3 + off) / 4;
+                    server.smoothed = Some((smoothed * 7 + took) / 8);
+                }
+                None => {
+                    server.smoothed = Some(took);
+                    server.variation = took / 2;
+                }
+            }
+        });
+    }
+
+    /// No answer came in time.
+    pub fn timed_out(&mut self, address: IpAddr, now: Duration) {
+        let other = self.families[usize::from(address.is_ipv4())];
+        let family = &mut self.families[usize::from(address.is_ipv6())];
+        family.silences += 1;
+        if family.silences >= BROKEN_AFTER && other.answered.is_some_and(|at| at + LATELY > now) {
+            // The next time-out after that leaves it out again.
+            family.silences = BROKEN_AFTER - 1;
+            family.broken_until = now + BROKEN_FOR;
+        }
+        self.update(address, now, |server| {
+            server.timeouts += 1;
+            if server.timeouts >= DEAD_AFTER {
+                server.dead_until = now + DEAD_FOR;
+            }
+        });
+    }
+
+    /// Nobody was reached because of something nearer: the time-outs do not count.
+    pub fn forgive(&mut self) {
+        for server in self.known.values_mut() {
+            server.timeouts = 0;
+            server.dead_until = Duration::ZERO;
+        }
+        self.families = Default::default();
+    }
+
+    /// The server does not know the zone that it was said to serve.
+    pub fn set_lame(&mut self, address: IpAddr, zone: &Name, now: Duration) {
+        let key = (address, zone.clone());
+        if self.lame.insert(key.clone(), now + FORGET_AFTER).is_none() {
+            self.lame_order.push_back(key);
+        }
+        while self.lame_order.len() > MOST_SERVERS {
+            if let Some(oldest) = self.lame_order.pop_front() {
+                self.lame.remove(&oldest);
+            }
+        }
+    }
+
+    /// Says whether the server was found lame for the zone.
+    pub fn is_lame(&self, address: IpAddr, zone: &Name, now: Duration) -> bool {
+        self.lame.get(&(address, zone.clone())).is_some_and(|until| *until > now)
+    }
+
+    /// Sorts addresses, the one to ask first in front. `dice` is below 1000: now and then another is
+    /// preferred, so that a server which got faster is noticed.
+    pub fn rank(&self, addresses: &mut [IpAddr], now: Duration, dice: u32) {
+        addresses.sort_by_key(|address| (!self.is_family_sound(*address, now), self.get(*address).score(now)));
+        if dice < 50 && addresses.len() > 1 {
+            let sound =
+                |address: &&IpAddr| self.get(**address).dead_until <= now && self.is_family_sound(**address, now);
+            let live = addresses.iter().take_while(sound).count();
+            if live > 1 {
+                let place = 1 + usize::try_from(dice).unwrap_or(0) % (live - 1);
+                addresses.swap(0, place);
+            }
+        }
+    }
+
+    /// How long an observation of a server's inability lasts.
+    pub fn forget_after() -> Duration {
+        FORGET_AFTER
+    }
+}

@@ -1,0 +1,468 @@
+//! How peers reach the LAN without privileges: what a peer begins is ended in the in-process stack, and begun
+//! anew from a socket of the kernel. The LAN sees this box.
+//!
+//! Nothing is ever opened to this box itself: not to its addresses, not to loopback, link-local or multicast,
+//! not to anything inside the tunnel. A peer that could reach those would have gone around its own rules.
+
+use std::{
+    future::Future,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    io::copy_bidirectional_with_sizes,
+    net::{TcpStream, UdpSocket},
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep_until, timeout},
+};
+
+use crate::{
+    origin::{Networks, PeerId},
+    vpn::{
+        gate::{packet::Packet, policy::Policy, sessions::MTU},
+        netstack::{
+            answer::{self, Unreachable},
+            flow::{Flow, Opening, Outbound, Room},
+        },
+    },
+};
+
+/// How long the target may take to accept. The peer's own stack asks again meanwhile.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// How long what a peer sent last may take to reach the target, after the peer has gone.
+const FINISH_WITHIN: Duration = Duration::from_secs(30);
+/// A target that says nothing is asked whether it is still there.
+const KEEPALIVE: Duration = Duration::from_secs(75);
+/// Between the two halves of a connection, each way.
+const BETWEEN: usize = 4 << 10;
+/// RFC 4787 REQ-5: not less than two minutes.
+const UDP_QUIET_FOR: Duration = Duration::from_secs(120);
+/// A question and its answer need no more, and resolvers take a new port for each.
+const DNS_QUIET_FOR: Duration = Duration::from_secs(10);
+/// Datagrams of a flow that wait to be sent.
+pub(super) const UDP_QUEUE: usize = 8;
+
+/// What one connection holds besides its [`Room`].
+pub(super) const TCP_BYTES: usize = 2 * BETWEEN;
+/// What one flow of datagrams holds: those that wait, the last one, and room for an answer.
+pub(super) const UDP_BYTES: usize = (UDP_QUEUE + 3) * MTU;
+
+/// Says whether anything may be opened to an address for a peer at all.
+pub(super) fn may_connect(address: IpAddr, networks: &Networks, policy: &Policy) -> bool {
+    let special = match address {
+        IpAddr::V4(v4) => {
+            // 0.0.0.0/8 is this host (RFC 1122 §3.2.1.3), 240.0.0.0/4 and broadcast nobody.
+            v4.octets()[0] == 0 || v4.octets()[0] >= 240 || v4.is_loopback() || v4.is_link_local() || v4.is_multicast()
+        }
+        // ::/8 has ::, ::1 and the forms that hide an IPv4 address.
+        IpAddr::V6(v6) => v6.octets()[0] == 0 || v6.is_unicast_link_local() || v6.is_multicast() || is_embedded(v6),
+    };
+    !special && !networks.own.contains(&address) && !policy.is_inside(address)
+}
+
+/// Says whether an address is of the Internet: neither private nor special, nor of a network of the house.
+pub(super) fn is_internet(address: IpAddr, networks: &Networks) -> bool {
+    let public = match address {
+        IpAddr::V4(v4) => is_public_v4(v4),
+        // RFC 4291 §2.4: 2000::/3 is what is routed; documentation (RFC 3849) is not.
+        IpAddr::V6(v6) => v6.segments()[0] & 0xe000 == 0x2000 && v6.segments()[..2] != [0x2001, 0x0db8],
+    };
+    let of_the_house = networks.on_link.iter().any(|net| net.contains(&address))
+        || networks.subnets.iter().any(|(net, _)| net.contains(&address))
+        || networks.relays.contains(&address);
+    public && !of_the_house
+}
+
+/// RFC 6890: what is not globally reachable.
+fn is_public_v4(v4: Ipv4Addr) -> bool {
+    let [first, second, third, _] = v4.octets();
+    let special = v4.is_private()
+        || v4.is_documentation()
+        || matches!(
+            (first, second, third),
+            (0, ..) | (100, 64..=127, _) | (192, 0, 0) | (192, 88, 99) | (198, 18 | 19, _)
+        )
+        || v4.is_loopback()
+        || v4.is_link_local()
+        || first >= 224;
+    !special
+}
+
+/// Transition forms in which an IPv4 address would be reached past the rules for it: 6to4, Teredo.
+fn is_embedded(v6: Ipv6Addr) -> bool {
+    v6.segments()[0] == 0x2002 || v6.segments()[..2] == [0x2001, 0]
+}
+
+/// Opens a connection to a target that [`may_connect`] allowed.
+pub(super) async fn connect(target: SocketAddr) -> io::Result<TcpStream> {
+    let stream = match timeout(CONNECT_WITHIN, TcpStream::connect(target)).await {
+        Ok(stream) => stream?,
+        Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+    };
+    is_elsewhere(stream.local_addr()?, target)?;
+    stream.set_nodelay(true)?;
+    SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))?;
+    Ok(stream)
+}
+
+/// Makes a socket that sends to a target that [`may_connect`] allowed, and hears nobody else.
+pub(super) async fn socket(target: SocketAddr) -> io::Result<UdpSocket> {
+    let any: SocketAddr = match target {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(any).await?;
+    socket.connect(target).await?;
+    is_elsewhere(socket.local_addr()?, target)?;
+    Ok(socket)
+}
+
+/// Refuses a target that turned out to be this box: its addresses may have changed a moment ago, and the kernel
+/// knows better. It speaks to its own addresses from the same address.
+fn is_elsewhere(local: SocketAddr, target: SocketAddr) -> io::Result<()> {
+    if local.ip() == target.ip() { Err(io::ErrorKind::ConnectionRefused.into()) } else { Ok(()) }
+}
+
+/// One connection of a peer, from its first packet on.
+#[derive(Debug)]
+pub(super) struct Tcp {
+    pub(super) peer: PeerId,
+    pub(super) target: SocketAddr,
+    pub(super) client: SocketAddr,
+    pub(super) room: Room,
+    /// The packet that began it.
+    pub(super) syn: Arc<[u8]>,
+    pub(super) packets: mpsc::Receiver<Vec<u8>>,
+    pub(super) outbound: mpsc::Sender<Outbound>,
+}
+
+impl Tcp {
+    /// Carries bytes both ways. The peer is answered only once the target has answered.
+    pub(super) async fn run(self, target: impl Future<Output = io::Result<TcpStream>>) {
+        let Self { peer, client, room, syn, packets, outbound, .. } = self;
+        let mut stream = match target.await {
+            Ok(stream) => stream,
+            Err(error) => {
+                if let Some(packet) = Packet::parse(&syn).ok().and_then(|syn| refusal(&syn, &error)) {
+                    // A full queue loses it; the peer asks again.
+                    let _ = outbound.try_send(Outbound { peer, packet });
+                }
+                return;
+            }
+        };
+        let (tell, told) = oneshot::channel();
+        let mut flow = Flow::new(peer, self.target, client, Opening::Relay(tell), room, packets, outbound);
+        let carried = async {
+            // An error says that the peer went away before the connection stood.
+            let Ok(mut pipe) = told.await else { return Ok(()) };
+            copy_bidirectional_with_sizes(&mut pipe, &mut stream, BETWEEN, BETWEEN).await.map(|_| ())
+        };
+        tokio::pin!(carried);
+        let result = tokio::select! {
+            () = flow.run() => {
+                drop(flow);
+                // What the peer sent last is in the pipe.
+                let _ = timeout(FINISH_WITHIN, carried).await;
+                return;
+            }
+            result = &mut carried => result,
+        };
+        if result.is_err() {
+            // A connection that broke must not look like one that ended.
+            flow.abort();
+        }
+        flow.run().await;
+    }
+}
+
+/// The answer to a packet whose target could not be reached.
+fn refusal(packet: &Packet<'_>, error: &io::Error) -> Option<Vec<u8>> {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => answer::closed(packet),
+        io::ErrorKind::PermissionDenied => answer::refusal(packet),
+        _ => answer::unreachable(packet, Unreachable::Host),
+    }
+}
+
+/// Datagrams between one port of a peer and one of a target.
+#[derive(Debug)]
+pub(super) struct Udp {
+    pub(super) peer: PeerId,
+    pub(super) target: SocketAddr,
+    pub(super) client: SocketAddr,
+    pub(super) packets: mpsc::Receiver<Vec<u8>>,
+    pub(super) outbound: mpsc::Sender<Outbound>,
+}
+
+impl Udp {
+    /// Carries datagrams both ways until there were none for a while.
+    pub(super) async fn run(mut self, socket: impl Future<Output = io::Result<UdpSocket>>) {
+        let Some(mut last) = self.packets.recv().await else { return };
+        let error = match socket.await {
+            Ok(socket) => self.carry(&socket, &mut last).await.err(),
+            Err(error) => Some(error),
+        };
+        let Some(error) = error else { return };
+        if let Some(packet) = Packet::parse(&last).ok().and_then(|last| refusal(&last, &error)) {
+            let _ = self.outbound.try_send(Outbound { peer: self.peer, packet });
+        }
+    }
+
+    async fn carry(&mut self, socket: &UdpSocket, last: &mut Vec<u8>) -> io::Result<()> {
+        let quiet_for = if self.target.port() == 53 { DNS_QUIET_FOR } else { UDP_QUIET_FOR };
+        let mut buffer = [0; MTU];
+        send(socket, last).await?;
+        let mut heard = Instant::now();
+        loop {
+            tokio::select! {
+                packet = self.packets.recv() => {
+                    let Some(packet) = packet else { return Ok(()) };
+                    *last = packet;
+                    send(socket, last).await?;
+                }
+                length = socket.recv(&mut buffer) => {
+                    let payload = buffer.get(..length?).unwrap_or_default();
+                    // What is larger than the tunnel, or finds its queue full, is lost as on any network.
+                    if let Some(packet) = answer::udp(self.target, self.client, payload, MTU) {
+                        let _ = self.outbound.try_send(Outbound { peer: self.peer, packet });
+                    }
+                }
+                () = sleep_until(heard + quiet_for) => return Ok(()),
+            }
+            heard = Instant::now();
+        }
+    }
+}
+
+async fn send(socket: &UdpSocket, packet: &[u8]) -> io::Result<()> {
+    let payload = Packet::parse(packet).ok().and_then(|packet| answer::udp_payload(&packet));
+    match payload {
+        None => Ok(()),
+        Some(payload) => match socket.send(payload).await {
+            // Larger than a link outside: lost, and nothing is wrong with the target.
+            Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => Ok(()),
+            sent => sent.map(|_| ()),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+        net::TcpListener,
+        task::JoinSet,
+    };
+
+    use super::*;
+    use crate::{
+        origin::NetworkId,
+        vpn::{
+            Protocol, Reach,
+            gate::tests::{config, peer},
+        },
+    };
+
+    const ROOM: Room = Room { receive: 64 << 10, send: 64 << 10, pipe: 16 << 10 };
+    const CLIENT: &str = "10.77.0.2:40000";
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn house() -> Networks {
+        Networks {
+            on_link: vec!["192.168.1.0/24".parse().unwrap(), "2a02:8:1::/64".parse().unwrap()],
+            own: HashSet::from(["192.168.1.2".parse().unwrap(), "198.51.101.7".parse().unwrap()]),
+            relays: HashSet::from(["192.168.1.1".parse().unwrap()]),
+            subnets: vec![("9.1.0.0/16".parse().unwrap(), NetworkId::MAIN)],
+            ..Networks::default()
+        }
+    }
+
+    #[test]
+    fn this_box_and_the_tunnel_are_never_connected_to() {
+        let policy = Policy::new(&config(vec![peer(0, "10.77.0.2/32"), peer(1, "172.20.0.0/16")])).unwrap();
+        let may = |address: &str| may_connect(address.parse().unwrap(), &house(), &policy);
+
+        for address in ["192.168.1.2", "198.51.101.7", "10.77.0.1", "10.77.0.2", "10.77.0.77", "172.20.1.1", "fd77::9"]
+        {
+            assert!(!may(address), "{address}");
+        }
+        for address in
+            ["127.0.0.1", "127.1.2.3", "0.0.0.0", "0.1.2.3", "169.254.169.254", "224.0.0.251", "255.255.255.255"]
+        {
+            assert!(!may(address), "{address}");
+        }
+        for address in ["::", "::1", "::ffff:192.168.1.2", "::127.0.0.1", "fe80::1", "ff02::fb", "64:ff9b::7f00:1"] {
+            assert!(!may(address), "{address}");
+        }
+        for address in ["2002:7f00:1::", "2001::1", "240.0.0.1"] {
+            assert!(!may(address), "{address}");
+        }
+        for address in ["192.168.1.10", "10.1.2.3", "1.1.1.1", "fd00::10", "2a02:8:1::10"] {
+            assert!(may(address), "{address}");
+        }
+    }
+
+    #[test]
+    fn the_internet_is_what_is_neither_private_nor_of_the_house() {
+        let is = |address: &str| is_internet(address.parse().unwrap(), &house());
+
+        for address in ["1.1.1.1", "2606:4700::1111", "100.63.255.255", "172.32.0.1"] {
+            assert!(is(address), "{address}");
+        }
+        for address in ["10.1.2.3", "172.16.0.1", "192.168.9.9", "100.64.0.1", "198.18.0.1", "192.0.2.1", "224.0.0.1"] {
+            assert!(!is(address), "{address}");
+        }
+        for address in ["fd00::1", "2a02:8:1::10", "9.1.2.3", "2001:db8::1", "fec0::1", "192.168.1.1"] {
+            assert!(!is(address), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_peer_reaches_what_it_is_allowed_by_protocol_prefix_and_port() {
+        let mut ports = peer(0, "10.77.0.2/32");
+        ports.may_reach =
+            vec![Reach::Ports { protocol: Protocol::Tcp, net: "192.168.1.0/24".parse().unwrap(), ports: 22..=23 }];
+        let mut net = peer(1, "10.77.0.3/32");
+        net.may_reach = vec![Reach::Net("192.168.1.0/24".parse().unwrap())];
+        let mut internet = peer(2, "10.77.0.4/32");
+        internet.may_reach = vec![Reach::Internet];
+        let policy = Policy::new(&config(vec![ports, net, internet, peer(3, "10.77.0.5/32")])).unwrap();
+        let may = |id, protocol, target: &str| {
+            let target: SocketAddr = target.parse().unwrap();
+            policy.may_relay(PeerId(id), protocol, target, is_internet(target.ip(), &house()))
+        };
+
+        assert!(may(0, Protocol::Tcp, "192.168.1.9:22") && may(0, Protocol::Tcp, "192.168.1.9:23"));
+        assert!(!may(0, Protocol::Tcp, "192.168.1.9:24") && !may(0, Protocol::Udp, "192.168.1.9:22"));
+        assert!(!may(0, Protocol::Tcp, "192.168.2.9:22") && !may(0, Protocol::Tcp, "1.1.1.1:22"));
+        assert!(may(1, Protocol::Udp, "192.168.1.9:9") && !may(1, Protocol::Udp, "1.1.1.1:9"));
+        assert!(may(2, Protocol::Udp, "1.1.1.1:443") && !may(2, Protocol::Tcp, "192.168.1.9:80"));
+        for target in ["192.168.1.9:80", "1.1.1.1:80"] {
+            assert!(!may(3, Protocol::Tcp, target) && !may(9, Protocol::Tcp, target), "{target}");
+        }
+    }
+
+    /// A peer's end of a connection which is relayed to `port` on loopback, and who carries it.
+    async fn relayed(port: u16) -> (Result<DuplexStream, oneshot::error::RecvError>, JoinSet<()>) {
+        let (client, target) = (CLIENT.parse().unwrap(), "192.168.1.10:80".parse().unwrap());
+        let ((to_relay, at_relay), (to_client, at_client)) = (mpsc::channel(64), mpsc::channel(64));
+        let ((from_relay, mut relay_says), (from_client, mut client_says)) = (mpsc::channel(64), mpsc::channel(64));
+        let (tell, told) = oneshot::channel();
+        let mut tasks = JoinSet::new();
+        let mut flow = Flow::new(PeerId(0), client, target, Opening::Connect(tell), ROOM, at_client, from_client);
+        tasks.spawn(async move { flow.run().await });
+        let begin: Outbound = client_says.recv().await.unwrap();
+        let relay = Tcp {
+            peer: PeerId(0),
+            target,
+            client,
+            room: ROOM,
+            syn: begin.packet.as_slice().into(),
+            packets: at_relay,
+            outbound: from_relay,
+        };
+        to_relay.try_send(begin.packet).unwrap();
+        tasks.spawn(relay.run(TcpStream::connect(("127.0.0.1", port))));
+        tasks.spawn(async move {
+            while let Some(one) = client_says.recv().await {
+                let _ = to_relay.send(one.packet).await;
+            }
+            std::future::pending().await
+        });
+        tasks.spawn(async move {
+            while let Some(Outbound { packet, .. }) = relay_says.recv().await {
+                let _ = to_client.send(packet).await;
+            }
+            // A network does not end with one of its hosts.
+            std::future::pending().await
+        });
+        (timeout(PATIENCE, told).await.unwrap(), tasks)
+    }
+
+    #[tokio::test]
+    async fn bytes_and_ends_go_both_ways() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (client, _tasks) = relayed(listener.local_addr().unwrap().port()).await;
+        let mut client = client.unwrap();
+        let (mut target, _) = listener.accept().await.unwrap();
+        let target = tokio::spawn(async move {
+            let mut question = Vec::new();
+            target.read_to_end(&mut question).await.unwrap();
+            target.write_all(&vec![9; 1 << 20]).await.unwrap();
+            question.len()
+        });
+
+        client.write_all(&vec![7; 300_000]).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        timeout(PATIENCE, client.read_to_end(&mut answer)).await.unwrap().unwrap();
+
+        assert_eq!((answer.len(), target.await.unwrap()), (1 << 20, 300_000));
+    }
+
+    #[tokio::test]
+    async fn a_target_that_refuses_is_a_refusal_for_the_peer() {
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+
+        let (client, _tasks) = relayed(closed).await;
+
+        assert!(client.is_err(), "the handshake was not answered");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_the_target_resets_does_not_end_quietly() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (client, mut tasks) = relayed(listener.local_addr().unwrap().port()).await;
+        let mut client = client.unwrap();
+        let (target, _) = listener.accept().await.unwrap();
+
+        // Unread bytes make the kernel reset instead of end.
+        client.write_all(b"unread").await.unwrap();
+        target.peek(&mut [0; 6]).await.unwrap();
+        drop(target);
+
+        // Both ends of the connection in the tunnel are over at once, with nobody lingering.
+        timeout(PATIENCE, async { (tasks.join_next().await, tasks.join_next().await) }).await.unwrap();
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).await.unwrap();
+        assert!(client.write_all(b"more").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn datagrams_go_both_ways_and_a_closed_port_is_told() {
+        let (client, target): (SocketAddr, SocketAddr) = (CLIENT.parse().unwrap(), "192.168.1.10:9".parse().unwrap());
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let port = server.local_addr().unwrap().port();
+        let ((packets, at_relay), (outbound, mut answers)) = (mpsc::channel(8), mpsc::channel(8));
+        let relay = Udp { peer: PeerId(0), target, client, packets: at_relay, outbound };
+        let question = || answer::udp(client, target, b"question", MTU).unwrap();
+        let task = tokio::spawn(relay.run(async move {
+            let socket = UdpSocket::bind("127.0.0.1:0").await?;
+            socket.connect(("127.0.0.1", port)).await?;
+            Ok(socket)
+        }));
+
+        packets.send(question()).await.unwrap();
+        let mut heard = [0; 64];
+        let (length, from) = timeout(PATIENCE, server.recv_from(&mut heard)).await.unwrap().unwrap();
+        server.send_to(b"answer", from).await.unwrap();
+        let answer = timeout(PATIENCE, answers.recv()).await.unwrap().unwrap().packet;
+        drop(server);
+        packets.send(question()).await.unwrap();
+        let closed = timeout(PATIENCE, answers.recv()).await.unwrap().unwrap().packet;
+
+        assert_eq!(&heard[..length], b"question");
+        let answer = Packet::parse(&answer).unwrap();
+        assert_eq!((answer.source, answer.ports()), (target.ip(), Some((9, 40_000))));
+        assert_eq!(answer::udp_payload(&answer), Some(&b"answer"[..]));
+        // RFC 792: destination unreachable, port.
+        assert_eq!(Packet::parse(&closed).unwrap().payload[..2], [3, 3]);
+        timeout(PATIENCE, task).await.unwrap().unwrap();
+    }
+}

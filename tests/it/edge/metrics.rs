@@ -1,0 +1,41 @@
+//! What may be read, and by whom.
+
+use super::*;
+
+#[test]
+fn metrics_answer_this_box_and_pass_the_linter() {
+    let house = House::new();
+    let running = house.start();
+    assert!(house.call(&["tour"]).status.success());
+
+    let text = scrape(running.address("/metrics/0"));
+
+    assert!(text.starts_with("HTTP/1.1 200 OK"), "{text}");
+    assert!(text.contains("hearthgate_process_build_info{version="), "{text}");
+    assert!(!text.contains("admin.home.arpa"), "a route that this box may not reach is not named:\n{text}");
+    assert!(!text.contains("peer=\"tour\""), "{text}");
+    let body = text.split_once("\r\n\r\n").unwrap().1;
+    let Ok(mut promtool) =
+        Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()
+    else {
+        eprintln!("skipped: promtool is not here");
+        return;
+    };
+    promtool.stdin.take().unwrap().write_all(body.as_bytes()).unwrap();
+    let verdict = promtool.wait_with_output().unwrap();
+    assert!(verdict.status.success(), "{}\n{body}", stdout(&verdict));
+}
+
+#[test]
+fn metrics_close_without_a_byte_to_others() {
+    let house = House::new();
+    house.write(&house.text().replace("[metrics]", "[metrics]\nallow = [\"192.0.2.1\"]"));
+    let running = house.start();
+
+    let mut stream = patient(running.address("/metrics/0"));
+    let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: edge\r\n\r\n");
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+
+    assert!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
+}

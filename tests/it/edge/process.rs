@@ -1,0 +1,122 @@
+//! How the process begins, runs and ends.
+
+use super::*;
+
+#[test]
+fn status_tells_what_runs() {
+    let house = House::new();
+    let running = house.start();
+
+    let status = running.status();
+    let text = stdout(&house.call(&["status"]));
+
+    let names: Vec<&str> = status["planes"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["dns", "ingress", "vpn"]);
+    assert!(status["planes"].as_array().unwrap().iter().all(|plane| plane["running"] == true));
+    assert_eq!(status["generation"], 1);
+    assert_eq!(status["vpn"]["peers"][0]["name"], "tour");
+    for word in ["dns", "ingress", "vpn", "running", "generation 1", "cert", "welcome.home.arpa", "no handshake yet"] {
+        assert!(text.contains(word), "{word}:\n{text}");
+    }
+}
+
+#[test]
+fn sigterm_ends_well_and_a_second_one_at_once() {
+    let house = House::new();
+    let mut running = house.start();
+
+    running.signal(libc::SIGTERM);
+
+    assert_eq!(running.end(), Some(0));
+    assert!(!house.state().join("control.sock").exists());
+
+    house.write(&house.text().replace("grace = \"2s\"", "grace = \"1h\""));
+    let mut running = house.start();
+    // A request that never ends keeps the ingress busy.
+    let mut stream = patient(running.address("/ingress/http/0"));
+    stream.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+    running.signal(libc::SIGTERM);
+    std::thread::sleep(Duration::from_millis(200));
+    running.signal(libc::SIGTERM);
+
+    assert_eq!(running.end(), Some(0));
+}
+
+#[test]
+fn a_second_edge_on_the_same_state_is_told_of_the_first() {
+    let house = House::new();
+    let running = house.start();
+
+    let second = house.run_command().output().unwrap();
+
+    assert_eq!(second.status.code(), Some(1), "{}", stderr(&second));
+    let expected = format!("already running on the state in {}", house.state().display());
+    assert!(stderr(&second).contains(&expected), "{}", stderr(&second));
+    assert!(stderr(&second).contains(&running.child.id().to_string()), "{}", stderr(&second));
+    assert_eq!(running.status()["generation"], 1);
+}
+
+#[test]
+fn a_taken_port_is_named_with_its_key() {
+    let house = House::new();
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap();
+    house.write(&house.text().replace("https = [\"127.0.0.1:0\"]", &format!("https = [\"{taken}\"]")));
+
+    let output = house.run_command().output().unwrap();
+
+    assert_eq!(output.status.code(), Some(1));
+    let expected = format!("TCP port {} on 127.0.0.1 is taken", taken.port());
+    assert!(stderr(&output).contains(&expected), "{}", stderr(&output));
+    assert!(stderr(&output).contains("`ingress.https`"), "{}", stderr(&output));
+}
+
+#[test]
+fn root_without_a_user_is_refused() {
+    if !is_root() {
+        eprintln!("skipped: this needs root");
+        return;
+    }
+    let house = House::new();
+    fs::remove_dir_all(house.state()).unwrap();
+
+    let output = house.command(&["run", "--config", house.file().to_str().unwrap()]).output().unwrap();
+
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!house.state().exists(), "nothing is written before it");
+    assert!(stderr(&output).contains("`node.user`"), "{}", stderr(&output));
+}
+
+#[test]
+fn nothing_is_left_of_what_a_process_may() {
+    let house = House::new();
+    let running = house.start();
+
+    let status = fs::read_to_string(format!("/proc/{}/status", running.child.id())).unwrap();
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+
+    for set in ["CapPrm:", "CapEff:", "CapInh:", "CapAmb:"] {
+        assert_eq!(field(set), "0000000000000000", "{set}");
+    }
+    assert_eq!(field("NoNewPrivs:"), "1");
+    if is_root() {
+        assert_eq!(field("CapBnd:"), "0000000000000000");
+        assert!(!field("Uid:").split_whitespace().any(|uid| uid == "0"), "{}", field("Uid:"));
+    }
+    assert!(running.status()["privileges"].as_str().unwrap().contains("capabilities: none"));
+}
+
+#[test]
+fn as_many_sockets_are_open_as_the_system_allows() {
+    let house = House::new();
+    let program = house.run_command();
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -S -n 256; exec \"$0\" \"$@\""]).arg(program.get_program()).args(program.get_args());
+
+    let running = house.start_by(limited);
+
+    let limits = fs::read_to_string(format!("/proc/{}/limits", running.child.id())).unwrap();
+    let open = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let numbers: Vec<&str> = open.split_whitespace().filter(|word| word.parse::<u64>().is_ok()).collect();
+    assert_eq!(numbers[0], numbers[1], "{open}");
+}
