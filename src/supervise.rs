@@ -91,6 +91,22 @@ impl Watched {
         self.0.lock().expect("health is only ever assigned under its lock").clone()
     }
 
+    /// Notes a fall, and returns how long to wait before the next start.
+    fn fell(&self, name: &'static str, failure: String, started: Instant, delay: &mut Duration) -> Duration {
+        if started.elapsed() >= SOUND_AFTER {
+            *delay = FIRST_DELAY;
+        }
+        let wait = *delay;
+        tracing::error!(plane = name, failure, retry_in = ?wait, "plane fell over");
+        self.update(|health| {
+            health.running = false;
+            health.restarts += 1;
+            health.last_failure = Some(failure);
+        });
+        *delay = (*delay * 2).min(LONGEST_DELAY);
+        wait
+    }
+
     fn update(&self, change: impl FnOnce(&mut Health)) {
         change(&mut self.0.lock().expect("health is only ever assigned under its lock"));
     }
@@ -127,24 +143,53 @@ pub fn plane(
             if stop.phase() != Phase::Run {
                 break;
             }
-            if started.elapsed() >= SOUND_AFTER {
-                delay = FIRST_DELAY;
-            }
-            tracing::error!(plane = name, failure, retry_in = ?delay, "plane fell over");
-            seen.update(|health| {
-                health.running = false;
-                health.restarts += 1;
-                health.last_failure = Some(failure);
-            });
-            let until = Instant::now() + delay;
+            let until = Instant::now() + seen.fell(name, failure, started, &mut delay);
             while Instant::now() < until && stop.phase() == Phase::Run {
                 std::thread::sleep(Duration::from_millis(20));
             }
-            delay = (delay * 2).min(LONGEST_DELAY);
         }
         seen.update(|health| health.running = false);
     })?;
     Ok((watched, thread))
+}
+
+/// Runs a task, on the runtime that this is called on, as [`plane()`] runs a thread: again and again until it
+/// returns `Ok` or the process stops.
+pub fn service<F>(name: &'static str, stop: Stop, work: impl Fn() -> F + Send + 'static) -> Watched
+where
+    F: Future<Output = Result<(), String>> + Send + 'static,
+{
+    let watched = Watched::new();
+    let seen = watched.clone();
+    task(name, async move {
+        let mut delay = FIRST_DELAY;
+        loop {
+            let started = Instant::now();
+            seen.update(|health| {
+                health.since = started;
+                health.running = true;
+            });
+            let failure = match tokio::spawn(work()).await {
+                Ok(Ok(())) => break,
+                Ok(Err(failure)) => failure,
+                Err(end) => match end.try_into_panic() {
+                    Ok(panic) => panic_text(panic.as_ref()),
+                    // The runtime ends.
+                    Err(_) => break,
+                },
+            };
+            if stop.phase() != Phase::Run {
+                break;
+            }
+            let wait = seen.fell(name, failure, started, &mut delay);
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = stop.reached(Phase::Drain) => break,
+            }
+        }
+        seen.update(|health| health.running = false);
+    });
+    watched
 }
 
 /// Returns the words of a panic.
@@ -191,6 +236,27 @@ mod tests {
         thread.join().unwrap();
 
         assert_eq!(runs.load(Ordering::SeqCst), 2);
+        assert_eq!(watched.health().restarts, 1);
+        assert_eq!(watched.health().last_failure.as_deref(), Some("first run falls over"));
+    }
+
+    #[tokio::test]
+    async fn a_service_that_panics_is_started_again() {
+        let (_stopper, stop) = stop();
+        let runs = Arc::new(AtomicU32::new(0));
+        let seen = runs.clone();
+
+        let watched = service("test", stop, move || {
+            let run = seen.fetch_add(1, Ordering::SeqCst);
+            async move {
+                assert!(run > 0, "first run falls over");
+                Ok(())
+            }
+        });
+        while runs.load(Ordering::SeqCst) < 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+
         assert_eq!(watched.health().restarts, 1);
         assert_eq!(watched.health().last_failure.as_deref(), Some("first run falls over"));
     }

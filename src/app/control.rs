@@ -118,8 +118,8 @@ pub fn bind(state: &Path) -> io::Result<StdListener> {
 }
 
 /// Answers commands until the process ends.
-pub async fn serve(listener: StdListener, edge: Arc<Edge>, stop: Stop) -> io::Result<()> {
-    let listener = UnixListener::from_std(listener)?;
+pub async fn serve(listener: Arc<StdListener>, edge: Arc<Edge>, stop: Stop) -> io::Result<()> {
+    let listener = UnixListener::from_std(listener.try_clone()?)?;
     let commands = Arc::new(Semaphore::new(COMMANDS));
     loop {
         let accepted = tokio::select! {

@@ -18,6 +18,8 @@ use crate::{
 const RENEW: Duration = Duration::from_secs(3600);
 /// How often the process's own figures are set.
 const FIGURES: Duration = Duration::from_secs(5);
+/// A session of WireGuard is used no longer than this, in seconds (REJECT_AFTER_TIME).
+const SESSION: u64 = 180;
 /// What a plane has after [`Phase::Now`].
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
@@ -41,10 +43,11 @@ pub fn run(options: Options, ready: impl FnOnce(&Edge)) -> Result<(), Failure> {
         watched.push((name, health));
         threads.push((name, thread));
     }
-    let _ = edge.watched.set(watched);
     let (follower, following) = (edge.follower.clone(), stop.clone());
     // It waits for the kernel and is never joined: there is nothing to finish.
-    supervise::plane("onlink", stop.clone(), move || follower.run(&following)).map_err(fail("threads"))?;
+    let follow = move || follower.run(&following);
+    let (health, _) = supervise::plane("onlink", stop.clone(), follow).map_err(fail("threads"))?;
+    watched.push(("onlink", health));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)
@@ -53,13 +56,17 @@ pub fn run(options: Options, ready: impl FnOnce(&Edge)) -> Result<(), Failure> {
     runtime.block_on(async {
         // From here on a signal is ours.
         let mut signals = Signals::new()?;
-        edge.scrape.start(&stop)?;
-        let (served, told) = (edge.clone(), stop.clone());
-        task("control", async move {
-            if let Err(error) = control::serve(listener, served, told).await {
-                tracing::error!(%error, "control socket");
-            }
-        });
+        if edge.scrape.is_needed() {
+            let (scrape, told) = (edge.scrape.clone(), stop.clone());
+            watched.push(("metrics", supervise::service("metrics", stop.clone(), move || scrape.clone().run(told.clone()))));
+        }
+        let (listener, served, told) = (Arc::new(listener), edge.clone(), stop.clone());
+        let serve = move || {
+            let serving = control::serve(listener.clone(), served.clone(), told.clone());
+            async move { serving.await.map_err(|error| error.to_string()) }
+        };
+        watched.push(("control", supervise::service("control", stop.clone(), serve)));
+        let _ = edge.watched.set(watched);
         tracing::info!(version = env!("CARGO_PKG_VERSION"), state = %edge.state.display(), quick_start = quick, "running");
         ready(&edge);
         signals.work(&edge, &stop).await;
@@ -162,7 +169,11 @@ impl Edge {
             left.push(format!("{} connections of the ingress", ingress.connections));
         }
         if let Some(vpn) = &status.vpn {
-            left.push(format!("{} connections inside the tunnel", vpn.connections));
+            let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or_default();
+            let is_here = |at: Option<u64>| at.is_some_and(|at| now.saturating_sub(at) < SESSION);
+            let peers = vpn.peers.iter().filter(|peer| is_here(peer.last_handshake));
+            let peers: Vec<&str> = peers.map(|peer| peer.name.as_str()).collect();
+            left.push(format!("{} connections inside the tunnel (peers: {})", vpn.connections, peers.join(" ")));
         }
         left.join(", ")
     }

@@ -5,7 +5,6 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    io,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener as StdListener},
     sync::{Arc, Mutex},
     time::Duration,
@@ -24,6 +23,7 @@ use prometheus::{
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, mpsc},
+    task::JoinSet,
 };
 
 use crate::{
@@ -32,7 +32,7 @@ use crate::{
     metrics::Metrics,
     origin::{NetworkId, Networks, Origin},
     stream::{Accepted, Inlet, Stream},
-    supervise::{Phase, Stop, task},
+    supervise::{self, Phase, Stop, task},
     vpn::Reach,
 };
 
@@ -50,6 +50,18 @@ pub struct Scrape {
     networks: Arc<ArcSwap<Networks>>,
     metrics: Metrics,
     policy: ArcSwap<Policy>,
+}
+
+/// What comes out of the tunnel, given back when a run ends: the next one goes on with it.
+struct Lent {
+    inlet: Option<mpsc::Receiver<Accepted>>,
+    scrape: Arc<Scrape>,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        *self.scrape.inlet.lock().expect("nothing panics while it holds the lock") = self.inlet.take();
+    }
 }
 
 /// Who may read, and what is whose.
@@ -89,41 +101,63 @@ impl Scrape {
         self.policy.store(Arc::new(Policy { allow, config: Some(config.clone()) }));
     }
 
-    /// Starts to answer, on the runtime that it is called on, until the process stops.
-    pub fn start(self: &Arc<Self>, stop: &Stop) -> io::Result<()> {
+    /// Says whether there is anything to answer on.
+    pub fn is_needed(&self) -> bool {
+        !self.listeners.is_empty()
+    }
+
+    /// Answers until the process stops; may be called again after it fell over.
+    pub async fn run(self: Arc<Self>, stop: Stop) -> Result<(), String> {
         let readers = Arc::new(Semaphore::new(READERS));
+        let mut doors = JoinSet::new();
         for listener in &self.listeners {
-            let listener = TcpListener::from_std(listener.try_clone()?)?;
-            let (scrape, readers, stop) = (self.clone(), readers.clone(), stop.clone());
-            task("metrics", async move {
-                loop {
-                    let accepted = tokio::select! {
-                        accepted = listener.accept() => accepted,
-                        () = stop.reached(Phase::Drain) => return,
-                    };
-                    match accepted {
-                        Ok((stream, client)) => {
-                            let origin = scrape.networks.load().classify(client.ip(), None).origin;
-                            scrape.handle(Stream::Kernel(stream), origin, client, &readers);
-                        }
-                        Err(error) => {
-                            tracing::warn!(%error, "metrics listener");
-                            tokio::time::sleep(Duration::from_millis(100)).await;
-                        }
-                    }
-                }
-            });
+            let listener = listener.try_clone().and_then(TcpListener::from_std).map_err(|error| error.to_string())?;
+            doors.spawn(self.clone().accept(listener, readers.clone(), stop.clone()));
         }
-        let inlet = self.inlet.lock().expect("nothing panics while it holds the lock").take();
-        if let Some(mut inlet) = inlet {
-            let scrape = self.clone();
-            task("metrics in the tunnel", async move {
-                while let Some(accepted) = inlet.recv().await {
-                    scrape.handle(accepted.stream, accepted.origin, accepted.client, &readers);
-                }
-            });
+        doors.spawn(self.clone().accept_inner(readers, stop));
+        while let Some(end) = doors.join_next().await {
+            end.map_err(|end| match end.try_into_panic() {
+                Ok(panic) => supervise::panic_text(panic.as_ref()),
+                Err(end) => end.to_string(),
+            })?;
         }
         Ok(())
+    }
+
+    async fn accept(self: Arc<Self>, listener: TcpListener, readers: Arc<Semaphore>, stop: Stop) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = stop.reached(Phase::Drain) => return,
+            };
+            match accepted {
+                Ok((stream, client)) => {
+                    let origin = self.networks.load().classify(client.ip(), None).origin;
+                    self.handle(Stream::Kernel(stream), origin, client, &readers);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "metrics listener");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    async fn accept_inner(self: Arc<Self>, readers: Arc<Semaphore>, stop: Stop) {
+        let mut lent = Lent { inlet: self.take(), scrape: self.clone() };
+        let Some(inlet) = &mut lent.inlet else { return };
+        loop {
+            let accepted = tokio::select! {
+                accepted = inlet.recv() => accepted,
+                () = stop.reached(Phase::Drain) => return,
+            };
+            let Some(accepted) = accepted else { return };
+            self.handle(accepted.stream, accepted.origin, accepted.client, &readers);
+        }
+    }
+
+    fn take(&self) -> Option<mpsc::Receiver<Accepted>> {
+        self.inlet.lock().expect("nothing panics while it holds the lock").take()
     }
 
     fn handle(self: &Arc<Self>, stream: Stream, origin: Origin, client: SocketAddr, readers: &Arc<Semaphore>) {

@@ -27,7 +27,7 @@ pub struct Status {
     pub loaded: i64,
     /// The last attempt to load another one, if that failed.
     pub refused: Option<Refused>,
-    /// The planes that exist.
+    /// The planes that exist, and what works beside them.
     pub planes: Vec<Plane>,
     /// The DNS plane.
     pub dns: Option<dns::Status>,
@@ -51,7 +51,7 @@ pub struct Refused {
 /// The health of one plane.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plane {
-    /// `dns`, `ingress`, `vpn`.
+    /// `dns`, `ingress`, `vpn`; `onlink` follows who is at home, `metrics` and `control` answer.
     pub name: String,
     /// It works now.
     pub running: bool,

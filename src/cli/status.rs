@@ -63,12 +63,10 @@ fn show(status: &status::Status) -> String {
         match plane.name.as_str() {
             "dns" => status.dns.iter().for_each(|dns| dns_lines(dns, &mut line)),
             "ingress" => status.ingress.iter().for_each(|ingress| ingress_lines(ingress, &mut line)),
-            _ => status.vpn.iter().for_each(|vpn| vpn_lines(vpn, &mut line)),
+            "vpn" => status.vpn.iter().for_each(|vpn| vpn_lines(vpn, &mut line)),
+            "metrics" => line("  listen", addresses(&status.metrics)),
+            _ => {}
         }
-    }
-    if !status.metrics.is_empty() {
-        line("metrics", String::new());
-        line("  listen", addresses(&status.metrics));
     }
     text
 }

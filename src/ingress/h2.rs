@@ -55,7 +55,8 @@ where
     };
     let visitor = Rc::new(visitor);
     let active = Rc::new(Cell::new(0));
-    let service = service_fn(|request| handle(core.clone(), visitor.clone(), request));
+    // In a place of its own at once: what follows moves a pointer.
+    let service = service_fn(|request| Box::pin(handle(core.clone(), visitor.clone(), request)));
     let connection = http2::Builder::new(Streams { core: core.clone(), active: active.clone() })
         .timer(TokioTimer::new())
         .auto_date_header(false)
@@ -135,16 +136,16 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
         self.active.set(self.active.get() + 1);
         let active = Active(self.active.clone());
         let watched = progress.clone();
-        // In a place of its own at once: what follows moves a pointer.
-        let mut stream = Box::pin(stream);
         let work = async move {
             let _active = active;
-            let mut timer = Deadline::after(Duration::from_secs(60));
+            let mut stream = pin!(stream);
+            let mut timer: Option<Deadline> = None;
             let ended = pin!(poll_fn(|cx| {
                 if stream.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(());
                 }
                 let Some(until) = watched.until.get() else { return Poll::Pending };
+                let timer = timer.get_or_insert_with(|| Deadline::after(Duration::from_secs(60)));
                 timer.set_at(until);
                 timer.poll(cx)
             }));

@@ -408,5 +408,6 @@ pub(super) async fn close_in_order<S: AsyncRead + AsyncWrite + Unpin>(stream: &m
             left = rest;
         }
     };
-    let _ = timeout(LINGER, drain).await;
+    // Needed once, so its room is not part of every connection's.
+    let _ = Box::pin(timeout(LINGER, drain)).await;
 }

@@ -405,7 +405,7 @@ fn switches_for_tests_replace_what_the_house_has() {
         server_port = 5353
     "#;
     fs::write(&path, text).unwrap();
-    let options = Options { testing: true, ..Options::default() };
+    let options = Options { testing: true, files: Files::Unchecked, ..Options::default() };
 
     let loaded = config::check(Source::File(&path), &options, &mut PeerIds::default());
 

@@ -10,6 +10,7 @@ mod servers;
 mod tunnel;
 mod world;
 
+mod differential;
 mod dns;
 mod hidden;
 mod house;

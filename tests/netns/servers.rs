@@ -72,7 +72,8 @@ impl Authorities {
     }
 }
 
-fn nsd(world: &World, level: &str, address: &str, zones: &[(&'static str, String)]) -> Program {
+/// Starts nsd on an address, with these zones by origin.
+pub(crate) fn nsd(world: &World, level: &str, address: &str, zones: &[(impl AsRef<str>, String)]) -> Program {
     let folder = world.path(&format!("nsd-{level}"));
     std::fs::create_dir(&folder).expect("the folder is ours");
     let at = folder.display();
@@ -82,6 +83,7 @@ fn nsd(world: &World, level: &str, address: &str, zones: &[(&'static str, String
          rrl-ratelimit: 0\n hide-version: yes\nremote-control:\n control-enable: no\n"
     );
     for (origin, text) in zones {
+        let origin = origin.as_ref();
         let file = format!("{origin}zone");
         std::fs::write(folder.join(&file), text).expect("the folder is ours");
         config += &format!("zone:\n name: \"{origin}\"\n zonefile: \"{file}\"\n");

@@ -212,7 +212,12 @@ fn reach(word: &At<ReachWord>, peer: &file::Peer, file: &File, names: &Names, re
         ReachWord::Net(net) => Reach::Net(*net),
         ReachWord::Ports(protocol, net, ports) => Reach::Ports { protocol: *protocol, net: *net, ports: ports.clone() },
         ReachWord::Peer(name) => match names.peers.iter().find(|other| other.name == *name) {
-            Some(other) => Reach::Peer(other.id),
+            Some(other) => {
+                let hint =
+                    "write a network or a port of the LAN, as \"192.168.1.0/24\", or leave it for a later version";
+                report.warning(word.at, &peer.about, "peers do not reach one another in this version", hint);
+                Reach::Peer(other.id)
+            }
             None => {
                 let known = names.peers.iter().map(|peer| peer.name.as_str());
                 let what = format!("there is no peer \"{name}\"");

@@ -92,7 +92,8 @@ pub(in crate::ingress) async fn serve<S>(
             Answered::Next(Next::Abort) => return,
             Answered::Tunnel(tunnel) => {
                 let Tunnel { upstream, early, permit, _record } = *tunnel;
-                return tunnel::run(&mut stream, input, upstream, early, &permit, policy.config.timeouts.body).await;
+                let stall = policy.config.timeouts.body;
+                return Box::pin(tunnel::run(&mut stream, input, upstream, early, &permit, stall)).await;
             }
         }
     }
