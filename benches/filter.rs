@@ -29,7 +29,7 @@ fn bench(criterion: &mut Criterion) {
     // Resets the peak (Linux, proc(5)).
     let _ = fs::write("/proc/self/clear_refs", "5");
     let before = memory("VmRSS:");
-    let (policy, _) = Policy::build(&config).expect("the lists can be read");
+    let (policy, _) = Policy::build(&config, None).expect("the lists can be read");
     let peak = memory("VmHWM:").saturating_sub(before);
     println!("building took {peak} KiB at its peak, and keeps {} KiB", policy.bytes() / 1024);
     let per_name = policy.bytes() as f64 / policy.names() as f64;
@@ -47,7 +47,7 @@ fn bench(criterion: &mut Criterion) {
         });
     }
     group.sample_size(10).measurement_time(Duration::from_secs(10));
-    group.bench_function("build", |bencher| bencher.iter(|| Policy::build(&config).expect("as before")));
+    group.bench_function("build", |bencher| bencher.iter(|| Policy::build(&config, None).expect("as before")));
 }
 
 /// Unpacks the real lists, and a file of popular names to ask. Nothing passes through this process's memory,

@@ -4,6 +4,7 @@ mod check;
 mod client;
 mod config;
 mod init;
+mod list;
 mod peer;
 mod reload;
 mod run;
@@ -51,6 +52,9 @@ enum Command {
     /// Add, list or remove peers of the VPN
     #[command(subcommand)]
     Peer(peer::Peer),
+    /// Look at block and allow lists
+    #[command(subcommand)]
+    List(list::List),
     /// Show, compare or take back configurations that were accepted
     #[command(subcommand)]
     Config(config::Config),
@@ -125,6 +129,7 @@ pub fn main() -> ExitCode {
         Command::Tour(running) => tour::execute(&running, state),
         Command::Init(command) => command.execute(state),
         Command::Peer(command) => command.execute(state),
+        Command::List(command) => command.execute(),
         Command::Config(command) => command.execute(state),
     };
     match done {

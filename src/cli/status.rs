@@ -74,7 +74,8 @@ fn show(status: &status::Status) -> String {
 fn dns_lines(dns: &crate::dns::Status, line: &mut impl FnMut(&str, String)) {
     line("  listen", addresses(&dns.listen));
     for list in &dns.lists {
-        line("  list", format!("{}: {} names", list.name, list.names));
+        let problem = list.problem.as_ref().map_or(String::new(), |problem| format!("; {problem}"));
+        line("  list", format!("{}: {} names{problem}", list.name, list.names));
     }
     let percent = (dns.cache_bytes * 100).checked_div(dns.cache_limit).unwrap_or_default();
     let (used, limit) = (bytes(dns.cache_bytes as u64), bytes(dns.cache_limit as u64));

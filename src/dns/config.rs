@@ -173,6 +173,8 @@ pub struct List {
 pub enum ListSource {
     /// A file.
     Path(PathBuf),
+    /// An `https` or `http` URL, which is fetched and kept in the state folder.
+    Url(hyper::Uri),
     /// Names given in place (the quick start's list).
     Inline(Vec<String>),
 }
@@ -257,6 +259,8 @@ pub struct Testing {
     pub ipv6: bool,
     /// Each message to and from a server is written to standard error.
     pub log_upstream: bool,
+    /// A file of certificates that servers of lists are believed by, instead of the public ones.
+    pub list_roots: Option<PathBuf>,
 }
 
 impl Default for Testing {
@@ -276,6 +280,7 @@ impl Default for Testing {
             ipv4: true,
             ipv6: true,
             log_upstream: false,
+            list_roots: None,
         }
     }
 }

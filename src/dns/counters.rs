@@ -111,6 +111,7 @@ pub(crate) struct Series {
     pub(crate) cache_bytes: IntGauge,
     pub(crate) cache_entries: IntGauge,
     pub(crate) list_names: IntGaugeVec,
+    pub(crate) list_fetches: IntCounterVec,
 }
 
 impl Series {
@@ -131,6 +132,7 @@ impl Series {
             waiting: plane.gauge("waiting_questions", "Questions that wait for others now."),
             cache_bytes: plane.gauge("cache_bytes", "Size of the answer cache."),
             cache_entries: plane.gauge("cache_entries", "Answers in the cache."),
+            list_fetches: plane.counters("list_fetches_total", "Lists asked for, by outcome.", &["outcome"]),
             list_names: plane.gauges("list_names", "Names on each list.", &["list"]),
         }
     }

@@ -22,6 +22,7 @@ pub mod fuzz;
 mod local;
 mod policy;
 mod query;
+mod refresh;
 pub mod resolver;
 mod room;
 mod server;
@@ -39,7 +40,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::Notify};
 
 pub use config::*;
 pub use policy::Error;
@@ -49,6 +50,7 @@ use self::{
     cache::Cache,
     counters::Series,
     policy::Policy,
+    refresh::Fetches,
     room::Room,
     upstream::{Flights, Resolver},
 };
@@ -107,6 +109,9 @@ struct Core {
     limits: Limits,
     series: Series,
     clock: Clock,
+    fetches: Fetches,
+    /// Told when a policy comes into force.
+    committed: Notify,
 }
 
 impl Core {
@@ -121,6 +126,26 @@ impl Core {
             limits: Limits::new(CLIENTS, Instant::now()),
             series: Series::new(metrics),
             clock: Clock,
+            fetches: Fetches::default(),
+            committed: Notify::new(),
+        }
+    }
+
+    /// Puts a policy in the place of another one, unless that is in force no more.
+    fn replace(&self, before: &Arc<Policy>, after: Arc<Policy>) -> bool {
+        let found = self.policy.compare_and_swap(before, Some(after.clone()));
+        let replaced = found.as_ref().is_some_and(|found| Arc::ptr_eq(found, before));
+        if replaced {
+            self.count_names(&after);
+        }
+        replaced
+    }
+
+    fn count_names(&self, policy: &Policy) {
+        let names = &self.series.list_names;
+        names.reset();
+        for list in &policy.lists {
+            names.with_label_values(&[&list.name]).set(i64::try_from(list.names).unwrap_or(i64::MAX));
         }
     }
 
@@ -193,12 +218,9 @@ impl Plane {
     /// asked from now on, or if other names may lead into the house.
     pub fn commit(&self, prepared: Prepared) {
         let policy = prepared.0;
-        let names = &self.core.series.list_names;
-        names.reset();
-        for list in &policy.lists {
-            names.with_label_values(&[&list.name]).set(i64::try_from(list.names).unwrap_or(i64::MAX));
-        }
+        self.core.count_names(&policy);
         self.core.put_in_force(policy);
+        self.core.committed.notify_one();
     }
 
     /// Answers until told to stop. Panics and errors of one thread end the run, and the next one finds the
@@ -288,6 +310,7 @@ impl Plane {
         tokio::select! {
             ended = async { tokio::join!(listening, tunnel).0 } => ended,
             () = gauges => Ok(()),
+            never = refresh::keep_fresh(&self.core, self.lookup()) => match never {},
         }
     }
 

@@ -52,7 +52,7 @@ impl Policy {
     /// Compiles a configuration. What asks others is kept from `before` if nothing about it changed: it knows
     /// servers and holds connections.
     pub(crate) fn build(config: Config, before: Option<&Self>) -> Result<Self, Error> {
-        let (filter, lists) = filter::Policy::build(&config)?;
+        let (filter, lists) = filter::Policy::build(&config, before.map(|before| &before.filter))?;
         let upstream = match before {
             Some(before) if Resolver::same(&before.config, &config) => before.upstream.load_full(),
             _ => Arc::new(Resolver::new(&config)?),

@@ -35,11 +35,13 @@ impl Plane {
         let core = &self.core;
         let policy = core.policy.load();
         let fill = core.cache.fill();
+        let mut lists = policy.as_ref().map(|policy| policy.lists.clone()).unwrap_or_default();
+        lists.iter_mut().for_each(|list| core.fetches.tell(list));
         let mut relays: Vec<_> = core.networks.load().relays.iter().copied().collect();
         relays.sort();
         Status {
             listen: self.listen_addresses(),
-            lists: policy.as_ref().map(|policy| policy.lists.clone()).unwrap_or_default(),
+            lists,
             rules_bytes: policy.as_ref().map_or(0, |policy| policy.filter.bytes()),
             cache_entries: fill.entries,
             cache_bytes: fill.bytes,

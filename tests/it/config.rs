@@ -287,6 +287,30 @@ fn without_a_default_group_it_has_the_lists_that_nobody_claims() {
 }
 
 #[test]
+fn a_list_that_is_fetched_in_the_clear_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hearthgate.toml");
+    let text = r#"
+        [[dns.list]]
+        name = "safe"
+        source = "https://lists.example:8443/hosts?all"
+        [[dns.list]]
+        name = "open"
+        source = "http://lists.example/hosts"
+    "#;
+    fs::write(&path, text).unwrap();
+
+    let loaded = check(&path).unwrap();
+
+    let sources: Vec<_> = loaded.compiled.dns.unwrap().lists.into_iter().map(|list| list.source).collect();
+    let url = |text: &str| ListSource::Url(text.parse().unwrap());
+    assert_eq!(sources, [url("https://lists.example:8443/hosts?all"), url("http://lists.example/hosts")]);
+    let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
+    let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+    assert!(warning.contains("dns.list \"open\": the list is fetched over http"), "{warning}");
+}
+
+#[test]
 fn a_peer_keeps_its_id_while_others_come_and_go() {
     let mut ids = PeerIds::default();
     let (first, second) = (PrivateKey::generate().public_key(), PrivateKey::generate().public_key());

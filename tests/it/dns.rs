@@ -191,7 +191,7 @@ fn group(lists: &[usize]) -> Group {
 }
 
 pub(crate) struct Running {
-    plane: Arc<Plane>,
+    pub(crate) plane: Arc<Plane>,
     pub(crate) address: SocketAddr,
     stopper: Stopper,
     thread: Option<std::thread::JoinHandle<Result<(), String>>>,
@@ -237,7 +237,7 @@ impl Running {
         Message::from_vec(&read_frame(&mut stream).unwrap()).unwrap()
     }
 
-    fn counted(&self, name: &str) -> u64 {
+    pub(crate) fn counted(&self, name: &str) -> u64 {
         let families = self.metrics.gather();
         let family = families.iter().find(|family| family.name() == name).unwrap();
         family.get_metric().iter().map(|metric| metric.get_counter().get_value() as u64).sum()

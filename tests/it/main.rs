@@ -3,6 +3,7 @@
 
 mod config;
 mod dns;
+mod dns_lists;
 mod edge;
 mod ingress;
 #[path = "../internet/mod.rs"]

@@ -190,8 +190,18 @@ fn lists(written: &[file::List], setting: &Setting<'_>) -> Vec<List> {
             setting.report.error(name.at, &list.about, "this name is given twice", "give each list a name of its own");
         }
         let source = match (&list.source, &list.names) {
-            (Some(path), _) if list.enabled => ListSource::Path(setting.file(path, &list.about)),
-            (Some(path), _) => ListSource::Path(setting.path(&path.value)),
+            (Some(At { value: file::Source::Path(path), at }), _) if list.enabled => {
+                let path = At { value: path.clone(), at: *at };
+                ListSource::Path(setting.file(&path, &list.about))
+            }
+            (Some(At { value: file::Source::Path(path), .. }), _) => ListSource::Path(setting.path(path)),
+            (Some(At { value: file::Source::Url(url), at }), _) => {
+                if url.scheme_str() == Some("http") {
+                    let what = "the list is fetched over http: whoever is on the way can change it";
+                    setting.report.warning(*at, &list.about, what, "write https if the server has it");
+                }
+                ListSource::Url(url.clone())
+            }
             (None, names) => {
                 let names = names.iter().flatten().map(|name| name.to_ascii().trim_end_matches('.').to_owned());
                 ListSource::Inline(names.collect())

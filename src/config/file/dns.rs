@@ -79,12 +79,19 @@ pub(crate) struct Forward {
 pub(crate) struct List {
     pub(crate) about: About,
     pub(crate) name: At<String>,
-    pub(crate) source: Option<At<PathBuf>>,
+    pub(crate) source: Option<At<Source>>,
     pub(crate) names: Option<Vec<Name>>,
     pub(crate) action: Action,
     pub(crate) block_as: BlockAs,
     pub(crate) refresh: Duration,
     pub(crate) enabled: bool,
+}
+
+/// The `source` of a list.
+#[derive(Clone)]
+pub(crate) enum Source {
+    Path(PathBuf),
+    Url(hyper::Uri),
 }
 
 /// `[[dns.group]]` as written.
@@ -325,7 +332,7 @@ impl List {
             table.missing("name", "name the list, as name = \"ads\"");
         }
         match (table.has("source"), table.has("names")) {
-            (false, false) => table.missing("source", "write a path, or names = [\"ads.example\"]"),
+            (false, false) => table.missing("source", "write a URL or a path, or names = [\"ads.example\"]"),
             (true, true) => {
                 let hint = "make two lists of it";
                 table.report.error(table.place("names"), &table.about, "a list has a source or names, not both", hint);
@@ -333,7 +340,7 @@ impl List {
             _ => {}
         }
         let action = table.word("action", &[("block", Action::Block), ("allow", Action::Allow)]);
-        let source = table.parsed("source", list_path);
+        let source = table.parsed("source", list_source);
         let refresh = table.parsed("refresh", value::wait);
         Some(Self {
             about: table.about.clone(),
@@ -348,12 +355,20 @@ impl List {
     }
 }
 
-fn list_path(text: &str) -> Result<PathBuf, Wrong> {
-    if text.contains("://") {
-        let what = format!("source \"{text}\" is not fetched by this version");
-        return Err(Wrong::new(what, "fetch the list into a file and write its path"));
+fn list_source(text: &str) -> Result<Source, Wrong> {
+    let Some((scheme, _)) = text.split_once("://") else { return Ok(Source::Path(PathBuf::from(text))) };
+    let hint = "write a URL as \"https://lists.example/hosts\", or the path of a file";
+    let wrong = |what: &str| Wrong::new(format!("source \"{text}\" {what}"), hint);
+    if !matches!(scheme, "https" | "http") {
+        return Err(wrong("is neither a path nor an https URL"));
     }
-    Ok(PathBuf::from(text))
+    let url: hyper::Uri = text.parse().map_err(|_| wrong("is no URL"))?;
+    match url.authority() {
+        Some(authority) if !authority.as_str().contains('@') && !url.host().unwrap_or_default().is_empty() => {
+            Ok(Source::Url(url))
+        }
+        _ => Err(wrong("names no server, or a password")),
+    }
 }
 
 fn block_as(text: &str) -> Result<BlockAs, Wrong> {
@@ -441,5 +456,6 @@ fn switches(table: &Table<'_>) -> Testing {
         ipv4: flag("ipv4", ordinary.ipv4),
         ipv6: flag("ipv6", ordinary.ipv6),
         log_upstream: flag("log_upstream", ordinary.log_upstream),
+        list_roots: table.parsed("list_roots", |text| Ok(PathBuf::from(text))).map(|path| path.value),
     }
 }

@@ -59,6 +59,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
             "ipv4",
             "ipv6",
             "log_upstream",
+            "list_roots",
         ],
     ),
     (

@@ -11,7 +11,7 @@ mod reader;
 mod route;
 mod vpn;
 
-pub(crate) use dns::{DeviceWord, Dns, Forward, Group, List, ListWord, Record, RecordData, Resolver};
+pub(crate) use dns::{DeviceWord, Dns, Forward, Group, List, ListWord, Record, RecordData, Resolver, Source};
 pub(crate) use ingress::Ingress;
 pub(crate) use lan::Lan;
 pub(crate) use metrics::Metrics;

@@ -4,6 +4,7 @@
 use std::{collections::HashMap, io, path::Path};
 
 use super::{
+    disk::{In, Out, damaged},
     key::Seed,
     parse::Reach,
     runs::{Record, Runs},
@@ -18,6 +19,8 @@ pub(super) struct Rule {
     pub(super) source: u16,
     pub(super) action: Action,
     pub(super) reach: Reach,
+    /// It beats the rules of lists that are not.
+    pub(super) important: bool,
 }
 
 /// Records sorted at a time: 2 MiB.
@@ -182,6 +185,56 @@ impl RuleSets {
         members.unwrap_or_default().iter().filter_map(|rule| self.rules.get(usize::from(*rule)).copied())
     }
 
+    /// Writes the sets so that [`RuleSets::read`] finds them.
+    pub(super) fn write(&self, out: &mut Out) -> io::Result<()> {
+        out.length(self.rules.len())?;
+        for rule in &self.rules {
+            let [low, high] = rule.source.to_le_bytes();
+            let reach = match rule.reach {
+                Reach::Exact => 0,
+                Reach::Below => 1,
+                Reach::Subtree => 2,
+            };
+            let allows = u8::from(rule.action == Action::Allow);
+            out.bytes(&[low, high, allows, reach, u8::from(rule.important)])?;
+        }
+        let members: Vec<u32> = self.members.iter().copied().map(u32::from).collect();
+        out.numbers(&members)?;
+        out.numbers(&self.ends)?;
+        out.length(self.wide.len())?;
+        for (key, set) in &self.wide {
+            out.number(*key)?;
+            out.number((*set).into())?;
+        }
+        Ok(())
+    }
+
+    /// Reads what [`RuleSets::write`] wrote.
+    pub(super) fn read(from: &mut In) -> io::Result<Self> {
+        let mut rules = Vec::new();
+        for _ in 0..from.length(5)? {
+            let [low, high, allows, reach, important] = from.array()?;
+            let action = if allows == 1 { Action::Allow } else { Action::Block };
+            let reach = match reach {
+                0 => Reach::Exact,
+                1 => Reach::Below,
+                2 => Reach::Subtree,
+                _ => return Err(damaged()),
+            };
+            let source = u16::from_le_bytes([low, high]);
+            rules.push(Rule { source, action, reach, important: important == 1 });
+        }
+        let members = from.numbers()?.into_iter().map(u16::try_from).collect::<Result<_, _>>();
+        let members = members.map_err(|_| damaged())?;
+        let ends = from.numbers()?;
+        let mut wide = Vec::new();
+        for _ in 0..from.length(16)? {
+            let (key, set) = (from.number()?, from.number()?);
+            wide.push((key, u32::try_from(set).map_err(|_| damaged())?));
+        }
+        Ok(Self { members, ends, wide, ..Self::new(rules) })
+    }
+
     /// Returns the bytes that the sets take.
     pub(super) fn bytes(&self) -> usize {
         size_of_val(&*self.rules) + size_of_val(&*self.members) + size_of_val(&*self.ends) + size_of_val(&*self.wide)
@@ -194,7 +247,7 @@ mod tests {
 
     #[test]
     fn sets_beyond_sixteen_bits_are_found_too() {
-        let rule = |source| Rule { source, action: Action::Block, reach: Reach::Exact };
+        let rule = |source| Rule { source, action: Action::Block, reach: Reach::Exact, important: false };
         let rules: Vec<Rule> = (0..17).map(rule).collect();
         let set_of = |key: u64| (0..17).filter(move |rule| key >> rule & 1 == 1).collect::<Vec<u16>>();
         let mut sets = RuleSets::new(rules);

@@ -1,13 +1,15 @@
 //! Which line of which list it was. The table holds neither: the lists are read again when somebody asks.
 
+use std::path::{Path, PathBuf};
+
 use hickory_proto::rr::Name;
 use serde::{Deserialize, Serialize};
 
 use super::{
     Config, Error, GroupId, Policy,
     build::Rule,
-    list_error, open,
     parse::{self, Found, Reach},
+    source::{list_error, open},
     wire_form,
 };
 use crate::dns::{Action, List};
@@ -40,6 +42,7 @@ pub enum Effect {
 
 /// What is kept of the configuration to find rules again.
 pub(super) struct Sources {
+    state: PathBuf,
     lists: Vec<List>,
     groups: Vec<OwnRules>,
 }
@@ -56,7 +59,15 @@ impl Sources {
             let block = group.block.iter().map(|name| (Action::Block, name.clone()));
             OwnRules { name: group.name.clone(), rules: allow.chain(block).collect() }
         });
-        Self { lists: config.lists.clone(), groups: groups.collect() }
+        Self { state: config.state.clone(), lists: config.lists.clone(), groups: groups.collect() }
+    }
+
+    pub(super) fn lists(&self) -> &[List] {
+        &self.lists
+    }
+
+    pub(super) fn state(&self) -> &Path {
+        &self.state
     }
 }
 
@@ -84,7 +95,7 @@ impl Policy {
                 continue;
             };
             for (action, entry) in &own.rules {
-                let rule = Rule { source, action: *action, reach: Reach::Subtree };
+                let rule = Rule { source, action: *action, reach: Reach::Subtree, important: false };
                 let key = if *action == Action::Allow { "allow" } else { "block" };
                 let text = format!("{key} = \"{}\"", entry.to_ascii().trim_end_matches('.'));
                 take(rule, &wire_form(entry).to_ascii_lowercase(), &own.name, None, text.as_bytes());
@@ -94,11 +105,12 @@ impl Policy {
             let Some(source) = u16::try_from(source).ok().filter(|source| self.groups.has(group, *source)) else {
                 continue;
             };
-            let reader = open(&list.source).map_err(|error| list_error(list, error.into()))?;
-            parse::read(reader, |line, text, found| {
+            let state = &self.sources.state;
+            let opened = open(list, state).map_err(|error| list_error(list, state, error.into()))?;
+            parse::read(opened.reader, |line, text, found| {
                 if let Found::Name { name: entry, reach, sense } = found {
                     take(
-                        Rule { source, action: sense.action(list.action), reach },
+                        Rule { source, action: sense.action(list.action), reach, important: sense.is_important() },
                         entry,
                         &list.name,
                         Some(line),
@@ -106,7 +118,7 @@ impl Policy {
                     );
                 }
             })
-            .map_err(|error| list_error(list, error))?;
+            .map_err(|error| list_error(list, state, error))?;
         }
         matches.sort_by_key(|(order, _)| *order);
         Ok(matches.into_iter().map(|(_, found)| found).collect())

@@ -25,6 +25,16 @@ impl Seed {
         ])
     }
 
+    /// Returns the words that it is made of.
+    pub(super) const fn words(self) -> [u64; 4] {
+        self.0
+    }
+
+    /// Returns the seed of these words.
+    pub(super) const fn of_words(words: [u64; 4]) -> Self {
+        Self(words)
+    }
+
     /// Returns the key of a whole name in wire form; `None` if it is no name.
     pub(super) fn key(self, name: &[u8]) -> Option<u64> {
         self.suffixes(name)?.last().map(|suffix| suffix.key)

@@ -8,33 +8,43 @@
 //!
 //! 1. the group's own `allow`,
 //! 2. the group's own `block`,
-//! 3. an allow list, or an exception in a block list,
-//! 4. a block list.
+//! 3. what a list calls `$important`: an exception, then a block,
+//! 4. an allow list, or an exception in a block list,
+//! 5. a block list.
 //!
 //! Among equals the longest name is the one that is told, then the list that stands first. Names that an owner
 //! writes into a group cover everything below them; those of lists do as their format says (`parse.rs`).
 
 mod build;
+mod check;
+mod disk;
 mod explain;
+mod fetch;
 mod group;
+mod kept;
 mod key;
 mod name;
 mod parse;
 mod reason;
 mod runs;
+mod source;
 mod table;
 
 use std::{
-    fs::{self, File},
-    io::{self, BufRead, BufReader},
+    io,
     net::IpAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
+pub use check::{Contents, Ignored, contents};
 pub use explain::{Effect, Match};
+pub use fetch::{Bounds, FetchError, Fetched, Fetcher, Validators};
 pub use group::GroupId;
+pub(crate) use kept::{Fetch, KeepError};
 pub use parse::{Reach, ReadError};
 pub use reason::Reason;
 
@@ -42,21 +52,32 @@ use self::{
     build::{Builder, Rule, RuleSets},
     explain::Sources,
     group::Groups,
+    kept::Kept,
     key::Seed,
     parse::Found,
+    source::{Stamp, list_error, open},
     table::Table,
 };
 use super::{Action, BlockAs, Config, List, ListSource};
-use crate::origin::Origin;
+use crate::{origin::Origin, store};
 
 /// The rules of all groups, ready to be asked.
 pub struct Policy {
-    seed: Seed,
-    table: Table,
-    sets: RuleSets,
+    compiled: Arc<Compiled>,
     groups: Groups,
     lists: Vec<ListRules>,
     sources: Sources,
+    /// What each list was when it was read; `None` for those that are off.
+    stamps: Vec<Option<Stamp>>,
+}
+
+/// What the lists and groups say about names. It is made anew only if they are others than before.
+struct Compiled {
+    key: disk::Key,
+    seed: Seed,
+    table: Table,
+    sets: RuleSets,
+    statuses: Vec<ListStatus>,
 }
 
 /// What a verdict needs to know of a list.
@@ -105,6 +126,10 @@ pub struct ListStatus {
     pub reasons: Vec<(String, u64)>,
     /// Bytes read.
     pub bytes: u64,
+    /// When the server of a list that is fetched was last heard, in seconds since 1970.
+    pub checked: Option<u64>,
+    /// What keeps it from being as its owner wants it.
+    pub problem: Option<String>,
 }
 
 /// Why no policy could be made.
@@ -132,37 +157,28 @@ pub enum Error {
 }
 
 impl Policy {
-    /// Reads the lists and builds the policy; blocks. Tells what became of each enabled list.
-    pub fn build(config: &Config) -> Result<(Self, Vec<ListStatus>), Error> {
-        let seed = Seed::random()?;
-        let mut builder = Builder::new(seed, &config.state);
-        let mut statuses = Vec::new();
-        let mut taken = Vec::new();
-        for (place, list) in config.lists.iter().enumerate().filter(|(_, list)| list.enabled) {
-            let source = u16::try_from(place).map_err(|_| Error::TooMany)?;
-            let (status, entries) = read_list(list, source, &mut builder)?;
-            statuses.push(status);
-            taken.push((place, entries));
-        }
-        for (place, group) in config.groups.iter().enumerate() {
-            let source = u16::try_from(config.lists.len() + place).map_err(|_| Error::TooMany)?;
-            for (action, names) in [(Action::Allow, &group.allow), (Action::Block, &group.block)] {
-                for name in names {
-                    let rule = Rule { source, action, reach: Reach::Subtree };
-                    builder.add(&wire_form(name), rule).ok_or(Error::TooMany)?;
-                }
-            }
-        }
-        let mut counts = vec![0; config.lists.len()];
-        let (table, sets) = builder.finish(&mut counts).map_err(Error::Sort)?;
-        for (status, (place, entries)) in statuses.iter_mut().zip(taken) {
-            status.names = counts[place];
-            status.duplicates = entries - status.names;
+    /// Builds the policy from the lists, or from what was made of them before if they are still the same: in the
+    /// policy in force, or in the state folder. Blocks. Tells what became of each enabled list.
+    pub fn build(config: &Config, before: Option<&Self>) -> Result<(Self, Vec<ListStatus>), Error> {
+        let stamp = |list: &List| list.enabled.then(|| Stamp::now(list, &config.state));
+        let mut stamps: Vec<_> = config.lists.iter().map(stamp).collect();
+        let key = key_of(config, &stamps);
+        let kept = table_file(config);
+        let compiled = match before.filter(|before| before.compiled.key == key) {
+            Some(before) => before.compiled.clone(),
+            None => match kept.as_ref().and_then(|kept| disk::read(kept, key).ok()) {
+                Some(compiled) => Arc::new(compiled),
+                None => Arc::new(compile(config, &mut stamps, kept.as_deref())?),
+            },
+        };
+        let mut statuses = compiled.statuses.clone();
+        for (status, list) in statuses.iter_mut().zip(config.lists.iter().filter(|list| list.enabled)) {
+            tell_kept(status, list, &config.state);
         }
         let lists = config.lists.iter().map(|list| ListRules { name: list.name.clone(), block_as: list.block_as });
         let groups = Groups::build(config, |group| config.lists.len() + group).ok_or(Error::TooMany)?;
         let (lists, sources) = (lists.collect(), Sources::new(config));
-        Ok((Self { seed, table, sets, groups, lists, sources }, statuses))
+        Ok((Self { compiled, groups, lists, sources, stamps }, statuses))
     }
 
     /// Says which group a client is in: a peer's by its key, else that of the longest prefix around its
@@ -176,12 +192,13 @@ impl Policy {
     ///
     /// Allocates nothing and takes no lock. No rule depends on the type of the question yet.
     pub fn verdict(&self, group: GroupId, name: &[u8], _qtype: u16) -> Verdict {
-        let Some(suffixes) = self.seed.suffixes(name) else { return Verdict::Pass };
+        let Compiled { seed, table, sets, .. } = &*self.compiled;
+        let Some(suffixes) = seed.suffixes(name) else { return Verdict::Pass };
         let mut best: Option<(Strength, Rule)> = None;
         for suffix in suffixes {
-            self.table.find(suffix.key, |set| {
+            table.find(suffix.key, |set| {
                 let mut here = best.map(|(strength, _)| (strength, false));
-                for rule in self.sets.rules(suffix.key, set) {
+                for rule in sets.rules(suffix.key, set) {
                     let reaches = match rule.reach {
                         Reach::Exact => suffix.whole,
                         Reach::Below => !suffix.whole,
@@ -207,6 +224,8 @@ impl Policy {
 
     fn strength(&self, rule: Rule) -> Strength {
         match (usize::from(rule.source) < self.lists.len(), rule.action) {
+            (true, Action::Block) if rule.important => Strength::ImportantBlock,
+            (true, Action::Allow) if rule.important => Strength::ImportantAllow,
             (true, Action::Block) => Strength::ListBlock,
             (true, Action::Allow) => Strength::ListAllow,
             (false, Action::Block) => Strength::GroupBlock,
@@ -231,6 +250,15 @@ impl Policy {
         }
     }
 
+    /// Says whether the lists that are fetched are still those that it was built from; reads the folder they are
+    /// kept in.
+    pub(crate) fn is_current(&self) -> bool {
+        self.sources.lists().iter().zip(&self.stamps).all(|(list, stamp)| {
+            let fetched = matches!(list.source, ListSource::Url(_));
+            stamp.as_ref().is_none_or(|stamp| !fetched || *stamp == Stamp::now(list, self.sources.state()))
+        })
+    }
+
     /// Returns the name of a group.
     pub fn group_name(&self, group: GroupId) -> &str {
         self.groups.name(group)
@@ -247,13 +275,13 @@ impl Policy {
     }
 
     /// Returns how many distinct names have rules.
-    pub const fn names(&self) -> usize {
-        self.table.names()
+    pub fn names(&self) -> usize {
+        self.compiled.table.names()
     }
 
     /// Returns the bytes that the names and their rules take.
     pub fn bytes(&self) -> usize {
-        self.table.bytes() + self.sets.bytes()
+        self.compiled.table.bytes() + self.compiled.sets.bytes()
     }
 }
 
@@ -268,52 +296,134 @@ impl std::fmt::Debug for Policy {
 enum Strength {
     ListBlock,
     ListAllow,
+    ImportantBlock,
+    ImportantAllow,
     GroupBlock,
     GroupAllow,
 }
 
+/// Reads the lists and makes the table, and keeps it in a file.
+fn compile(config: &Config, stamps: &mut [Option<Stamp>], kept: Option<&Path>) -> Result<Compiled, Error> {
+    let seed = Seed::random()?;
+    let mut builder = Builder::new(seed, &config.state);
+    let mut statuses = Vec::new();
+    let mut taken = Vec::new();
+    for (place, list) in config.lists.iter().enumerate().filter(|(_, list)| list.enabled) {
+        let source = u16::try_from(place).map_err(|_| Error::TooMany)?;
+        let (status, entries, stamp) = read_list(list, &config.state, source, &mut builder)?;
+        statuses.push(status);
+        stamps[place] = Some(stamp);
+        taken.push((place, entries));
+    }
+    for (place, group) in config.groups.iter().enumerate() {
+        let source = u16::try_from(config.lists.len() + place).map_err(|_| Error::TooMany)?;
+        for (action, names) in [(Action::Allow, &group.allow), (Action::Block, &group.block)] {
+            for name in names {
+                let rule = Rule { source, action, reach: Reach::Subtree, important: false };
+                builder.add(&wire_form(name), rule).ok_or(Error::TooMany)?;
+            }
+        }
+    }
+    let mut counts = vec![0; config.lists.len()];
+    let (table, sets) = builder.finish(&mut counts).map_err(Error::Sort)?;
+    for (status, (place, entries)) in statuses.iter_mut().zip(taken) {
+        status.names = counts[place];
+        status.duplicates = entries - status.names;
+    }
+    let compiled = Compiled { key: key_of(config, stamps), seed, table, sets, statuses };
+    let whole = compiled.statuses.iter().all(|status| status.problem.is_none());
+    if let Some(kept) = kept.filter(|_| whole)
+        && let Err(error) = kept.parent().map_or(Ok(()), store::folder).and_then(|()| disk::write(kept, &compiled))
+    {
+        tracing::warn!(%error, file = %kept.display(), "the next start reads the lists again");
+    }
+    Ok(compiled)
+}
+
+/// Says where the table is kept; names that stand in the configuration alone are not worth it.
+fn table_file(config: &Config) -> Option<PathBuf> {
+    let from_files = config.lists.iter().any(|list| list.enabled && !matches!(list.source, ListSource::Inline(_)));
+    (from_files && !config.state.as_os_str().is_empty()).then(|| config.state.join("lists").join("table"))
+}
+
+/// Tells one table from another by what they are made from.
+fn key_of(config: &Config, stamps: &[Option<Stamp>]) -> disk::Key {
+    let mut digest = Sha256::new();
+    for (list, stamp) in config.lists.iter().zip(stamps) {
+        digest.update(format!("{:?}\n", (&list.name, list.action, stamp)));
+    }
+    for group in &config.groups {
+        for (action, names) in [(Action::Allow, &group.allow), (Action::Block, &group.block)] {
+            digest.update(format!("{action:?} {}\n", names.len()));
+            names.iter().for_each(|name| digest.update(wire_form(name)));
+        }
+    }
+    digest.finalize().into()
+}
+
+/// Puts what is known of a fetched list into its status.
+fn tell_kept(status: &mut ListStatus, list: &List, state: &Path) {
+    let ListSource::Url(url) = &list.source else { return };
+    let kept = Kept::new(state, &list.name);
+    if let Some(known) = kept.known(url) {
+        status.checked = Some(known.checked);
+        status.problem = kept.held(&known).or(status.problem.take());
+    }
+}
+
 /// Puts the names of a list into the table. Returns its status without the number of distinct names, and
-/// how many entries were taken.
-fn read_list(list: &List, source: u16, builder: &mut Builder) -> Result<(ListStatus, u64), Error> {
+/// how many entries were taken. One that is fetched never fails: it may be fetched better.
+fn read_list(list: &List, state: &Path, source: u16, builder: &mut Builder) -> Result<(ListStatus, u64, Stamp), Error> {
     let mut status = ListStatus { name: list.name.clone(), ..ListStatus::default() };
     let mut reasons = std::collections::BTreeMap::new();
     let mut entries = 0;
     let mut fits = Some(());
-    let reader = open(&list.source).map_err(|error| list_error(list, error.into()))?;
-    status.bytes = parse::read(reader, |_, _, found| match found {
+    let fetched = matches!(list.source, ListSource::Url(_));
+    let opened = match open(list, state) {
+        Ok(opened) => opened,
+        Err(error) if fetched => {
+            status.problem = Some(list_error(list, state, error.into()).to_string());
+            return Ok((status, 0, Stamp::now(list, state)));
+        }
+        Err(error) => return Err(list_error(list, state, error.into())),
+    };
+    let read = parse::read(opened.reader, |_, _, found| match found {
         Found::Name { name, reach, sense } => {
             let action = sense.action(list.action);
             entries += 1;
-            fits = fits.and_then(|()| builder.add(name, Rule { source, action, reach }));
+            let rule = Rule { source, action, reach, important: sense.is_important() };
+            fits = fits.and_then(|()| builder.add(name, rule));
         }
         Found::Ignored(reason) => *reasons.entry(reason).or_insert(0) += 1,
-    })
-    .map_err(|error| list_error(list, error))?;
+    });
     fits.ok_or(Error::TooMany)?;
+    match read {
+        Ok(bytes) => status.bytes = bytes,
+        Err(error) if fetched => status.problem = Some(list_error(list, state, error).to_string()),
+        Err(error) => return Err(list_error(list, state, error)),
+    }
+    if opened.stamp == Stamp::Nothing {
+        status.problem = Some("not fetched yet".into());
+    }
     status.ignored = reasons.values().sum();
     status.reasons = reasons.into_iter().map(|(reason, count)| (reason.text().to_owned(), count)).collect();
-    Ok((status, entries))
+    Ok((status, entries, opened.stamp))
 }
 
-fn list_error(list: &List, error: ReadError) -> Error {
-    let path = match &list.source {
-        ListSource::Path(path) => Some(path.clone()),
-        ListSource::Inline(_) => None,
-    };
-    Error::List { list: list.name.clone(), path, error }
+/// Returns when the server of a list was last heard, in seconds since 1970, if what it gave is kept.
+pub(crate) fn last_heard(list: &List, state: &Path) -> Option<u64> {
+    match &list.source {
+        ListSource::Url(url) => Kept::new(state, &list.name).known(url).map(|known| known.checked),
+        ListSource::Path(_) | ListSource::Inline(_) => None,
+    }
 }
 
-fn open(source: &ListSource) -> io::Result<Box<dyn BufRead>> {
-    Ok(match source {
-        ListSource::Path(path) => {
-            // A pipe or a device might never end, or never begin.
-            if !fs::metadata(path)?.is_file() {
-                return Err(io::Error::other("not a file"));
-            }
-            Box::new(BufReader::with_capacity(1 << 16, File::open(path)?))
-        }
-        ListSource::Inline(lines) => Box::new(io::Cursor::new(lines.join("\n"))),
-    })
+/// Fetches a list into the state folder if its server has another one.
+pub(crate) async fn fetch(fetcher: &Fetcher, list: &List, state: &Path, now: u64) -> Result<Fetch, KeepError> {
+    match &list.source {
+        ListSource::Url(url) => Kept::new(state, &list.name).refresh(fetcher, url, now).await,
+        ListSource::Path(_) | ListSource::Inline(_) => Ok(Fetch::Unchanged),
+    }
 }
 
 fn wire_form(name: &hickory_proto::rr::Name) -> Vec<u8> {

@@ -6,6 +6,7 @@
 //! | plain domain (`name`) | this name exactly |
 //! | wildcard (`*.name`), dotted (`.name`) | the name and everything below it |
 //! | AdBlock (`\|\|name^`, `@@\|\|name^` as exception) | the name and everything below it |
+//! | AdBlock with `$important` | the same, and exceptions without it say nothing against it |
 //! | AdBlock (`\|name^`) | this name exactly; `\|\|*.name^` everything below it |
 //! | dnsmasq (`address=/name/`, `local=/name/`, `server=/name/`) | the name and everything below it |
 //! | unbound (`local-zone: "name" always_nxdomain`) | the name and everything below it |
@@ -52,15 +53,24 @@ pub(super) enum Sense {
     Listed,
     /// It is let through (`@@` of AdBlock, PASSTHRU of RPZ).
     Exception,
+    /// One of the list's names, whatever exceptions say (`$important` of AdBlock).
+    Important,
+    /// It is let through, whatever else lists say.
+    ImportantException,
 }
 
 impl Sense {
     /// Returns what an entry does in a list of this action.
     pub(super) const fn action(self, of_list: Action) -> Action {
         match self {
-            Self::Listed => of_list,
-            Self::Exception => Action::Allow,
+            Self::Listed | Self::Important => of_list,
+            Self::Exception | Self::ImportantException => Action::Allow,
         }
+    }
+
+    /// Says whether an entry beats those that are not important.
+    pub(super) const fn is_important(self) -> bool {
+        matches!(self, Self::Important | Self::ImportantException)
     }
 }
 
@@ -277,6 +287,11 @@ impl LineReader {
             Some(at) => (&text[..at], Some(&text[at + 1..])),
             None => (text, None),
         };
+        let sense = match (sense, modifiers) {
+            (Sense::Listed, Some(b"important")) => Sense::Important,
+            (Sense::Exception, Some(b"important")) => Sense::ImportantException,
+            (sense, _) => sense,
+        };
         let (pattern, reach) = if let Some(rest) = pattern.strip_prefix(b"||*.") {
             (rest, Reach::Below)
         } else if let Some(rest) = pattern.strip_prefix(b"||") {
@@ -288,7 +303,7 @@ impl LineReader {
         let name = anchored.strip_suffix(b"^").unwrap_or(anchored);
         found(if name.starts_with(b"/") && name.ends_with(b"/") {
             Found::Ignored(Reason::Regex)
-        } else if modifiers.is_some() {
+        } else if modifiers.is_some_and(|modifiers| modifiers != b"important") {
             Found::Ignored(Reason::Modifier)
         } else if name.iter().any(|octet| matches!(octet, b'*' | b'^' | b'|')) || name.ends_with(b".") {
             Found::Ignored(Reason::Pattern)

@@ -13,7 +13,11 @@
 //! most about 16 fingerprints of its bucket is its own (16 × 2^-40): 6 × 10^-14 for a suffix, whatever the number
 //! of names, and 1.5 × 10^-11 without the filter's help. Nobody can look for such a name without the seed.
 
+use std::io;
+
 use xorf::{BinaryFuse8, Filter};
+
+use super::disk::{In, Out, damaged};
 
 /// A record of a shard: 40 bits of the key and the number of the rule set.
 type Record = [u8; 7];
@@ -45,6 +49,21 @@ impl Table {
         if let Some(shard) = self.shards.get(shard_of(key, self.shards.len())) {
             shard.find(key, found);
         }
+    }
+
+    /// Writes the table so that [`Table::read`] finds it.
+    pub(super) fn write(&self, out: &mut Out) -> io::Result<()> {
+        out.length(self.shards.len())?;
+        self.shards.iter().try_for_each(|shard| shard.write(out))
+    }
+
+    /// Reads what [`Table::write`] wrote.
+    pub(super) fn read(from: &mut In) -> io::Result<Self> {
+        let shards = from.length(1)?;
+        if !shards.is_power_of_two() {
+            return Err(damaged());
+        }
+        Ok(Self::new((0..shards).map(|_| Shard::read(from)).collect::<io::Result<_>>()?))
     }
 
     /// Returns how many names are in the table.
@@ -114,6 +133,40 @@ impl Shard {
         }
     }
 
+    fn write(&self, out: &mut Out) -> io::Result<()> {
+        out.number(self.bits.into())?;
+        let (numbers, fingerprints) = match &self.filter {
+            None => ([0; 4], &[][..]),
+            Some(BinaryFuse8 { descriptor, fingerprints }) => {
+                let [a, b, c] =
+                    [descriptor.segment_length, descriptor.segment_length_mask, descriptor.segment_count_length];
+                ([descriptor.seed, a.into(), b.into(), c.into()], &**fingerprints)
+            }
+        };
+        numbers.into_iter().try_for_each(|number| out.number(number))?;
+        out.length(fingerprints.len())?;
+        out.bytes(fingerprints)?;
+        out.numbers(&self.starts)?;
+        out.length(self.records.len())?;
+        out.bytes(self.records.as_flattened())
+    }
+
+    fn read(from: &mut In) -> io::Result<Self> {
+        let bits = u32::try_from(from.number()?).ok().filter(|bits| *bits <= PLACE_BITS).ok_or_else(damaged)?;
+        let numbers = [from.number()?, from.number()?, from.number()?, from.number()?];
+        let mut fingerprints = vec![0; from.length(1)?];
+        from.bytes(&mut fingerprints)?;
+        let filter = if fingerprints.is_empty() { None } else { Some(filter_of(numbers, fingerprints)?) };
+        let starts = from.numbers()?;
+        let mut records = vec![Record::default(); from.length(7)?];
+        from.bytes(records.as_flattened_mut())?;
+        // A power of two buckets, and the end of the last one.
+        if !starts.len().checked_sub(1).is_some_and(usize::is_power_of_two) {
+            return Err(damaged());
+        }
+        Ok(Self { filter, starts: starts.into(), records: records.into(), bits })
+    }
+
     fn bucket_of(&self, key: u64, buckets: usize) -> usize {
         usize::try_from(key.rotate_left(self.bits)).map_or(0, |key| key & (buckets - 1))
     }
@@ -122,6 +175,23 @@ impl Shard {
         let filter = self.filter.as_ref().map_or(0, |filter| filter.fingerprints.len());
         filter + size_of_val(&*self.starts) + size_of_val(&*self.records)
     }
+}
+
+/// Puts a filter together again: seed, length of a segment, its mask, length of all but two segments.
+fn filter_of([seed, numbers @ ..]: [u64; 4], fingerprints: Vec<u8>) -> io::Result<BinaryFuse8> {
+    let [Ok(length), Ok(mask), Ok(starts)] = numbers.map(u32::try_from) else { return Err(damaged()) };
+    // What it looks at lies in three segments in a row.
+    let end = u64::from(starts) + 2 * u64::from(length);
+    if length.checked_sub(1) != Some(mask) || !length.is_power_of_two() || (fingerprints.len() as u64) < end {
+        return Err(damaged());
+    }
+    let mut filter = BinaryFuse8::try_from(&[1][..]).map_err(io::Error::other)?;
+    filter.descriptor.seed = seed;
+    filter.descriptor.segment_length = length;
+    filter.descriptor.segment_length_mask = mask;
+    filter.descriptor.segment_count_length = starts;
+    filter.fingerprints = fingerprints.into();
+    Ok(filter)
 }
 
 /// Takes the 40 bits after those that choose shard and bucket.

@@ -1,3 +1,4 @@
+mod kept;
 mod lists;
 mod twin;
 
@@ -62,7 +63,7 @@ pub(super) fn wire(name: &str) -> Vec<u8> {
 }
 
 fn policy(lists: Vec<List>, groups: Vec<Group>) -> Policy {
-    Policy::build(&config(lists, groups)).unwrap().0
+    Policy::build(&config(lists, groups), None).unwrap().0
 }
 
 fn names(names: &[&str]) -> Vec<Name> {
@@ -137,6 +138,20 @@ fn a_group_beats_lists_and_allow_beats_block() {
 }
 
 #[test]
+fn what_is_important_beats_exceptions_and_an_important_exception_beats_it() {
+    let lines =
+        ["||ads.example^$important", "@@||ok.ads.example^", "@@||must.ads.example^$important", "||b.example^$all"];
+    let lists = vec![list("ads", Action::Block, &lines), list("mine", Action::Allow, &["||ads.example^"])];
+    let default = Group { allow: names(&["own.ads.example."]), ..group("default", &[0, 1]) };
+    let policy = policy(lists, vec![default]);
+
+    assert_eq!(verdict(&policy, "default", "ok.ads.example."), "block ads");
+    assert_eq!(verdict(&policy, "default", "must.ads.example."), "allow ads");
+    assert_eq!(verdict(&policy, "default", "own.ads.example."), "allow default");
+    assert_eq!(verdict(&policy, "default", "b.example."), "pass");
+}
+
+#[test]
 fn the_longest_name_is_told_and_then_the_first_list() {
     let lists = vec![
         list("first", Action::Block, &["||example^"]),
@@ -206,7 +221,7 @@ fn the_router_group_has_the_rules_of_default() {
 #[test]
 fn a_list_that_is_off_says_nothing() {
     let off = List { enabled: false, ..list("ads", Action::Block, &["ads.example"]) };
-    let (policy, statuses) = Policy::build(&config(vec![off], vec![group("default", &[0])])).unwrap();
+    let (policy, statuses) = Policy::build(&config(vec![off], vec![group("default", &[0])]), None).unwrap();
 
     assert_eq!(verdict(&policy, "default", "ads.example."), "pass");
     assert_eq!(statuses, []);
@@ -227,7 +242,7 @@ fn a_list_that_cannot_be_read_is_named_with_its_file() {
     for (path, what) in cases {
         let broken = List { source: ListSource::Path(path.clone()), ..list("stevenblack", Action::Block, &[]) };
 
-        let error = Policy::build(&config(vec![broken], Vec::new())).unwrap_err().to_string();
+        let error = Policy::build(&config(vec![broken], Vec::new()), None).unwrap_err().to_string();
 
         assert!(error.starts_with(&format!("list \"stevenblack\": {}: ", path.display())), "{error}");
         assert!(error.contains(what), "{error}");
@@ -238,7 +253,7 @@ fn a_list_that_cannot_be_read_is_named_with_its_file() {
 fn the_status_counts_names_duplicates_and_what_was_ignored() {
     let lines = ["a.example", "A.Example.", "b.example", "||b.example^", "# c", "", "192.0.2.1", "d.example/x"];
     let (_, statuses) =
-        Policy::build(&config(vec![list("ads", Action::Block, &lines)], vec![group("default", &[0])])).unwrap();
+        Policy::build(&config(vec![list("ads", Action::Block, &lines)], vec![group("default", &[0])]), None).unwrap();
 
     let [status] = &statuses[..] else { panic!("{statuses:?}") };
     assert_eq!((status.names, status.duplicates, status.ignored), (2, 2, 2));

@@ -68,7 +68,7 @@ proptest! {
             allow: own(allow),
             block: own(block),
         });
-        let (policy, statuses) = Policy::build(&config(compiled.collect(), written.collect())).unwrap();
+        let (policy, statuses) = Policy::build(&config(compiled.collect(), written.collect()), None).unwrap();
 
         for ((_, entries), status) in lists.iter().zip(&statuses) {
             let distinct: HashSet<_> = entries.iter().map(|entry| entry.name.to_lowercase()).collect();
