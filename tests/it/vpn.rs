@@ -247,6 +247,13 @@ async fn what_is_not_served_is_refused_at_once() {
         let error = tunnel.udp_exchange(address.parse().unwrap(), b"?").await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{address}");
     }
+    // The answer may be here before it is counted there.
+    let counted = async {
+        while house.count("hearthgate_vpn_drops_total", "forbidden") < 10 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), counted).await.expect("each refusal is counted");
     assert_eq!(house.count("hearthgate_vpn_drops_total", "forbidden"), 10);
 }
 
