@@ -84,12 +84,7 @@ impl Shared {
     ) -> Result<Fetched, Failure> {
         let mut restarts = 0;
         loop {
-            // DS stands at the parent's side of a cut.
-            let start = match (question.rtype, question.name.parent()) {
-                (rtype::DS, Some(parent)) => parent,
-                _ => question.name.clone(),
-            };
-            let cut = self.start(&start, errand).await?;
+            let cut = self.start(&question.place(), errand).await?;
             let was_cached = !cut.zone.is_root();
             match self.descend(cut.clone(), question, errand, avoid).await {
                 // The servers may have changed since the parent named them.

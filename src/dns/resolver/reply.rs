@@ -73,7 +73,7 @@ pub fn understand(zone: &Name, question: &Question, message: &Message, forwarded
     };
     let authority: Vec<Rrset> = sets(&message.authority);
     let mut reply = Reply { class: Class::Failed(message.rcode), answer: Vec::new(), authority: Vec::new() };
-    if !matches!(message.rcode, rcode::NOERROR | rcode::NXDOMAIN) {
+    if !matches!(message.rcode, rcode::NOERROR | rcode::NXDOMAIN | rcode::YXDOMAIN) {
         return reply;
     }
     let recursed = !forwarded && !message.authoritative && message.recursion_available;
@@ -84,6 +84,7 @@ pub fn understand(zone: &Name, question: &Question, message: &Message, forwarded
         Found::Alias(_) if recursed => Class::Recursed,
         Found::Alias(name) => Class::Alias(name),
         Found::Malformed => Class::Useless,
+        Found::Nothing if message.rcode == rcode::YXDOMAIN => return reply,
         Found::Nothing => negative(zone, question, message, &authority, forwarded, recursed),
     };
     reply.authority = authority
@@ -124,17 +125,24 @@ fn chain(zone: &Name, question: &Question, sets: &[Rrset], forwarded: bool, answ
                 return Found::Answer;
             }
         }
-        if let Some(set) = find(&current, question.rtype) {
-            answer.push(set.clone());
-            return Found::Answer;
-        }
         let dname = sets.iter().find(|set| set.rtype == rtype::DNAME && current.is_below(&set.name));
+        // A CNAME below a DNAME is what that makes it, and nobody signs it.
+        if dname.is_none() || question.rtype != rtype::CNAME {
+            if let Some(set) = find(&current, question.rtype) {
+                answer.push(set.clone());
+                return Found::Answer;
+            }
+        }
         let next = if let Some(dname) = dname {
             let [data] = &dname.data[..] else { return Found::Malformed };
             let Some(to) = target(data) else { return Found::Malformed };
-            let Some(next) = current.substitute(&dname.name, &to) else { return Found::Malformed };
             answer.push(dname.clone());
+            // RFC 6672 §2.2: where the name would be too long the DNAME is all there is (YXDOMAIN).
+            let Some(next) = current.substitute(&dname.name, &to) else { return Found::Answer };
             answer.push(alias(&current, &next, dname.ttl));
+            if question.rtype == rtype::CNAME {
+                return Found::Answer;
+            }
             next
         } else if let Some(cname) = find(&current, rtype::CNAME) {
             let [data] = &cname.data[..] else { return Found::Malformed };
