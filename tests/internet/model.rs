@@ -149,6 +149,9 @@ impl World {
                     return expected;
                 };
                 expected.answer.insert((name.clone(), rtype::CNAME, next.as_wire().to_vec()));
+                if kind == rtype::CNAME {
+                    return expected;
+                }
                 name = next;
                 continue;
             }

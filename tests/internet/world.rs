@@ -291,7 +291,8 @@ impl World {
             self.servers.insert(four.into(), made.clone());
             self.zone(zone).add(zone, rtype::NS, server.as_wire());
             self.zone(&home).add(&server, rtype::A, &four.octets());
-            if self.six && dice.percent(40) {
+            // One that misleads on two addresses would be two.
+            if self.six && dice.percent(40) && !manner.misleads() {
                 let six = Ipv6Addr::new(0x2a00, 9, 0, 0, 0, 0, 0, serial.into());
                 own.push(IpAddr::V6(six));
                 self.servers.insert(six.into(), made);

@@ -305,6 +305,9 @@ impl Shared {
             let reply = understand(&cut.zone, question, &message, forwarded);
             search.give_up(server);
             stumbles += 1;
+            if aim == Aim::Minimised {
+                search.look_up_no_more();
+            }
             match reply.class {
                 Class::Lame => {
                     if aim == Aim::Whole {

@@ -61,9 +61,6 @@ impl Search {
                 search.unproven.push(name.clone());
             }
         }
-        if aim == Aim::Minimised && !search.addresses.is_empty() {
-            search.nameless.clear();
-        }
         search.hearsay.clone_from(&cut.hearsay);
         let lame: Vec<IpAddr> = {
             let servers = shared.servers.borrow();
@@ -110,12 +107,15 @@ impl Search {
             open.filter(|address| search.tries.get(address).copied().unwrap_or(0) == tries).copied().collect()
         };
         let mut round = left(0, self);
-        if round.is_empty() {
-            // Asking again comes after looking for others.
+        let dead = |address: &IpAddr| shared.servers.borrow().is_dead(*address, shared.now());
+        if round.iter().all(dead) {
+            // Asking again, or whom nobody reaches, comes after looking for others.
             let to_look_up = !self.nameless.is_empty() || !self.unproven.is_empty();
             if to_look_up && self.looked_up < self.most_looked_up {
                 return None;
             }
+        }
+        if round.is_empty() {
             round = (1..MOST_TRIES).map(|tries| left(tries, self)).find(|left| !left.is_empty())?;
         }
         shared.servers.borrow().rank(&mut round, shared.now(), shared.dice());
@@ -160,6 +160,12 @@ impl Search {
         };
         // With nothing left to look up, those who were silent are asked again.
         self.addresses.len() > before || self.addresses.iter().any(open) && self.tries.len() < MOST_ADDRESSES
+    }
+
+    /// Those with addresses have to do.
+    pub(super) fn look_up_no_more(&mut self) {
+        self.nameless.clear();
+        self.unproven.clear();
     }
 
     pub(super) fn give_up(&mut self, server: SocketAddr) {
