@@ -107,9 +107,11 @@ impl Shared {
 
     async fn check_set_from(&self, set: &Rrset, side: Side<'_>, errand: &Errand) -> Result<Verdict, Failure> {
         // DS belongs to the parent's side of a cut, whatever anchor stands at the child's.
-        let place = match set.rtype {
-            rtype::DS => set.name.parent().unwrap_or_else(Name::root),
-            _ => set.name.clone(),
+        // What is looked at for the sake of a cut must not ask for that cut again.
+        let place = match (set.rtype, side) {
+            (rtype::DS, _) => set.name.parent().unwrap_or_else(Name::root),
+            (_, Side::Above(cut)) => cut.parent().unwrap_or_else(Name::root),
+            (_, Side::Either) => set.name.clone(),
         };
         // Nothing signs signatures.
         if set.rtype == rtype::RRSIG || self.is_untrusted(&place) {
