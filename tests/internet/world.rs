@@ -434,8 +434,15 @@ impl World {
             }
         }
         let unsigned: Vec<Name> = names.into_iter().filter(|zone| self.keys(zone) != Security::Secure).collect();
-        for server in self.servers.values_mut().filter(|server| server.manner == Manner::Lies) {
-            if server.zones.iter().any(|zone| unsigned.contains(zone)) {
+        // RFC 9276 §3.2: of a zone that hashes too often nobody can tell what was taken away.
+        let costly = |zone: &Name| matches!(self.zones[zone].signing, Signing::Nsec3 { iterations: 51.., .. });
+        for server in self.servers.values_mut() {
+            let untold = match server.manner {
+                Manner::Lies => server.zones.iter().any(|zone| unsigned.contains(zone) || costly(zone)),
+                Manner::NoEdns | Manner::Strips => server.zones.iter().any(costly),
+                _ => false,
+            };
+            if untold {
                 server.manner = Manner::Good;
             }
         }
