@@ -306,7 +306,7 @@ impl Shared {
             search.give_up(server);
             stumbles += 1;
             if aim == Aim::Minimised {
-                search.look_up_no_more();
+                search.stumble();
             }
             match reply.class {
                 Class::Lame => {

@@ -34,6 +34,7 @@ pub(super) struct Search {
     most_looked_up: usize,
     tries: HashMap<IpAddr, u32>,
     done: HashSet<IpAddr>,
+    stumbled: bool,
 }
 
 impl Search {
@@ -48,6 +49,7 @@ impl Search {
             most_looked_up: MOST_LOOKED_UP.get(depth).copied().unwrap_or(1),
             tries: HashMap::new(),
             done: avoid.iter().copied().collect(),
+            stumbled: false,
         };
         for (name, glue) in &cut.servers {
             let known = shared.kept_addresses(name);
@@ -108,7 +110,12 @@ impl Search {
         };
         let mut round = left(0, self);
         let dead = |address: &IpAddr| shared.servers.borrow().is_dead(*address, shared.now());
-        if round.iter().all(dead) {
+        if self.stumbled {
+            round.retain(|address| !dead(address));
+            if round.is_empty() {
+                return None;
+            }
+        } else if round.iter().all(dead) {
             // Asking again, or whom nobody reaches, comes after looking for others.
             let to_look_up = !self.nameless.is_empty() || !self.unproven.is_empty();
             if to_look_up && self.looked_up < self.most_looked_up {
@@ -126,6 +133,9 @@ impl Search {
 
     /// Looks up one more server's address; `false` if there is none left.
     pub(super) async fn more(&mut self, shared: &Shared, cut: &Cut, errand: &Errand) -> bool {
+        if self.stumbled {
+            return false;
+        }
         while self.looked_up < self.most_looked_up {
             let from = if self.nameless.is_empty() { &mut self.unproven } else { &mut self.nameless };
             if from.is_empty() {
@@ -162,10 +172,10 @@ impl Search {
         self.addresses.len() > before || self.addresses.iter().any(open) && self.tries.len() < MOST_ADDRESSES
     }
 
-    /// Those with addresses have to do.
-    pub(super) fn look_up_no_more(&mut self) {
-        self.nameless.clear();
-        self.unproven.clear();
+    /// A server stumbled over a minimised question: the others are asked once, if they are there. Who is
+    /// silent, or has still to be looked up, is for the whole question.
+    pub(super) fn stumble(&mut self) {
+        self.stumbled = true;
     }
 
     pub(super) fn give_up(&mut self, server: SocketAddr) {
