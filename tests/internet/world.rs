@@ -138,7 +138,7 @@ impl World {
         if dice.percent(30) {
             zone.signing = Signing::Nsec3 { opt_out: dice.percent(50), iterations: 0 };
         }
-        if dice.percent(3) {
+        if dice.percent(2) {
             zone.fault = *dice.pick(&[Fault::Keys(Flaw::Expired), Fault::All(Flaw::Garbled), Fault::Keyless]);
         }
         world.anchors.push((root.clone(), zone.key.ds(&root, 2)));
@@ -146,6 +146,11 @@ impl World {
         let names = tree(&mut dice);
         for zone in &names[1..] {
             world.add_zone(zone, &mut dice, keys);
+        }
+        // What is below a zone without TTL is looked for from above each time: that is slow, and nothing else.
+        for zone in names.iter().filter(|zone| names.iter().any(|other| other.is_below(zone))) {
+            let made = world.zone(zone);
+            made.ttl = made.ttl.max(5);
         }
         for zone in &names {
             world.serve(zone, &hosting, &mut dice);
@@ -182,7 +187,7 @@ impl World {
         }
         made.follows = dice.percent(50);
         made.ttl = *dice.pick(&[0, 5, 300, 3600, 3600, 3600]);
-        if dice.percent(15) {
+        if dice.percent(11) {
             let flaw = *dice.pick(&[Flaw::Garbled, Flaw::Expired, Flaw::Early, Flaw::Absent, Flaw::Stranger]);
             made.fault = match dice.below(9) {
                 0..3 => Fault::All(flaw),
@@ -201,9 +206,9 @@ impl World {
             80..83 => Link::Sha384,
             83..86 => Link::Spare,
             86..89 => Link::Newer,
-            89..93 => Link::Wrong,
-            93..95 => Link::WrongAndNewer,
-            95..98 => Link::UnknownDigest,
+            89..91 => Link::Wrong,
+            91..92 => Link::WrongAndNewer,
+            92..96 => Link::UnknownDigest,
             _ => Link::Sha1,
         };
         if made.is_signed() && made.key.algorithm != super::sign::UNKNOWN_ALGORITHM && dice.percent(6) {
