@@ -109,6 +109,18 @@ pub fn udp(wanted: &Wanted<'_>) -> Result<Vec<UdpSocket>, BindError> {
 }
 
 fn bind(wanted: &Wanted<'_>, kind: Type, protocol: Protocol) -> io::Result<Vec<Socket>> {
+    // A port that the kernel chose may be gone again between the probe and the others.
+    let mut attempts = if wanted.address.port() == 0 { 16 } else { 1 };
+    loop {
+        attempts -= 1;
+        match bind_once(wanted, kind, protocol) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && attempts > 0 => {}
+            done => return done,
+        }
+    }
+}
+
+fn bind_once(wanted: &Wanted<'_>, kind: Type, protocol: Protocol) -> io::Result<Vec<Socket>> {
     // The probe shares with nobody: it fails if anyone has the port, however politely. It must be gone
     // before the others come; who slips in between is refused by them, as long as they do not share.
     let address = {

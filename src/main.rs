@@ -1,3 +1,7 @@
 //! Arguments to an exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hearthgate::cli::main()
+}

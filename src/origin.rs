@@ -116,11 +116,14 @@ pub struct Source {
 pub struct Networks {
     /// Kernel indices of the LAN interfaces.
     pub interfaces: Vec<u32>,
+    /// Interfaces with a default route which are not the LAN's: what comes in there is `Wan`, whatever
+    /// address it claims. Empty where no LAN interface is named.
+    pub outside: Vec<u32>,
     /// Prefixes that are on-link on a LAN interface now.
     pub on_link: Vec<IpNet>,
     /// Every address of this box, on whatever interface, and `lan.this_box`.
     pub own: HashSet<IpAddr>,
-    /// Default gateways, `lan.relays` and trusted proxies.
+    /// Default gateways in networks of the house, `lan.relays` and trusted proxies.
     pub relays: HashSet<IpAddr>,
     /// `lan.subnets` as [`NetworkId::MAIN`], and the subnets of each `[[lan.network]]`.
     pub subnets: Vec<(IpNet, NetworkId)>,
@@ -130,12 +133,22 @@ impl Networks {
     /// Says where a source address belongs.
     ///
     /// `interface` is the index of the interface that the packet came in by, where the socket tells: an
-    /// on-link source on another interface is spoofed. Link-local sources are known by it alone.
+    /// on-link source on another interface is spoofed, and so is each source of the house on an interface
+    /// outside. (IPv6 kernels let a packet pass that claims to come from this box itself.) Link-local sources
+    /// are known by it alone.
     pub fn classify(&self, source: IpAddr, interface: Option<u32>) -> Source {
         let source = source.to_canonical();
         let origin = |origin| Source { origin, relay: false };
         if source.is_loopback() {
             return origin(Origin::Lan(NetworkId::HOST));
+        }
+        if interface.is_some_and(|index| self.outside.contains(&index)) {
+            return origin(Origin::Wan);
+        }
+        let on_lan_interface = interface.map(|index| self.interfaces.contains(&index));
+        // fe80::/10 is on every link: another link's gateway may have the same address.
+        if is_link_local(source) && source.is_ipv6() && on_lan_interface == Some(false) {
+            return origin(Origin::Wan);
         }
         if self.relays.contains(&source) {
             return Source { origin: Origin::Wan, relay: true };
@@ -147,9 +160,8 @@ impl Networks {
         if let Some((_, network)) = named.max_by_key(|(net, _)| net.prefix_len()) {
             return origin(Origin::Lan(*network));
         }
-        let on_lan_interface = interface.map(|index| self.interfaces.contains(&index));
         if is_link_local(source) && source.is_ipv6() {
-            // fe80::/10 is on every link; without the interface nothing is known.
+            // Without the interface nothing is known.
             return origin(match on_lan_interface {
                 Some(true) => Origin::Lan(NetworkId::MAIN),
                 _ => Origin::Wan,
@@ -181,9 +193,10 @@ mod tests {
     fn house() -> Networks {
         Networks {
             interfaces: vec![2],
+            outside: vec![3],
             on_link: vec!["192.168.1.0/24".parse().unwrap(), "2001:db8:1::/64".parse().unwrap()],
             own: HashSet::from(["192.168.1.2".parse().unwrap()]),
-            relays: HashSet::from(["192.168.1.1".parse().unwrap()]),
+            relays: HashSet::from(["192.168.1.1", "fe80::1"].map(|relay| relay.parse().unwrap())),
             subnets: vec![
                 ("10.1.0.0/16".parse().unwrap(), NetworkId::MAIN),
                 ("10.1.30.0/24".parse().unwrap(), NetworkId::named(0)),
@@ -205,8 +218,26 @@ mod tests {
     #[test]
     fn a_lan_source_on_another_interface_is_wan() {
         assert_eq!(origin_of("192.168.1.77", Some(3)), Origin::Wan);
-        assert_eq!(origin_of("fe80::1", Some(3)), Origin::Wan);
-        assert_eq!(origin_of("fe80::1", None), Origin::Wan);
+        assert_eq!(origin_of("fe80::5", Some(3)), Origin::Wan);
+        assert_eq!(origin_of("fe80::5", None), Origin::Wan);
+    }
+
+    #[test]
+    fn nothing_of_the_house_comes_in_from_outside() {
+        let sources = ["192.168.1.2", "192.168.1.1", "fe80::1", "10.1.2.3", "10.1.30.3", "192.168.1.77"];
+        for source in sources {
+            let seen = house().classify(source.parse().unwrap(), Some(3));
+
+            assert_eq!(seen, Source { origin: Origin::Wan, relay: false }, "{source}");
+        }
+    }
+
+    #[test]
+    fn a_link_local_relay_is_known_on_the_lan_only() {
+        let relay = |interface| house().classify("fe80::1".parse().unwrap(), Some(interface)).relay;
+
+        assert!(relay(2));
+        assert!(!relay(7));
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
-/// Reads a file that [`write`] wrote.
+/// Reads a file that [`write()`] wrote.
 pub fn read(path: &Path) -> io::Result<Found> {
     if let Some(content) = whole(path)? {
         return Ok(Found::Whole(content));

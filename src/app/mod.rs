@@ -1,1 +1,116 @@
-//! app
+//! The only room that knows all planes: builds them, reloads them, hands their handles to one another and
+//! reports their state.
+//!
+//! The life of the process: load the configuration → bind every port → drop privileges → prepare and
+//! commit each plane's policy → run each plane in a thread that is started again when it falls over → on
+//! SIGTERM drain, and after the grace period end.
+
+mod build;
+pub mod control;
+pub mod history;
+mod lock;
+pub mod log;
+pub mod peers;
+mod reload;
+mod run;
+pub mod scrape;
+pub mod status;
+mod wire;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, OnceLock},
+    time::Instant,
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use jiff::Timestamp;
+
+pub use build::Failure;
+pub use lock::holder;
+pub use reload::Reloaded;
+pub use run::run;
+pub use wire::Planes;
+
+use crate::{
+    config::{self, Compiled, PeerIds},
+    onlink::Follower,
+    supervise::Watched,
+};
+
+/// How the process is started.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Where the configuration comes from.
+    pub source: Source,
+    /// The state folder, if it is not the one that the configuration names.
+    pub state: Option<PathBuf>,
+    /// The user to become instead of `node.user`.
+    pub user: Option<String>,
+    /// The configuration may have sections that only tests need.
+    pub testing: bool,
+}
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// What is built in, to try everything on loopback.
+    #[default]
+    QuickStart,
+    /// The owner's file.
+    File(PathBuf),
+}
+
+impl Source {
+    /// Returns the file, if there is one.
+    pub fn file(&self) -> Option<&PathBuf> {
+        match self {
+            Self::QuickStart => None,
+            Self::File(path) => Some(path),
+        }
+    }
+
+    /// Returns the source as the configuration's own room names it.
+    pub fn to_config(&self) -> config::Source<'_> {
+        match self {
+            Self::QuickStart => config::Source::QuickStart,
+            Self::File(path) => config::Source::File(path),
+        }
+    }
+}
+
+impl Options {
+    /// Returns what the command line adds to the configuration.
+    pub fn to_config(&self) -> config::Options {
+        config::Options { state: self.state.clone(), testing: self.testing }
+    }
+}
+
+/// The running process.
+#[derive(Debug)]
+pub struct Edge {
+    options: Options,
+    state: PathBuf,
+    privileges: String,
+    started: Instant,
+    planes: Planes,
+    scrape: Arc<scrape::Scrape>,
+    follower: Arc<Follower>,
+    watched: OnceLock<Vec<(&'static str, Watched)>>,
+    /// Held by whoever changes the configuration.
+    changing: Mutex<()>,
+    force: ArcSwap<InForce>,
+    refused: ArcSwapOption<status::Refused>,
+    series: build::Series,
+    /// Keys keep their ids as long as the process lives.
+    peer_ids: Mutex<PeerIds>,
+}
+
+/// The configuration in force.
+#[derive(Debug)]
+struct InForce {
+    config: Arc<Compiled>,
+    digest: String,
+    generation: u64,
+    loaded: Timestamp,
+}

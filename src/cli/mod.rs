@@ -1,1 +1,146 @@
-//! cli
+//! The commands: one file for each. Without one, the quick start runs.
+
+mod check;
+mod client;
+mod config;
+mod init;
+mod peer;
+mod reload;
+mod run;
+mod status;
+mod tour;
+
+use std::{fmt, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand, error::ErrorKind};
+
+use crate::{app, config::state_folder};
+
+/// A failure.
+const FAILURE: u8 = 1;
+/// Arguments that cannot be understood.
+const USAGE: u8 = 2;
+/// A bad configuration (EX_CONFIG of sysexits.h).
+const BAD_CONFIG: u8 = 78;
+
+/// The DNS server, the HTTP ingress and the VPN gate at the edge of a home, in one process.
+#[derive(Debug, Parser)]
+#[command(name = "hearthgate", version, about, max_term_width = 100)]
+struct Arguments {
+    /// The state folder, instead of the one that the configuration names.
+    #[arg(long, global = true, value_name = "DIR")]
+    state: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the edge; without --config, a quick start on loopback
+    Run(run::Run),
+    /// Say what is wrong with a configuration, or what it means
+    Check(check::Check),
+    /// Load the configuration again; a bad one changes nothing
+    Reload(Running),
+    /// Show the state of everything
+    Status(status::Status),
+    /// Prove the promise from outside, as a client of the running quick start
+    Tour(Running),
+    /// Look at this box and write a first configuration
+    Init(init::Init),
+    /// Add, list or remove peers of the VPN
+    #[command(subcommand)]
+    Peer(peer::Peer),
+    /// Show, compare or take back configurations that were accepted
+    #[command(subcommand)]
+    Config(config::Config),
+}
+
+/// Which running process is meant.
+#[derive(Args, Clone, Debug)]
+struct Running {
+    /// The configuration file of the running process, which names its state folder
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Running {
+    /// Returns the state folder of the process that is meant.
+    fn state(&self, given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+        let options = app::Options { state: given, ..app::Options::default() };
+        let source = self.source();
+        let state =
+            state_folder(source.to_config(), &options.to_config()).map_err(|problems| Problem(problems.to_string()))?;
+        let system = PathBuf::from("/var/lib/hearthgate");
+        // Nothing was said: what runs as a service is meant if the user runs none.
+        if source == app::Source::QuickStart
+            && options.state.is_none()
+            && app::holder(&state).is_none()
+            && system.join("lock").exists()
+        {
+            return Ok(system);
+        }
+        Ok(state)
+    }
+
+    fn source(&self) -> app::Source {
+        self.config.clone().map_or(app::Source::QuickStart, app::Source::File)
+    }
+}
+
+/// A bad configuration, in words; makes the exit code.
+#[derive(Debug)]
+pub(crate) struct Problem(pub(crate) String);
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// A time in seconds since 1970, as people read it.
+fn readable(seconds: i64) -> String {
+    let time = jiff::Timestamp::from_second(seconds).unwrap_or_default();
+    time.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
+}
+
+/// Does what the arguments say.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return if asked { ExitCode::SUCCESS } else { ExitCode::from(USAGE) };
+        }
+    };
+    let state = arguments.state;
+    let done = match arguments.command.unwrap_or_else(|| Command::Run(run::Run::default())) {
+        Command::Run(command) => command.execute(state),
+        Command::Check(command) => command.execute(state),
+        Command::Reload(running) => reload::execute(&running, state),
+        Command::Status(command) => command.execute(state),
+        Command::Tour(running) => tour::execute(&running, state),
+        Command::Init(command) => command.execute(state),
+        Command::Peer(command) => command.execute(state),
+        Command::Config(command) => command.execute(state),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if let Some(Problem(problems)) = error.downcast_ref::<Problem>() {
+                eprintln!("{problems}");
+                // What was said besides the problems themselves.
+                let context = error.to_string();
+                if context != *problems {
+                    eprintln!("hearthgate: {context}");
+                }
+                return ExitCode::from(BAD_CONFIG);
+            }
+            eprintln!("hearthgate: {error:#}");
+            ExitCode::from(FAILURE)
+        }
+    }
+}

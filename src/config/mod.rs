@@ -1,1 +1,267 @@
-//! config
+//! From the owner's file to what each plane is told.
+//!
+//! A file passes through four rooms. [`mod@file`] reads it section by section into what was written, with the
+//! place of every value; it goes on after a mistake, so that all of them are reported at once
+//! ([`problems`]). What commands added ([`edits`]) is read in the same way. `compile` makes of both what each
+//! plane means by it, and checks the sections against one another. What is accepted is kept as a generation
+//! ([`generations`]). Nothing here listens, sends or asks the network.
+
+mod compile;
+pub mod edits;
+pub mod file;
+pub mod generations;
+mod made;
+pub mod problems;
+mod value;
+
+use std::{
+    collections::HashMap,
+    env,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use sha2::{Digest, Sha256};
+
+pub use file::{Log, LogFormat};
+pub use made::tour_key;
+pub use problems::{Problem, Problems};
+
+use crate::{
+    dns,
+    ingress::{self, canonical::CanonicalHost},
+    listen::Place,
+    onlink,
+    origin::{Directory, PeerId},
+    vpn::{self, keys::PublicKey},
+};
+
+/// What is started when there is no file.
+pub const QUICK_START: &str = include_str!("../../config/quickstart.toml");
+
+/// No file of an owner is longer; something else was named by mistake.
+const MAX_FILE: u64 = 1 << 20;
+
+/// A configuration that was accepted.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What it means.
+    pub compiled: Compiled,
+    /// SHA-256 of file and edits, in hexadecimal.
+    pub digest: String,
+    /// What is odd, but no reason to refuse it.
+    pub warnings: Vec<Problem>,
+    /// The file as it was read.
+    pub file: String,
+    /// The edits as they were read.
+    pub edits: String,
+}
+
+/// What a configuration means.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// What holds for the whole box.
+    pub node: Node,
+    /// Who is at home.
+    pub lan: onlink::Config,
+    /// The DNS plane, if there is one.
+    pub dns: Option<dns::Config>,
+    /// The ingress, if there is one.
+    pub ingress: Option<ingress::Config>,
+    /// The gate, if there is one.
+    pub vpn: Option<vpn::Config>,
+    /// Where figures may be read, if anywhere.
+    pub metrics: Option<Scrape>,
+    /// Names of networks and peers.
+    pub directory: Directory,
+}
+
+/// The meant form of `[node]`.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Names written without it are under it.
+    pub domain: CanonicalHost,
+    /// Where state is kept.
+    pub state: PathBuf,
+    /// Whom to become once the ports are bound.
+    pub user: Option<String>,
+    /// For what people read.
+    pub timezone: jiff::tz::TimeZone,
+    /// How long work under way may take when the edge is told to stop.
+    pub grace: Duration,
+    /// How log lines look.
+    pub log: Log,
+}
+
+/// The meant form of `[metrics]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scrape {
+    /// Where.
+    pub listen: Vec<Place>,
+    /// Who; the default is this box and the tunnel.
+    pub allow: Vec<IpNet>,
+}
+
+/// What is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source<'a> {
+    /// The owner's file.
+    File(&'a Path),
+    /// [`QUICK_START`].
+    QuickStart,
+}
+
+/// What the command line adds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// The state folder instead of `node.state`.
+    pub state: Option<PathBuf>,
+    /// `[dns.testing]` is accepted.
+    pub testing: bool,
+}
+
+/// Gives each public key its id; keep one for the life of the process.
+#[derive(Clone, Debug, Default)]
+pub struct PeerIds {
+    known: HashMap<PublicKey, PeerId>,
+}
+
+impl PeerIds {
+    /// Returns the id of a key: the one it had before, or a new one.
+    pub fn id(&mut self, key: PublicKey) -> PeerId {
+        let next = PeerId(u32::try_from(self.known.len()).expect("files hold fewer than 2^32 keys"));
+        *self.known.entry(key).or_insert(next)
+    }
+}
+
+/// Loads a configuration to be used: keys and prefixes that are made once are made and kept.
+pub fn load(source: Source<'_>, options: &Options, ids: &mut PeerIds) -> Result<Loaded, Problems> {
+    read(source, options, ids, made::Purpose::Use)
+}
+
+/// Loads a configuration to be looked at: nothing is written, and what would be made once is made up.
+pub fn check(source: Source<'_>, options: &Options, ids: &mut PeerIds) -> Result<Loaded, Problems> {
+    read(source, options, ids, made::Purpose::Look)
+}
+
+/// Returns the state folder of a configuration without loading it: commands need it to reach the running edge.
+///
+/// A file with problems still has a state folder, as long as its `node.state` can be read.
+pub fn state_folder(source: Source<'_>, options: &Options) -> Result<PathBuf, Problems> {
+    if let Some(state) = &options.state {
+        return Ok(state.clone());
+    }
+    let Source::File(path) = source else { return quick_start_state() };
+    let report = problems::Report::new(text_of(path)?, problems::Source::edits(String::new(), Path::new("")));
+    Ok(folder_of(path).join(file::read(&report).node.state))
+}
+
+fn read(source: Source<'_>, options: &Options, ids: &mut PeerIds, purpose: made::Purpose) -> Result<Loaded, Problems> {
+    let text = match source {
+        Source::File(path) => text_of(path)?,
+        Source::QuickStart => {
+            problems::Source { name: "quickstart.toml".into(), content: QUICK_START.to_owned(), skipped_lines: 0 }
+        }
+    };
+    let file_text = text.content.clone();
+    let state = state_folder(source, options)?;
+    let edits = match purpose {
+        made::Purpose::Use => edits::Edits::read(&state),
+        made::Purpose::Look => edits::Edits::look(&state),
+    };
+    let edits = edits.map_err(|error| {
+        let what = format!("{}: {error}", state.join(edits::FILE).display());
+        Problems::whole(what, "see that the state folder can be read, or remove the file")
+    })?;
+    let edits_text = edits.text();
+    let report = problems::Report::new(text, problems::Source::edits(edits_text.clone(), &state));
+    let compiled = compiled(source, &report, state, options, ids, purpose);
+    let warnings = report.finish()?;
+    Ok(Loaded {
+        compiled: compiled.expect("without a problem there is a configuration"),
+        digest: digest(&file_text, &edits_text),
+        warnings,
+        file: file_text,
+        edits: edits_text,
+    })
+}
+
+fn compiled(
+    source: Source<'_>,
+    report: &problems::Report,
+    state: PathBuf,
+    options: &Options,
+    ids: &mut PeerIds,
+    purpose: made::Purpose,
+) -> Option<Compiled> {
+    let (mut file, edits) = (file::read(report), file::read_edits(report));
+    if report.is_broken() {
+        // Sections refer to one another; with lines missing, more would be wrong than the owner wrote.
+        return None;
+    }
+    let folder = match source {
+        Source::File(path) => folder_of(path),
+        Source::QuickStart => Path::new("."),
+    };
+    let setting = compile::Setting { folder, state, options, purpose, report };
+    if source == Source::QuickStart {
+        compile::complete_quick_start(&mut file, &setting);
+    }
+    match &mut file.vpn {
+        Some(vpn) => vpn.peers.extend(edits),
+        // The peers wait for the day that the section comes back.
+        None if !edits.is_empty() => {
+            let about = problems::About { section: "vpn", name: None };
+            let what = "peers were added, but the file has no [vpn]";
+            report.warning(
+                edits[0].at,
+                &about,
+                what,
+                "add a [vpn] section, or remove them with `hearthgate peer remove`",
+            );
+        }
+        None => {}
+    }
+    Some(compile::compile(file, &setting, ids))
+}
+
+fn text_of(path: &Path) -> Result<problems::Source, Problems> {
+    use std::io::Read;
+
+    let name = path.display().to_string();
+    let fail = |error: std::io::Error| {
+        Problems::whole(format!("{name} cannot be read: {error}"), "name the configuration with --config FILE")
+    };
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(fail)?;
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.len() as u64 > MAX_FILE {
+        let what = format!("{name} is longer than 1 MiB");
+        return Err(Problems::whole(what, "name a configuration file; lists of names belong in files of their own"));
+    }
+    match String::from_utf8(bytes) {
+        Ok(content) => Ok(problems::Source { name, content, skipped_lines: 0 }),
+        Err(_) => Err(Problems::whole(format!("{name} is not UTF-8 text"), "save it as UTF-8")),
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("."))
+}
+
+fn quick_start_state() -> Result<PathBuf, Problems> {
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")));
+    let state = state.map(|state| state.join("hearthgate"));
+    state.ok_or_else(|| Problems::whole("there is no place to keep state", "name one with --state DIR"))
+}
+
+/// File and edits are told apart by a byte that neither may contain.
+fn digest(file: &str, edits: &str) -> String {
+    let mut digest = Sha256::new();
+    digest.update(file);
+    digest.update([0]);
+    digest.update(edits);
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}

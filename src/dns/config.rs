@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::{
     listen::Place,
-    origin::{Directory, PeerId},
+    origin::{Directory, NetworkId, PeerId},
 };
 
 /// The meant form of `[dns]`, with what it needs of other sections.
@@ -35,6 +35,8 @@ pub struct Config {
     pub case_randomisation: bool,
     /// Accept SHA-1 signatures and digests.
     pub sha1: bool,
+    /// Names under which nothing is validated, and the second since 1970 at which that ends (RFC 7646).
+    pub negative_anchors: Vec<(Name, u64)>,
     /// Where answers come from.
     pub resolve: Resolve,
     /// A hints file instead of the built-in root servers.
@@ -45,6 +47,8 @@ pub struct Config {
     pub forward: Vec<Forward>,
     /// Names of the house, absolute.
     pub records: Vec<LocalRecord>,
+    /// Names of routes.
+    pub routes: HouseRoutes,
     /// Block and allow lists.
     pub lists: Vec<List>,
     /// Groups of devices; the one called "default" holds everybody who is in no other.
@@ -123,6 +127,28 @@ pub enum LocalRecord {
         /// Seconds.
         ttl: u32,
     },
+}
+
+/// The names that the routes of the ingress give to this box.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HouseRoutes {
+    /// Each exact host once.
+    pub names: Vec<RouteName>,
+    /// Where the ingress listens for TLS.
+    pub listen: Vec<IpAddr>,
+    /// The gate's inner addresses.
+    pub inner: Vec<IpAddr>,
+}
+
+/// A route's host, and who gets this box's address for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteName {
+    /// The host.
+    pub host: Name,
+    /// Networks whose clients may use a route of the host.
+    pub networks: Vec<NetworkId>,
+    /// Peers that may.
+    pub peers: Vec<PeerId>,
 }
 
 /// A block or allow list.
@@ -204,18 +230,52 @@ pub enum Device {
 pub struct Testing {
     /// The time that signatures are checked against, in seconds since 1970.
     pub now: Option<u64>,
+    /// Cached data ages by the wall clock, also when that is set.
+    pub follow_clock: bool,
     /// Root servers by address instead of a hints file.
-    pub root_servers: Vec<SocketAddr>,
+    pub root_servers: Vec<IpAddr>,
+    /// The port that authoritative servers listen on.
+    pub server_port: u16,
+    /// DS and DNSKEY records in presentation form instead of the built-in anchors; an empty list leaves
+    /// everything unchecked.
+    pub anchors: Option<Vec<String>>,
+    /// The root's servers are asked of those in the hints first.
+    pub priming: bool,
+    /// Checked NSEC and NSEC3 records answer for names that were not asked for.
+    pub aggressive: bool,
+    /// DNS cookies.
+    pub cookies: bool,
+    /// RSA keys shorter than 1024 bits count.
+    pub short_keys: bool,
+    /// The UDP size that servers are offered.
+    pub edns_size: u16,
     /// Loopback and special-purpose addresses may be asked.
     pub special_servers: bool,
     /// Upstream questions over IPv4.
     pub ipv4: bool,
     /// Upstream questions over IPv6.
     pub ipv6: bool,
+    /// Each message to and from a server is written to standard error.
+    pub log_upstream: bool,
 }
 
 impl Default for Testing {
     fn default() -> Self {
-        Self { now: None, root_servers: Vec::new(), special_servers: false, ipv4: true, ipv6: true }
+        Self {
+            now: None,
+            follow_clock: false,
+            root_servers: Vec::new(),
+            server_port: 53,
+            anchors: None,
+            priming: true,
+            aggressive: true,
+            cookies: true,
+            short_keys: false,
+            edns_size: 1232,
+            special_servers: false,
+            ipv4: true,
+            ipv6: true,
+            log_upstream: false,
+        }
     }
 }

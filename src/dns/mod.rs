@@ -1,6 +1,381 @@
 //! The DNS plane.
+//!
+//! The life of one query: a thread of `server::udp` takes it from its own socket, with a batch of others, and
+//! the kernel says which address was asked and by which interface, from which follows its origin. Then
+//! `answer::answer` decides, in the order of the product: a refused origin gets nothing; a record of the
+//! house or a special name is answered; the rules of the client's group may block it; the cache may know the
+//! answer. All this happens in place, without an allocation or a log line, and the batch is sent. What is not
+//! known takes a place in `room` and goes on as a task: `upstream::flight` asks once however many wait, the
+//! `upstream` of the name's zone (authorities from the root, configured servers, or those of a forwarded
+//! zone) answers or fails, and what comes of it is kept in `cache` as bytes, before any client's rules. Then
+//! `answer::answer` is called once more with it: rules apply to the names that it leads to, an expired answer
+//! may stand in for a failure, and the task sends the answer from the address that was asked. TCP and the
+//! tunnel go the same way, one message at a time.
 
+mod answer;
+mod cache;
 mod config;
+mod counters;
+mod encode;
+pub mod filter;
+pub mod fuzz;
+mod local;
+mod policy;
+mod query;
 pub mod resolver;
+mod room;
+mod server;
+mod status;
+mod upstream;
+
+use std::{
+    net::{SocketAddr, TcpListener, UdpSocket},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::ScopedJoinHandle,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::runtime::Handle;
 
 pub use config::*;
+pub use policy::Error;
+pub use status::Status;
+
+use self::{
+    cache::Cache,
+    counters::Series,
+    policy::Policy,
+    room::Room,
+    upstream::{Flights, Resolver},
+};
+use crate::{
+    limit::Limits,
+    listen::{self, BindError, Place, Wanted},
+    lookup::Lookup,
+    metrics::Metrics,
+    origin::Networks,
+    stream::Inlet,
+    supervise::{self, Phase, Stop},
+};
+
+/// Reads a stranger's message as the servers do, and returns what is said to it without knowing any name;
+/// for the fuzz target.
+#[doc(hidden)]
+pub fn read_message(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    encode::ttl_offsets(bytes);
+    match query::Query::parse(bytes) {
+        Ok(query) => {
+            let head = encode::Head::code(encode::rcode::REFUSED);
+            encode::start(&query, head, &mut out);
+            encode::finish(&query, encode::rcode::REFUSED, None, encode::udp_limit(query.edns), &mut out);
+            Some(out)
+        }
+        Err(unfit) => encode::unfit(bytes, unfit, &mut out).then_some(out),
+    }
+}
+
+/// The DNS server of the house.
+#[derive(Debug)]
+pub struct Plane {
+    core: Arc<Core>,
+    udp: Vec<UdpSocket>,
+    tcp: Vec<TcpListener>,
+    inlet: Mutex<Option<Inlet>>,
+    runtime: Arc<ArcSwapOption<Handle>>,
+    /// It was running before: what asks others must be made anew.
+    ran: AtomicBool,
+}
+
+/// A policy that was built and is not in force yet.
+#[derive(Debug)]
+pub struct Prepared(Arc<Policy>);
+
+/// What outlives reloads and restarts of the plane.
+#[derive(Debug)]
+struct Core {
+    policy: ArcSwapOption<Policy>,
+    networks: Arc<ArcSwap<Networks>>,
+    cache: Cache,
+    flights: Flights,
+    room: Arc<Room>,
+    connections: Arc<Room>,
+    limits: Limits,
+    series: Series,
+    clock: Clock,
+}
+
+impl Core {
+    fn new(cache_size: usize, networks: Arc<ArcSwap<Networks>>, metrics: &Metrics) -> Self {
+        Self {
+            policy: ArcSwapOption::empty(),
+            networks,
+            cache: Cache::new(cache_size),
+            flights: Flights::default(),
+            room: Room::new(WAITING, WAITING_EACH),
+            connections: server::tcp::bound(),
+            limits: Limits::new(CLIENTS, Instant::now()),
+            series: Series::new(metrics),
+            clock: Clock,
+        }
+    }
+}
+
+/// Seconds since 1970. Cached answers age by the wall clock, which goes on while the machine sleeps.
+#[derive(Clone, Copy, Debug)]
+struct Clock;
+
+impl Clock {
+    fn seconds(self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+    }
+}
+
+/// Questions that wait for others at once: of everybody, and of one client.
+const WAITING: usize = 1024;
+const WAITING_EACH: usize = 100;
+
+/// Clients that limits are kept for.
+const CLIENTS: usize = 4096;
+
+/// Ports that the kernel may choose for UDP until one is free for TCP as well.
+const CHOSEN_PORTS: u32 = 16;
+
+/// How often gauges are set.
+const GAUGES: Duration = Duration::from_secs(5);
+
+impl Plane {
+    /// Takes the ports.
+    pub fn bind(
+        config: &Config,
+        networks: Arc<ArcSwap<Networks>>,
+        metrics: &Metrics,
+        inlet: Option<Inlet>,
+    ) -> Result<Self, BindError> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let (mut udp, mut tcp) = (Vec::new(), Vec::new());
+        for place in &config.listen {
+            let (sockets, listeners) = both(place, cores)?;
+            tcp.extend(listeners);
+            let address = place.address;
+            for socket in &sockets {
+                let refused = |error| BindError::Other { address, protocol: "UDP", key: "dns.listen", error };
+                server::udp::prepare(socket).map_err(refused)?;
+            }
+            udp.extend(sockets);
+        }
+        let core = Core::new(config.cache_size, networks, metrics);
+        let runtime = Arc::new(ArcSwapOption::empty());
+        Ok(Self { core: Arc::new(core), udp, tcp, inlet: Mutex::new(inlet), runtime, ran: AtomicBool::new(false) })
+    }
+
+    /// Reads lists and files and builds the policy; blocks.
+    pub fn prepare(&self, config: Config) -> Result<Prepared, Error> {
+        let before = self.core.policy.load_full();
+        Ok(Prepared(Arc::new(Policy::build(config, before.as_deref())?)))
+    }
+
+    /// Puts a policy in force. Rules apply to cached answers at once; the answers are forgotten if others are
+    /// asked from now on.
+    pub fn commit(&self, prepared: Prepared) {
+        let policy = prepared.0;
+        let names = &self.core.series.list_names;
+        names.reset();
+        for list in &policy.lists {
+            names.with_label_values(&[&list.name]).set(i64::try_from(list.names).unwrap_or(i64::MAX));
+        }
+        let before = self.core.policy.swap(Some(policy.clone()));
+        if before.is_some_and(|before| !Resolver::same(&before.config, &policy.config)) {
+            self.core.cache.clear();
+        }
+    }
+
+    /// Answers until told to stop. Panics and errors of one thread end the run, and the next one finds the
+    /// same sockets.
+    pub fn run(&self, stop: Stop) -> Result<(), String> {
+        let Some(policy) = self.core.policy.load_full() else { return Err("no policy was committed".into()) };
+        if self.ran.swap(true, Ordering::Relaxed) {
+            let upstream = Resolver::new(&policy.config).map_err(|error| error.to_string())?;
+            policy.upstream.store(Arc::new(upstream));
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .thread_name("dns-task")
+            .enable_all()
+            .build()
+            .map_err(|error| format!("no runtime: {error}"))?;
+        self.runtime.store(Some(Arc::new(runtime.handle().clone())));
+        // A thread that falls over tells the others by this.
+        let (over, fallen) = supervise::stop();
+        let both = Both { told: stop.clone(), fallen };
+        let result = std::thread::scope(|scope| {
+            let threads: Vec<_> = self
+                .udp
+                .iter()
+                .map(|socket| {
+                    let (over, stop, handle) = (over.clone(), both.either(&runtime), runtime.handle());
+                    let work = move || {
+                        let _tell = OnEnd(over);
+                        server::udp::serve(socket, &self.core, handle, &stop)
+                    };
+                    std::thread::Builder::new().name("dns-udp".into()).spawn_scoped(scope, work)
+                })
+                .collect();
+            let tasks = runtime.block_on(self.serve_tasks(both.either(&runtime)));
+            over.advance(Phase::Drain);
+            let ends = threads.into_iter().map(|thread| match thread.map(ScopedJoinHandle::join) {
+                Ok(Ok(end)) => end,
+                Ok(Err(panic)) => Err(supervise::panic_text(panic.as_ref())),
+                Err(error) => Err(format!("no thread: {error}")),
+            });
+            ends.fold(tasks, |sum, end| sum.and(end))
+        });
+        // What is under way may finish.
+        runtime.block_on(async {
+            let done = async {
+                while self.core.room.taken() + self.core.connections.taken() > 0 {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            if result.is_ok() {
+                tokio::select! {
+                    () = done => {}
+                    () = stop.reached(Phase::Now) => {}
+                }
+            }
+        });
+        self.runtime.store(None);
+        runtime.shutdown_background();
+        result
+    }
+
+    async fn serve_tasks(&self, stop: Stop) -> Result<(), String> {
+        let mut inlet = TakenInlet::of(&self.inlet);
+        let tunnel = async {
+            match &mut inlet.taken {
+                Some(inlet) => server::tunnel::serve(inlet, self.core.clone(), stop.clone()).await,
+                None => stop.reached(Phase::Drain).await,
+            }
+        };
+        let mut listeners = tokio::task::JoinSet::new();
+        for listener in &self.tcp {
+            let listener = listener.try_clone().map_err(|error| format!("TCP listener: {error}"))?;
+            listeners.spawn(server::tcp::serve(listener, self.core.clone(), stop.clone()));
+        }
+        let listening = async {
+            while let Some(end) = listeners.join_next().await {
+                end.map_err(|end| end.to_string()).and_then(|end| end)?;
+            }
+            stop.reached(Phase::Drain).await;
+            Ok(())
+        };
+        let gauges = async {
+            loop {
+                self.set_gauges();
+                tokio::time::sleep(GAUGES).await;
+            }
+        };
+        tokio::select! {
+            ended = async { tokio::join!(listening, tunnel).0 } => ended,
+            () = gauges => Ok(()),
+        }
+    }
+
+    fn set_gauges(&self) {
+        let fill = self.core.cache.fill();
+        let set = |gauge: &prometheus::IntGauge, value| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        set(&self.core.series.cache_bytes, fill.bytes);
+        set(&self.core.series.cache_entries, fill.entries);
+        set(&self.core.series.waiting, self.core.room.taken());
+    }
+
+    /// Returns names to addresses through this plane: records of the house first, and no group's rules.
+    pub fn lookup(&self) -> Lookup {
+        let (core, runtime) = (self.core.clone(), self.runtime.clone());
+        Lookup::new(move |name| {
+            let (core, handle) = (core.clone(), runtime.load_full());
+            async move {
+                let handle = handle.ok_or_else(|| {
+                    std::io::Error::new(std::io::ErrorKind::NotConnected, "the DNS plane does not run")
+                })?;
+                // Servers' connections belong to this plane's runtime, whoever asks.
+                let asking = handle.spawn(async move { upstream::addresses(&core, &name).await });
+                asking.await.map_err(std::io::Error::other)?
+            }
+        })
+    }
+
+    /// Returns the addresses that are listened on, UDP and TCP alike.
+    pub fn listen_addresses(&self) -> Vec<SocketAddr> {
+        self.tcp.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+}
+
+/// Binds one place for UDP and TCP. A port that the kernel chose is the same for both; where somebody has it
+/// for TCP, another is chosen.
+fn both(place: &Place, cores: usize) -> Result<(Vec<UdpSocket>, Vec<TcpListener>), BindError> {
+    let wanted = |address, shards| Wanted { address, device: place.device.as_deref(), shards, key: "dns.listen" };
+    let mut left = if place.address.port() == 0 { CHOSEN_PORTS } else { 1 };
+    loop {
+        left -= 1;
+        let sockets = listen::udp(&wanted(place.address, cores))?;
+        let address = sockets.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(place.address);
+        match listen::tcp(&wanted(address, 1)) {
+            Err(BindError::Taken { .. }) if left > 0 => {}
+            listeners => return Ok((sockets, listeners?)),
+        }
+    }
+}
+
+/// Borrows the inlet for a run and gives it back at its end, however that comes.
+struct TakenInlet<'a> {
+    home: &'a Mutex<Option<Inlet>>,
+    taken: Option<Inlet>,
+}
+
+impl<'a> TakenInlet<'a> {
+    fn of(home: &'a Mutex<Option<Inlet>>) -> Self {
+        let taken = home.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Self { home, taken }
+    }
+}
+
+impl Drop for TakenInlet<'_> {
+    fn drop(&mut self) {
+        *self.home.lock().unwrap_or_else(PoisonError::into_inner) = self.taken.take();
+    }
+}
+
+/// Tells the others when a thread ends, also by a panic.
+struct OnEnd(supervise::Stopper);
+
+impl Drop for OnEnd {
+    fn drop(&mut self) {
+        self.0.advance(Phase::Drain);
+    }
+}
+
+/// Told to stop from outside, or because a thread of this run is over.
+struct Both {
+    told: Stop,
+    fallen: Stop,
+}
+
+impl Both {
+    fn either(&self, runtime: &tokio::runtime::Runtime) -> Stop {
+        let (teller, stop) = supervise::stop();
+        let (told, fallen) = (self.told.clone(), self.fallen.clone());
+        runtime.spawn(async move {
+            tokio::select! {
+                () = told.reached(Phase::Drain) => teller.advance(Phase::Drain),
+                () = fallen.reached(Phase::Drain) => teller.advance(Phase::Drain),
+            }
+            told.reached(Phase::Now).await;
+            teller.advance(Phase::Now);
+        });
+        stop
+    }
+}

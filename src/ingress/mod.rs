@@ -1,6 +1,348 @@
-//! The ingress.
+//! The ingress: what the Internet, the house and the tunnel reach on ports 80 and 443.
+//!
+//! The life of a request:
+//!
+//! 1. `server` accepts a connection on one core, which keeps it to its end. Its [`Origin`]
+//!    is set there and then, or came with it out of the tunnel.
+//! 2. `routes` has a table for each distinct set of permissions. What an origin may not use is not in its table,
+//!    so a host that it must not see and a host that never existed are the same to it.
+//! 3. `tls` reads the ClientHello. A name that is not in the table gets an alert and a close; otherwise the
+//!    table's configuration and the name's certificate (`certs`, `ca`) finish the handshake.
+//! 4. [`h1`] or `h2` reads the request, strictly, into a [`canonical`] host and path.
+//! 5. `proxy` asks for the client's limit and for the route, and checks that the host belongs to the certificate.
+//! 6. `headers` takes off what belongs to one hop and what the client says of itself, and says it anew.
+//! 7. `upstream` brings a connection, new or kept, on which the request is written anew from what was understood.
+//! 8. The bodies stream both ways in the connection's own task, with one timer; nothing is held back whole.
+//! 9. A `record` counts the request and logs it when it ends, however it ends.
+//! 10. A reload swaps the policy: the next request sees the new one, and `permits` ends what it no longer allows.
 
+mod ca;
 pub mod canonical;
+mod census;
+mod certs;
 mod config;
+mod deadline;
+pub mod h1;
+mod h2;
+mod headers;
+mod permits;
+mod proxy;
+mod record;
+mod routes;
+mod series;
+mod serve;
+mod server;
+mod tls;
+mod tunnel;
+mod upstream;
 
+use std::{
+    collections::HashMap,
+    net::{SocketAddr, TcpListener},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Instant, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use rustls::{crypto::CryptoProvider, server::ProducesTickets};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use self::{
+    census::Census,
+    certs::Certificates,
+    h1::connection::Service,
+    routes::{Route as TableRoute, Tables, Target as TableTarget},
+    series::Series,
+    upstream::Dial,
+};
+use crate::{
+    limit::Limits,
+    listen::{self, BindError, Wanted},
+    lookup::Lookup,
+    metrics::Metrics,
+    origin::{Networks, Origin},
+    stream::{Accepted, Inlet},
+    supervise::Stop,
+};
+
+pub use ca::CaError;
+pub use certs::{CertificateError, CertificateStatus};
 pub use config::*;
+pub use upstream::TlsError;
+
+/// Internet clients whose limits are remembered.
+const LIMITED_CLIENTS: usize = 16 * 1024;
+/// Beyond this many cores a home's line is the limit.
+const MOST_CORES: usize = 16;
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A certificate.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// TLS towards an upstream.
+    #[error("route \"{route}\": {error}")]
+    Upstream {
+        /// The route's name.
+        route: String,
+        /// What is wrong.
+        error: TlsError,
+    },
+    /// TLS towards clients.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// What `status` says of the ingress.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Listeners of plain HTTP.
+    pub http: Vec<SocketAddr>,
+    /// Listeners of TLS.
+    pub https: Vec<SocketAddr>,
+    /// Certificates in use.
+    pub certificates: Vec<CertificateStatus>,
+    /// Routes in force.
+    pub routes: usize,
+    /// Open connections of clients.
+    pub connections: u64,
+}
+
+/// The ingress: its sockets, and what survives a reload.
+#[derive(Debug)]
+pub struct Plane {
+    shared: Arc<Shared>,
+    /// For each core.
+    listeners: Vec<Vec<Listener>>,
+}
+
+/// A policy that is ready to be swapped in.
+pub struct Prepared(Policy);
+
+/// What holds until the next reload.
+struct Policy {
+    generation: u64,
+    config: Config,
+    tables: Tables,
+}
+
+/// What the cores share.
+#[derive(Debug)]
+struct Shared {
+    policy: ArcSwap<Policy>,
+    generation: AtomicU64,
+    changed: watch::Sender<u64>,
+    networks: Arc<ArcSwap<Networks>>,
+    lookup: Lookup,
+    limits: Limits,
+    census: Arc<Census>,
+    series: Series,
+    provider: Arc<CryptoProvider>,
+    inlet: Mutex<Option<Inlet>>,
+    /// By the table's key: a resumed session stays within its table, also over a reload.
+    tickets: Mutex<HashMap<Origin, Arc<dyn ProducesTickets>>>,
+    pools: Mutex<HashMap<(Origin, Upstream), u32>>,
+}
+
+#[derive(Debug)]
+struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+    service: Service,
+}
+
+impl Plane {
+    /// Takes the ports.
+    pub fn bind(
+        config: &Config,
+        networks: Arc<ArcSwap<Networks>>,
+        metrics: &Metrics,
+        inlet: Option<Inlet>,
+        lookup: Lookup,
+    ) -> Result<Self, BindError> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_CORES);
+        let mut listeners: Vec<Vec<Listener>> = (0..cores).map(|_| Vec::new()).collect();
+        let mut https = Vec::new();
+        for (addresses, key, secure) in [(&config.https, "ingress.https", true), (&config.http, "ingress.http", false)]
+        {
+            for &wanted in addresses {
+                let sockets = listen::tcp(&Wanted { address: wanted, device: None, shards: cores, key })?;
+                for (core, socket) in listeners.iter_mut().zip(sockets) {
+                    let address = socket.local_addr().unwrap_or(wanted);
+                    let service =
+                        if secure { Service::Routes } else { Service::Redirect(secure_port(address, &https)) };
+                    core.push(Listener { socket, address, service });
+                }
+                if let (true, Some(bound)) = (secure, listeners.first().and_then(|core| core.last())) {
+                    https.push(bound.address);
+                }
+            }
+        }
+        let nothing = Policy { generation: 0, config: Config::nothing(config), tables: Tables::none() };
+        let shared = Shared {
+            policy: ArcSwap::from_pointee(nothing),
+            generation: AtomicU64::new(0),
+            changed: watch::Sender::new(0),
+            networks,
+            lookup,
+            limits: Limits::new(LIMITED_CLIENTS, Instant::now()),
+            census: Census::new(),
+            series: Series::new(metrics),
+            provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
+            inlet: Mutex::new(inlet),
+            tickets: Mutex::default(),
+            pools: Mutex::default(),
+        };
+        Ok(Self { shared: Arc::new(shared), listeners })
+    }
+
+    /// Loads or makes certificates and builds the tables. Blocks; changes nothing that is in force.
+    pub fn prepare(&self, config: Config) -> Result<Prepared, Error> {
+        let shared = &self.shared;
+        let certificates = if config.https.is_empty() && config.peers.is_empty() {
+            Certificates::new()
+        } else {
+            certs::load(&config, &shared.provider, SystemTime::now())?
+        };
+        let mut dials: HashMap<u32, Arc<Dial>> = HashMap::new();
+        let mut dial = |key: Origin, upstream: &Upstream| {
+            let pool = shared.pool(key, upstream);
+            match dials.get(&pool) {
+                Some(dial) => Ok(dial.clone()),
+                None => Dial::new(upstream, pool, &shared.provider).map(|dial| {
+                    let dial = Arc::new(dial);
+                    dials.insert(pool, dial.clone());
+                    dial
+                }),
+            }
+        };
+        let route = |key: Origin, written: &Route| {
+            let to = match &written.to {
+                Target::Builtin(builtin) => TableTarget::Builtin(*builtin),
+                Target::Upstreams(upstreams) => {
+                    let dials = upstreams.iter().map(|upstream| dial(key, upstream)).collect::<Result<_, _>>();
+                    let fail = |error| Error::Upstream { route: written.name.clone(), error };
+                    TableTarget::Upstreams { dials: dials.map_err(fail)?, next: AtomicUsize::new(0) }
+                }
+            };
+            let name = written.name.as_str();
+            Ok(Arc::new(TableRoute { name: name.into(), to, log: written.log, series: shared.series.route(name) }))
+        };
+        let tables = Tables::build(&config, &certificates, route, |key, hosts| {
+            Ok::<_, Error>(tls::config(hosts.clone(), &shared.provider, shared.tickets(key)?)?)
+        })?;
+        Ok(Prepared(Policy { generation: 0, config, tables }))
+    }
+
+    /// Swaps a policy in.
+    pub fn commit(&self, prepared: Prepared) {
+        let shared = &self.shared;
+        let mut policy = prepared.0;
+        policy.generation = shared.generation.load(Ordering::Acquire) + 1;
+        let generation = policy.generation;
+        shared.policy.store(Arc::new(policy));
+        // Last: who sees the new number finds the new policy.
+        shared.generation.store(generation, Ordering::Release);
+        shared.changed.send_replace(generation);
+    }
+
+    /// Serves until told to stop. The sockets stay with the plane, so it can be run again.
+    pub fn run(&self, stop: Stop) -> Result<(), String> {
+        server::run(&self.shared, &self.listeners, &stop)
+    }
+
+    /// Returns how the plane is.
+    pub fn status(&self) -> Status {
+        let policy = self.shared.policy.load();
+        let addresses = |secure: bool| {
+            let first = self.listeners.first().into_iter().flatten();
+            first.filter(|listener| (listener.service == Service::Routes) == secure).map(|one| one.address).collect()
+        };
+        let mut certificates: Vec<CertificateStatus> = policy.certificates().map(|one| one.status()).collect();
+        certificates.sort_by(|one, other| one.hosts.cmp(&other.hosts));
+        certificates.dedup();
+        Status {
+            http: addresses(false),
+            https: addresses(true),
+            certificates,
+            routes: policy.config.routes.len(),
+            connections: u64::try_from(self.shared.series.open.get()).unwrap_or(0),
+        }
+    }
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prepared").field("routes", &self.0.config.routes.len()).finish()
+    }
+}
+
+impl std::fmt::Debug for Policy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Policy").field("generation", &self.generation).finish_non_exhaustive()
+    }
+}
+
+impl Policy {
+    fn certificates(&self) -> impl Iterator<Item = &Arc<certs::Certificate>> {
+        self.tables.all().flat_map(|table| table.hosts.certificates())
+    }
+
+    fn renew(&self, provider: &CryptoProvider, now: SystemTime) -> Result<(), CertificateError> {
+        certs::renew(self.certificates(), &self.config, provider, now)
+    }
+}
+
+impl Shared {
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    fn watch_generation(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// The next stream out of the tunnel; `None` if there is no tunnel (any more).
+    fn poll_inlet(&self, cx: &mut Context<'_>) -> Poll<Option<Accepted>> {
+        let mut inlet = self.inlet.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        inlet.as_mut().map_or(Poll::Ready(None), |inlet| inlet.streams.poll_recv(cx))
+    }
+
+    fn tickets(&self, key: Origin) -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
+        let mut tickets = self.tickets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(known) = tickets.get(&key) {
+            return Ok(known.clone());
+        }
+        let made = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+        tickets.insert(key, made.clone());
+        Ok(made)
+    }
+
+    fn pool(&self, key: Origin, upstream: &Upstream) -> u32 {
+        let mut pools = self.pools.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let next = u32::try_from(pools.len()).unwrap_or(u32::MAX);
+        *pools.entry((key, upstream.clone())).or_insert(next)
+    }
+}
+
+impl Config {
+    /// What holds before the first commit: no routes.
+    fn nothing(like: &Self) -> Self {
+        let mut config = like.clone();
+        config.routes.clear();
+        config.peers.clear();
+        config
+    }
+}
+
+/// Where plain HTTP sends to: the TLS listener on the same address, else the first.
+fn secure_port(address: SocketAddr, https: &[SocketAddr]) -> u16 {
+    let same = https.iter().find(|other| other.ip() == address.ip());
+    same.or(https.first()).map_or(443, SocketAddr::port)
+}

@@ -5,12 +5,13 @@ use std::fmt;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use boringtun::x25519;
+use zeroize::Zeroize;
 
 /// Who a peer is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PublicKey([u8; 32]);
 
-/// What proves it.
+/// What proves it. The library wipes it when it is dropped.
 #[derive(Clone)]
 pub struct PrivateKey(x25519::StaticSecret);
 
@@ -121,6 +122,12 @@ impl PresharedKey {
     /// Returns the text for the one place that it is written to.
     pub fn reveal(&self) -> String {
         STANDARD.encode(self.0)
+    }
+}
+
+impl Drop for PresharedKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 

@@ -1,6 +1,117 @@
-//! The VPN gate.
+//! The VPN gate: the one trusted way in, for stock WireGuard clients.
+//!
+//! **The life of a packet.** A datagram comes in by a socket that notes the address of ours that it was
+//! sent to. The [`gate`] looks at type and length, and finds the peer: a handshake must first pass the porter
+//! (mac1, under load a cookie, the budgets), data names its session by an index. What decrypts is the peer's,
+//! and only now the gate believes where the peer is. The inner packet must be whole, and its source must belong
+//! to this very peer in a table that covers all peers: from here on "who" is the key, not an address. The
+//! in-process stack takes it; no kernel interface has the gate's inner addresses, so nobody else can speak to
+//! them. It asks the policy what the peer may begin, and hands a TCP stream or a UDP question to the DNS plane,
+//! the ingress or the metrics page with `Origin::Vpn(peer)`; the rest is refused and counted. Answers go the
+//! same way back: a packet of the stack is sealed for its peer and sent to where that peer was last heard,
+//! from the address that it spoke to.
 
+pub mod client;
 mod config;
+pub mod gate;
 pub mod keys;
+mod netstack;
+mod status;
+mod udp;
+mod wgquick;
+mod work;
+
+use std::{
+    net::{SocketAddr, UdpSocket},
+    sync::Arc,
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 
 pub use config::*;
+pub use gate::policy::Error;
+pub use status::{PeerStatus, Status};
+pub use wgquick::{GateSide, client_configuration, qr};
+
+use crate::{
+    listen::BindError,
+    metrics::Metrics,
+    stream::Outlet,
+    supervise::Stop,
+    vpn::{gate::policy::Policy, status::Book, work::Work},
+};
+
+/// Where the tunnel's traffic goes; a plane that is not there has none.
+#[derive(Clone, Debug, Default)]
+pub struct Outlets {
+    /// TCP and UDP 53.
+    pub dns: Option<Outlet>,
+    /// TCP 80 and 443.
+    pub ingress: Option<Outlet>,
+    /// TCP on the metrics port.
+    pub metrics: Option<Outlet>,
+}
+
+/// The gate with its sockets.
+#[derive(Debug)]
+pub struct Plane {
+    sockets: Vec<UdpSocket>,
+    outlets: Outlets,
+    policy: ArcSwap<Policy>,
+    changed: Notify,
+    book: Book,
+}
+
+/// A policy that is ready to be used.
+#[derive(Debug)]
+pub struct Prepared {
+    policy: Policy,
+    config: Config,
+}
+
+impl Plane {
+    /// Takes the ports. Nobody may come in before the first [`Plane::commit`].
+    pub fn bind(config: &Config, metrics: &Metrics, outlets: Outlets) -> Result<Self, BindError> {
+        let sockets = config.listen.iter().map(|address| udp::bind(*address)).collect::<Result<_, _>>()?;
+        let nobody = Config { peers: Vec::new(), addresses: Vec::new(), ..config.clone() };
+        let policy = Policy::new(&nobody).expect("a policy without peers and addresses contradicts nothing");
+        let book = Book::new(metrics);
+        book.set_peers(&nobody);
+        Ok(Self { sockets, outlets, policy: ArcSwap::from_pointee(policy), changed: Notify::new(), book })
+    }
+
+    /// Compiles a policy.
+    pub fn prepare(&self, config: Config) -> Result<Prepared, Error> {
+        Ok(Prepared { policy: Policy::new(&config)?, config })
+    }
+
+    /// Swaps the policy in: sessions and streams of peers that are not in it end at once, the others' go on.
+    pub fn commit(&self, prepared: Prepared) {
+        self.book.set_peers(&prepared.config);
+        self.policy.store(Arc::new(prepared.policy));
+        self.changed.notify_one();
+    }
+
+    /// Works until told to stop.
+    pub fn run(&self, stop: Stop) -> Result<(), String> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| format!("the gate's runtime cannot be made: {error}"))?;
+        let work = Work {
+            sockets: &self.sockets,
+            outlets: &self.outlets,
+            policy: &self.policy,
+            changed: &self.changed,
+            book: &self.book,
+        };
+        runtime.block_on(work.run(stop))
+    }
+
+    /// Returns the gate as it is now.
+    pub fn status(&self) -> Status {
+        let listen: Vec<SocketAddr> = self.sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect();
+        self.book.status(listen)
+    }
+}

@@ -107,7 +107,11 @@ impl World {
         }
     }
 
-    pub fn expect(&self, name: &Name, kind: u16, check: Check) -> Expected {
+    pub fn expect(&self, name: &Name, kind: u16) -> Expected {
+        self.expect_for(name, kind, Check::Here)
+    }
+
+    pub fn expect_for(&self, name: &Name, kind: u16, check: Check) -> Expected {
         let answer = BTreeSet::new();
         let mut expected = Expected { rcode: 0, security: Security::Secure, answer, may_fail: false };
         let mut name = name.clone();

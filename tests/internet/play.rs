@@ -1,7 +1,7 @@
 //! The wires between the resolver and the made-up servers, with a clock that is set.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -24,15 +24,29 @@ use super::{
     zone::Said,
 };
 
+/// Says something of its own to a question, or leaves it to the world.
+pub type Attacker = Box<dyn FnMut(&Question, IpAddr) -> Option<Said>>;
+
+/// A message, or that the server cannot be reached.
+type Arrival = (ExchangeId, Option<Vec<u8>>);
+
 pub struct Play {
     pub world: World,
     pub resolver: Resolver,
     pub now: Now,
     dice: Dice,
-    arrivals: BTreeMap<(Duration, u64), (ExchangeId, Option<Vec<u8>>)>,
+    arrivals: BTreeMap<(Duration, u64), Arrival>,
     cancelled: HashSet<ExchangeId>,
     serial: u64,
     pub packets: u64,
+    /// All servers are silent.
+    pub outage: bool,
+    /// Of a hundred answers, so many are changed at random.
+    pub mutated: usize,
+    /// Answers in the place of the world's.
+    pub attacker: Option<Attacker>,
+    /// How many packets each server got.
+    pub counts: HashMap<IpAddr, u32>,
     pub answers: Vec<(Ticket, Arc<Answer>)>,
     /// What was asked of whom.
     pub log: Vec<String>,
@@ -72,6 +86,10 @@ impl Play {
             cancelled: HashSet::new(),
             serial: 0,
             packets: 0,
+            outage: false,
+            mutated: 0,
+            attacker: None,
+            counts: HashMap::new(),
             answers: Vec::new(),
             log: Vec::new(),
             transcript: 0xcbf2_9ce4_8422_2325,
@@ -94,7 +112,17 @@ impl Play {
         self.perform();
     }
 
-    pub fn ask(&mut self, name: &Name, kind: u16, check: Check) -> Ticket {
+    pub fn ask(&mut self, name: &Name, kind: u16) -> Ticket {
+        self.ask_for(name, kind, Check::Here)
+    }
+
+    /// Asks and waits.
+    pub fn answer(&mut self, name: &Name, kind: u16) -> Arc<Answer> {
+        let ticket = self.ask(name, kind);
+        self.wait(ticket)
+    }
+
+    pub fn ask_for(&mut self, name: &Name, kind: u16, check: Check) -> Ticket {
         let question = Question { name: name.clone(), rtype: kind };
         let asked = Asked { question, checking_disabled: check == Check::There };
         let ticket = self.resolver.ask(asked, self.now);
@@ -164,6 +192,7 @@ impl Play {
 
     fn send(&mut self, exchange: ExchangeId, server: SocketAddr, tcp: bool, message: &[u8]) {
         self.packets += 1;
+        *self.counts.entry(server.ip()).or_default() += 1;
         self.note(format!("{:?} {server} {tcp}", self.now.since_start).as_bytes());
         self.note(message);
         self.fooled |= server.ip() == IpAddr::from(POISON);
@@ -185,16 +214,19 @@ impl Play {
         if self.world.forged && !tcp {
             self.forge(exchange, &asked, at - Duration::from_millis(1));
         }
-        if !tcp && self.dice.below(1000) < self.world.loss {
+        if self.outage || !tcp && self.dice.below(1000) < self.world.loss {
             return;
         }
+        if let Some(said) = self.attacker.as_mut().and_then(|attacker| attacker(&question, server.ip())) {
+            return self.arrive(at, exchange, Some(encode(&asked, &said, Manner::Good, tcp)));
+        }
         let Some(known) = self.world.servers.get(&server.ip()) else { return };
-        let (manner, poisons, zone) = (known.manner, known.poisons, known.zones[0].clone());
+        let (manner, poisons, zone) = (known.manner, known.poisons, known.zones.first().cloned());
         if manner == Manner::Unreachable {
             return self.arrive(at, exchange, None);
         }
         let Some(mut said) = self.said(server.ip(), &asked) else { return };
-        if poisons {
+        if let (true, Some(zone)) = (poisons, zone) {
             self.poison(&mut said, &zone);
         }
         let slower = if manner == Manner::Slow { Duration::from_millis(700) } else { Duration::ZERO };
@@ -205,6 +237,9 @@ impl Play {
             if let Some(byte) = bytes.get_mut(place) {
                 *byte ^= 0x5a;
             }
+        }
+        if self.dice.percent(self.mutated) {
+            mutate(&mut bytes, &mut self.dice);
         }
         self.arrive(at + slower, exchange, Some(bytes));
     }
@@ -294,5 +329,29 @@ impl Play {
             }
         }
         Some(said)
+    }
+}
+
+/// Changes something after the ID and the flags.
+fn mutate(bytes: &mut Vec<u8>, dice: &mut Dice) {
+    for _ in 0..1 + dice.below(6) {
+        bytes.resize(bytes.len().max(12), 0);
+        let place = 2 + dice.below(bytes.len().saturating_sub(2));
+        match dice.below(7) {
+            0 => bytes[place] ^= 1 << dice.below(8),
+            1 => bytes[place] = u8::try_from(dice.below(256)).expect("a byte"),
+            2 => bytes.truncate(place.max(12)),
+            3 => bytes.insert(place, u8::try_from(dice.below(256)).expect("a byte")),
+            4 => {
+                let (from, to) = (place, (place + dice.below(40)).min(bytes.len()));
+                let copy = bytes[from..to].to_vec();
+                bytes.extend(copy);
+            }
+            5 => bytes[place] = *dice.pick(&[0, 0xc0, 0xff, 0x3f, 46, 47, 50, 41, 6, 2, 5, 39]),
+            _ => bytes[3] = u8::try_from(dice.below(16)).expect("a code"),
+        }
+        if bytes.len() < 12 {
+            bytes.resize(12, 0);
+        }
     }
 }

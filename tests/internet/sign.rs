@@ -37,10 +37,14 @@ pub enum Flaw {
     Stranger,
 }
 
+thread_local! {
+    /// The last is of an algorithm that nobody knows. They are few: the zones of all worlds share them.
+    pub static KEYS: Vec<Rc<Key>> = Key::all();
+}
+
 impl Key {
-    /// Makes all keys, always the same, the last of an algorithm that nobody knows. They are few: the zones
-    /// of all worlds share them.
-    pub fn all() -> Vec<Rc<Self>> {
+    /// Makes all keys, always the same.
+    fn all() -> Vec<Rc<Self>> {
         let ed25519 = |seed: u8, algorithm: u8| {
             let mut der = vec![0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
             der.extend([seed; 32]);
@@ -76,7 +80,7 @@ impl Key {
             4 => DigestType::SHA384,
             _ => DigestType::SHA256,
         };
-        let digest = Digest::from_iter([zone.as_wire(), &self.dnskey[..]].into_iter(), kind);
+        let digest = Digest::from_iter([zone.as_wire(), &self.dnskey[..]], kind);
         let mut ds = self.tag.to_be_bytes().to_vec();
         ds.extend([self.algorithm, digest_type]);
         ds.extend_from_slice(digest.expect("the digests are there").as_ref());

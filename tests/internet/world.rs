@@ -9,9 +9,9 @@ use std::{
 
 use hearthgate::dns::resolver::{name::Name, rrset::Security, wire::rtype};
 
+pub use super::dice::Dice;
 use super::{
-    dice::Dice,
-    sign::{Flaw, Key, UNKNOWN_DIGEST},
+    sign::{Flaw, KEYS, Key, UNKNOWN_DIGEST},
     zone::{Fault, Signing, Zone},
 };
 
@@ -82,8 +82,16 @@ pub enum Link {
     Sha1,
 }
 
+/// What may go wrong in a world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weather {
+    Any,
+    Calm,
+}
+
 pub struct World {
     pub seed: u64,
+    weather: Weather,
     pub zones: BTreeMap<Name, Zone>,
     pub links: BTreeMap<Name, Link>,
     pub servers: BTreeMap<IpAddr, Server>,
@@ -115,12 +123,27 @@ pub fn under(label: &str, zone: &Name) -> Name {
 }
 
 impl World {
-    pub fn new(seed: u64, keys: &[Rc<Key>]) -> Self {
-        let mut dice = Dice(seed);
-        let root = Name::root();
-        let hosting = name("hosting.t0");
-        let mut world = Self {
+    pub fn new(seed: u64) -> Self {
+        KEYS.with(|keys| {
+            let mut world = Self::bare(seed, Weather::Any);
+            world.make(&mut Dice(seed), keys);
+            world
+        })
+    }
+
+    /// A world in which nothing goes wrong: all is signed, by Ed25519 and NSEC, and keeps for an hour.
+    pub fn calm() -> Self {
+        KEYS.with(|keys| {
+            let mut world = Self::bare(0, Weather::Calm);
+            world.make(&mut Dice(0), &keys[..1]);
+            world
+        })
+    }
+
+    fn bare(seed: u64, weather: Weather) -> Self {
+        Self {
             seed,
+            weather,
             zones: BTreeMap::new(),
             links: BTreeMap::new(),
             servers: BTreeMap::new(),
@@ -128,41 +151,61 @@ impl World {
             anchors: Vec::new(),
             negative_anchors: Vec::new(),
             dead: BTreeSet::new(),
-            loss: if dice.percent(30) { dice.below(60) } else { 0 },
-            forged: dice.percent(30),
-            six: dice.percent(30),
+            loss: 0,
+            forged: false,
+            six: false,
             is_slow: false,
             levels: BTreeMap::new(),
+        }
+    }
+
+    fn make(&mut self, dice: &mut Dice, keys: &[Rc<Key>]) {
+        let root = Name::root();
+        let hosting = name("hosting.t0");
+        let mut zone = Zone::new(root.clone(), Signing::Nsec, keys[0].clone());
+        if self.weather == Weather::Any {
+            self.loss = if dice.percent(30) { dice.below(60) } else { 0 };
+            self.forged = dice.percent(30);
+            self.six = dice.percent(30);
+            zone.key = dice.pick(&keys[..keys.len() - 1]).clone();
+            if dice.percent(30) {
+                zone.signing = Signing::Nsec3 { opt_out: dice.percent(50), iterations: 0 };
+            }
+            if dice.percent(2) {
+                zone.fault = *dice.pick(&[Fault::Keys(Flaw::Expired), Fault::All(Flaw::Garbled), Fault::Keyless]);
+            }
+        }
+        self.anchors.push((root.clone(), zone.key.ds(&root, 2)));
+        self.zones.insert(root, zone);
+        let names = if self.weather == Weather::Calm {
+            [".", "t0", "hosting.t0", "t1", "t2", "d0.t1", "d0.d0.t1"].map(name).to_vec()
+        } else {
+            tree(dice)
         };
-        let mut zone = Zone::new(root.clone(), Signing::Nsec, dice.pick(&keys[..keys.len() - 1]).clone());
-        if dice.percent(30) {
-            zone.signing = Signing::Nsec3 { opt_out: dice.percent(50), iterations: 0 };
-        }
-        if dice.percent(2) {
-            zone.fault = *dice.pick(&[Fault::Keys(Flaw::Expired), Fault::All(Flaw::Garbled), Fault::Keyless]);
-        }
-        world.anchors.push((root.clone(), zone.key.ds(&root, 2)));
-        world.zones.insert(root.clone(), zone);
-        let names = tree(&mut dice);
         for zone in &names[1..] {
-            world.add_zone(zone, &mut dice, keys);
+            match self.weather {
+                Weather::Any => self.add_zone(zone, dice, keys),
+                Weather::Calm => {
+                    self.links.insert(zone.clone(), Link::Right);
+                    self.zones.insert(zone.clone(), Zone::new(zone.clone(), Signing::Nsec, keys[0].clone()));
+                }
+            }
         }
         // What is below a zone without TTL is looked for from above each time: that is slow, and nothing else.
         for zone in names.iter().filter(|zone| names.iter().any(|other| other.is_below(zone))) {
-            let made = world.zone(zone);
+            let made = self.zone(zone);
             made.ttl = made.ttl.max(5);
         }
         for zone in &names {
-            world.serve(zone, &hosting, &mut dice);
+            self.serve(zone, &hosting, dice);
         }
         for zone in &names {
-            world.fill(zone, &names, &mut dice);
+            self.fill(zone, &names, dice);
         }
         for zone in &names[1..] {
-            world.delegate(zone);
+            self.delegate(zone);
         }
-        world.tame();
-        world
+        self.tame();
     }
 
     pub fn parent(&self, zone: &Name) -> Name {
@@ -240,8 +283,9 @@ impl World {
         let elsewhere = if dice.percent(50) && served.contains(hosting) { hosting } else { zone };
         let elsewhere =
             if elsewhere == zone && !hosts.is_empty() { (*dice.pick(&hosts)).clone() } else { elsewhere.clone() };
-        let dead = !backbone && level <= 2 && dice.percent(5);
-        let shared = !zone.is_root() && !dead && dice.percent(12);
+        let calm = self.weather == Weather::Calm;
+        let dead = !calm && !backbone && level <= 2 && dice.percent(5);
+        let shared = !calm && !zone.is_root() && !dead && dice.percent(12);
         let mut own = Vec::new();
         let mut good = 0;
         let mut misleading = 0;
@@ -261,7 +305,7 @@ impl World {
             let must_be_good = good == 0 && number + 1 == count || zone.is_root();
             let mut manner = match dice.below(100) {
                 _ if dead => *dice.pick(&[Manner::Dead, Manner::Dead, Manner::Refuses, Manner::Unreachable]),
-                _ if must_be_good => Manner::Good,
+                _ if must_be_good || calm => Manner::Good,
                 0..64 => Manner::Good,
                 64..68 => Manner::Dead,
                 68..70 => Manner::Unreachable,
@@ -287,7 +331,7 @@ impl World {
             let made = Server {
                 zones: vec![zone.clone()],
                 manner,
-                poisons: dice.percent(15),
+                poisons: !calm && dice.percent(15),
                 delay: 5 + u64::try_from(dice.below(80)).expect("small"),
             };
             let serial = u8::try_from(self.servers.len()).expect("few") + 1;

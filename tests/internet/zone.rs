@@ -48,6 +48,8 @@ pub enum Fault {
 /// What is there under one name.
 pub type Node = BTreeMap<u16, Vec<Arc<[u8]>>>;
 type Sealed = Vec<Record>;
+/// Hash → the name and the types that it has.
+type Hashes = BTreeMap<Vec<u8>, (Name, Vec<u8>)>;
 
 pub struct Zone {
     pub name: Name,
@@ -60,7 +62,7 @@ pub struct Zone {
     /// The server follows aliases inside the zone.
     pub follows: bool,
     pub sealed: RefCell<HashMap<(Name, u16), Rc<Sealed>>>,
-    chain: RefCell<Option<Rc<BTreeMap<Vec<u8>, (Name, Vec<u8>)>>>>,
+    chain: RefCell<Option<Rc<Hashes>>>,
 }
 
 /// An answer's sections.
@@ -193,8 +195,7 @@ impl Zone {
         sealed
     }
 
-    /// Hash → (name, bitmap).
-    fn hashes(&self) -> Rc<BTreeMap<Vec<u8>, (Name, Vec<u8>)>> {
+    fn hashes(&self) -> Rc<Hashes> {
         let Signing::Nsec3 { opt_out, iterations } = self.signing else { return Rc::default() };
         let mut kept = self.chain.borrow_mut();
         let chain = kept.get_or_insert_with(|| {

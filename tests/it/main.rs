@@ -1,10 +1,16 @@
 //! What the edge does, as its users see it.
 #![allow(unreachable_pub, missing_docs, reason = "a test binary has no readers outside")]
 
+mod config;
+mod dns;
+mod edge;
+mod ingress;
 #[path = "../internet/mod.rs"]
 mod internet;
+mod recursion;
 #[path = "../scenarios/mod.rs"]
 mod scenarios;
+mod vpn;
 
 use std::path::PathBuf;
 

@@ -44,6 +44,32 @@ fn scenarios_of_others_are_answered_as_they_want() {
         eprintln!("SKIPPED: no scenarios in {}", folder.display());
         return;
     };
+    let Outcome { cases, right, scripted, failures } = play_all(entries);
+    for failure in &failures {
+        println!("{failure}");
+    }
+    println!("{right} of {cases} cases right, {scripted} without an unscripted question");
+    let named = |line: &str, name: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', ':']));
+    let unexplained: Vec<&String> =
+        failures.iter().filter(|line| !OTHERWISE.iter().any(|(name, _)| named(line, name))).collect();
+    if std::env::var_os("SCENARIOS").is_none() && std::env::var_os("SCENARIO").is_none() {
+        assert!(unexplained.is_empty(), "{unexplained:#?}");
+        let outdated: Vec<_> =
+            OTHERWISE.iter().filter(|(name, _)| !failures.iter().any(|line| named(line, name))).collect();
+        assert!(outdated.is_empty(), "answered as the files want after all: {outdated:?}");
+    }
+}
+
+/// What came of a folder.
+#[derive(Default)]
+struct Outcome {
+    cases: usize,
+    right: usize,
+    scripted: usize,
+    failures: Vec<String>,
+}
+
+fn play_all(entries: std::fs::ReadDir) -> Outcome {
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "rpl"));
     paths.sort();
@@ -90,19 +116,17 @@ fn scenarios_of_others_are_answered_as_they_want() {
         }
     }
 
-    for failure in &failures {
-        println!("{failure}");
-    }
-    println!("{right} of {cases} cases right, {scripted} without an unscripted question");
-    let named = |line: &str, name: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', ':']));
-    let unexplained: Vec<&String> =
-        failures.iter().filter(|line| !OTHERWISE.iter().any(|(name, _)| named(line, name))).collect();
-    if std::env::var_os("SCENARIOS").is_none() && std::env::var_os("SCENARIO").is_none() {
-        assert!(unexplained.is_empty(), "{unexplained:#?}");
-        let outdated: Vec<_> =
-            OTHERWISE.iter().filter(|(name, _)| !failures.iter().any(|line| named(line, name))).collect();
-        assert!(outdated.is_empty(), "answered as the files want after all: {outdated:?}");
-    }
+    Outcome { cases, right, scripted, failures }
+}
+
+#[test]
+fn our_own_scenarios_are_answered_as_they_want() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios/own");
+
+    let outcome = play_all(std::fs::read_dir(folder).expect("our own files are there"));
+
+    assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
+    assert!(outcome.cases > 0 && outcome.scripted == outcome.cases, "something was asked that nobody scripted");
 }
 
 fn configure(scenario: &Scenario, minimise: bool) -> (Config, u64) {

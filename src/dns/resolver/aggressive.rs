@@ -23,10 +23,10 @@ use super::{
     wire::{Question, rtype},
 };
 
-/// Records kept in all; a zone that is full is begun anew.
-const MOST_RECORDS: usize = 20_000;
-/// Records kept of one zone.
-const MOST_OF_ZONE: usize = 4_000;
+/// The part of the whole that one zone can take; a zone that is full is begun anew.
+const SHARE: usize = 4;
+/// A record that takes more bytes is not worth keeping.
+const LARGEST: usize = 4096;
 
 type Kept = (Arc<Rrset>, Duration);
 
@@ -38,59 +38,89 @@ struct Zone {
     parameters: Option<(u16, Vec<u8>)>,
     /// Sets that answers were made from, under the wildcard's own name (RFC 8198 §5.3).
     wildcards: HashMap<(Name, u16), Kept>,
+    bytes: usize,
 }
 
 /// All zones.
-#[derive(Default)]
 pub struct Proofs {
     zones: HashMap<Name, Zone>,
-    count: usize,
+    bytes: usize,
+    limit: usize,
 }
 
 impl Proofs {
-    /// Takes a record whose signature held, until a moment.
-    pub fn insert(&mut self, zone: &Name, set: &Arc<Rrset>, expires: Duration) {
-        if self.count >= MOST_RECORDS {
-            *self = Self::default();
+    /// Makes an empty one that holds so many bytes.
+    pub fn new(limit: usize) -> Self {
+        Self { zones: HashMap::new(), bytes: 0, limit }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        *self = Self::new(self.limit);
+    }
+
+    /// Returns about how many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Finds room for a set of a zone.
+    fn room(&mut self, zone: &Name, set: &Rrset) -> Option<&mut Zone> {
+        let bytes = set.bytes() + 128;
+        if bytes > LARGEST {
+            return None;
+        }
+        if self.bytes + bytes > self.limit {
+            self.clear();
         }
         let kept = self.zones.entry(zone.clone()).or_default();
-        if kept.count() >= MOST_OF_ZONE {
-            self.count -= kept.count();
+        if kept.bytes + bytes > self.limit / SHARE {
+            self.bytes -= kept.bytes;
             *kept = Zone::default();
         }
+        // What takes the place of an older one is counted again: the count is too high rather than too low.
+        kept.bytes += bytes;
+        self.bytes += bytes;
+        Some(kept)
+    }
+
+    /// Takes a record whose signature held, until a moment.
+    pub fn insert(&mut self, zone: &Name, set: &Arc<Rrset>, expires: Duration) {
+        let record = match set.rtype {
+            rtype::NSEC3 => match Nsec3::new(zone, set) {
+                Some(record) if !record.opt_out() => Some(record),
+                _ => return,
+            },
+            _ => None,
+        };
+        if self.zones.get(zone).is_some_and(|kept| kept.has(set, expires)) {
+            return;
+        }
+        let Some(kept) = self.room(zone, set) else { return };
         let entry = (set.clone(), expires);
-        let new = match set.rtype {
-            rtype::SOA => kept.soa.replace(entry).is_none(),
-            rtype::NSEC => kept.by_name.insert(set.name.clone(), entry).is_none(),
-            rtype::NSEC3 => {
-                let Some(record) = Nsec3::new(zone, set) else { return };
-                if record.opt_out() {
-                    return;
-                }
+        match (set.rtype, record) {
+            (rtype::SOA, _) => kept.soa = Some(entry),
+            (rtype::NSEC, _) => {
+                kept.by_name.insert(set.name.clone(), entry);
+            }
+            (_, Some(record)) => {
                 let parameters = record.parameters();
                 if kept.parameters.as_ref() != Some(&parameters) {
                     // The zone was hashed anew.
                     kept.by_hash.clear();
                     kept.parameters = Some(parameters);
                 }
-                kept.by_hash.insert(record.hash().to_vec(), entry).is_none()
+                kept.by_hash.insert(record.hash().to_vec(), entry);
             }
-            _ => false,
-        };
-        self.count += usize::from(new);
+            _ => {}
+        }
     }
 
     /// Takes a checked set that was made from the wildcard under `encloser` of a zone, until a moment.
     pub fn insert_wildcard(&mut self, zone: &Name, encloser: &Name, set: &Arc<Rrset>, expires: Duration) {
         let Some(wildcard) = encloser.wildcard() else { return };
-        if self.count >= MOST_RECORDS {
-            *self = Self::default();
-        }
-        let kept = self.zones.entry(zone.clone()).or_default();
-        if kept.count() < MOST_OF_ZONE && kept.wildcards.insert((wildcard, set.rtype), (set.clone(), expires)).is_none()
-        {
-            self.count += 1;
-        }
+        let Some(kept) = self.room(zone, set) else { return };
+        kept.wildcards.insert((wildcard, set.rtype), (set.clone(), expires));
     }
 
     /// Answers a question from what is known, if that suffices; for how long, too.
@@ -108,8 +138,14 @@ impl Proofs {
 }
 
 impl Zone {
-    fn count(&self) -> usize {
-        self.by_name.len() + self.by_hash.len() + self.wildcards.len() + usize::from(self.soa.is_some())
+    /// Says whether the same is kept as long.
+    fn has(&self, set: &Rrset, expires: Duration) -> bool {
+        let kept = match set.rtype {
+            rtype::SOA => self.soa.as_ref(),
+            rtype::NSEC => self.by_name.get(&set.name),
+            _ => None,
+        };
+        kept.is_some_and(|(kept, until)| *until >= expires && kept.data == set.data)
     }
 
     fn answer(

@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 
+use super::trace::Recorder;
+
 /// Limits of one client question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -17,6 +19,11 @@ pub struct Limits {
     pub signatures: u32,
     /// Names hashed for NSEC3.
     pub hashes: u32,
+}
+
+impl Limits {
+    /// Nothing at all.
+    pub const NONE: Self = Self { packets: 0, bytes: 0, aliases: 0, referrals: 0, signatures: 0, hashes: 0 };
 }
 
 impl Default for Limits {
@@ -35,6 +42,8 @@ pub struct Budget {
     referrals: Cell<u32>,
     signatures: Cell<u32>,
     hashes: Cell<u32>,
+    /// What the work does is written here.
+    pub recorder: Recorder,
 }
 
 impl Budget {
@@ -48,7 +57,13 @@ impl Budget {
             referrals: Cell::default(),
             signatures: Cell::default(),
             hashes: Cell::default(),
+            recorder: Recorder::default(),
         }
+    }
+
+    /// Makes a full one whose work is recorded.
+    pub fn recorded(limits: Limits) -> Self {
+        Self { recorder: Recorder::on(), ..Self::new(limits) }
     }
 
     /// Returns what was used, in the form of limits.

@@ -1,10 +1,11 @@
 //! The RRset cache: sets, denials and failures, bounded in bytes.
 //!
 //! What is full forgets by CLOCK: a hand goes round, an entry that was used since it last came by is left
-//! once. Expired entries stay until then, for answers when nobody can be reached (RFC 8767).
+//! once. Expired entries stay until then, for answers when nobody can be reached (RFC 8767). No domain has
+//! more than its share: whoever fills the cache with names of his own pushes out these.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -78,11 +79,12 @@ impl Entry {
             }
             Kept::Failure => 0,
         };
-        inside + size_of::<Held>() + 64
+        inside + size_of::<Held>() + 3 * size_of::<Key>() + 64
     }
 }
 
-type Key = (Name, u16);
+/// What an entry is kept under: a name and a type.
+pub type Key = (Name, u16);
 
 #[derive(Debug)]
 struct Held {
@@ -90,6 +92,24 @@ struct Held {
     bytes: usize,
     used: bool,
     place: usize,
+    serial: u64,
+}
+
+/// What one domain takes.
+#[derive(Debug, Default)]
+struct Share {
+    bytes: usize,
+    entries: usize,
+    /// In the order in which they came; some may be gone.
+    order: VecDeque<(Key, u64)>,
+}
+
+/// The part of the cache that one domain can take.
+const SHARE: usize = 4;
+
+/// The domain that an entry is counted for: two labels, which is what can be registered.
+fn domain(name: &Name) -> Name {
+    name.suffix(2)
 }
 
 /// The cache.
@@ -103,6 +123,8 @@ pub struct Cache {
     limit: usize,
     /// Owners of DNAME sets, so that names are taken apart only where there are some.
     dnames: BTreeMap<Name, ()>,
+    shares: HashMap<Name, Share>,
+    serial: u64,
 }
 
 impl Cache {
@@ -116,6 +138,8 @@ impl Cache {
             bytes: 0,
             limit,
             dnames: BTreeMap::new(),
+            shares: HashMap::new(),
+            serial: 0,
         }
     }
 
@@ -148,9 +172,12 @@ impl Cache {
             self.dnames.insert(name.clone(), ());
         }
         let key = (name.clone(), rtype);
+        let domain = domain(name);
+        let share = self.shares.entry(domain.clone()).or_default();
         match self.entries.get_mut(&key) {
             Some(held) => {
                 self.bytes = self.bytes - held.bytes + bytes;
+                share.bytes = share.bytes - held.bytes + bytes;
                 held.entry = entry;
                 held.bytes = bytes;
             }
@@ -161,9 +188,14 @@ impl Cache {
                 });
                 self.ring[place] = Some(key.clone());
                 self.bytes += bytes;
-                self.entries.insert(key, Held { entry, bytes, used: false, place });
+                share.bytes += bytes;
+                share.entries += 1;
+                self.serial += 1;
+                share.order.push_back((key.clone(), self.serial));
+                self.entries.insert(key, Held { entry, bytes, used: false, place, serial: self.serial });
             }
         }
+        self.shrink_share(&domain);
         self.shrink();
     }
 
@@ -171,6 +203,14 @@ impl Cache {
     pub fn remove(&mut self, name: &Name, rtype: u16) {
         if let Some(held) = self.entries.remove(&(name.clone(), rtype)) {
             self.bytes -= held.bytes;
+            let domain = domain(name);
+            if let Some(share) = self.shares.get_mut(&domain) {
+                share.bytes -= held.bytes;
+                share.entries -= 1;
+                if share.entries == 0 {
+                    self.shares.remove(&domain);
+                }
+            }
             self.ring[held.place] = None;
             self.free.push(held.place);
             if rtype == super::wire::rtype::DNAME {
@@ -179,14 +219,45 @@ impl Cache {
         }
     }
 
+    /// Forgets the failures.
+    pub fn forget_failures(&mut self) {
+        let failures = self.entries.iter().filter(|(_, held)| matches!(held.entry.kept, Kept::Failure));
+        let keys: Vec<Key> = failures.map(|(key, _)| key.clone()).collect();
+        for (name, rtype) in keys {
+            self.remove(&name, rtype);
+        }
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         *self = Self::new(self.limit);
     }
 
+    /// Returns all entries.
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, &Entry)> {
+        self.entries.iter().map(|(key, held)| (key, &held.entry))
+    }
+
     /// Returns the number of entries and their bytes.
     pub fn fill(&self) -> (usize, usize) {
         (self.entries.len(), self.bytes)
+    }
+
+    fn shrink_share(&mut self, domain: &Name) {
+        while let Some(share) = self.shares.get_mut(domain)
+            && share.bytes > self.limit / SHARE
+            && let Some(((name, rtype), serial)) = share.order.pop_front()
+        {
+            if self.entries.get(&(name.clone(), rtype)).is_some_and(|held| held.serial == serial) {
+                self.remove(&name, rtype);
+            }
+        }
+        if let Some(share) = self.shares.get_mut(domain)
+            && share.order.len() > 2 * share.entries + 16
+        {
+            let entries = &self.entries;
+            share.order.retain(|(key, serial)| entries.get(key).is_some_and(|held| held.serial == *serial));
+        }
     }
 
     fn shrink(&mut self) {
@@ -215,11 +286,11 @@ mod tests {
             since: Duration::ZERO,
             expires: Duration::MAX,
         };
-        let kept = Name::parse("kept.example").unwrap();
+        let kept = Name::parse("kept.test").unwrap();
         cache.insert(&kept, 1, entry.clone());
 
         for number in 0..10_000 {
-            cache.insert(&Name::parse(&format!("n{number}.example")).unwrap(), 1, entry.clone());
+            cache.insert(&Name::parse(&format!("n{number}.test")).unwrap(), 1, entry.clone());
             assert!(cache.get(&kept, 1).is_some());
         }
 

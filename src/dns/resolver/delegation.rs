@@ -15,6 +15,8 @@ use super::name::Name;
 
 /// How many zone cuts are remembered; the oldest goes first.
 const MOST_CUTS: usize = 8192;
+/// How many bytes they take at most.
+const MOST_BYTES: usize = 2 << 20;
 /// How many servers of one zone are looked at.
 pub const MOST_SERVERS: usize = 26;
 
@@ -34,11 +36,19 @@ pub struct Cut {
     pub expires: Duration,
 }
 
+impl Cut {
+    fn bytes(&self) -> usize {
+        let servers = self.servers.iter().map(|(name, glue)| name.as_wire().len() + glue.len() * 17 + 96);
+        size_of::<Self>() + 2 * self.zone.as_wire().len() + 96 + servers.sum::<usize>() + self.hearsay.len() * 17
+    }
+}
+
 /// All zone cuts that are known.
 #[derive(Debug, Default)]
 pub struct Cuts {
     known: HashMap<Name, Rc<Cut>>,
     order: VecDeque<Name>,
+    bytes: usize,
 }
 
 impl Cuts {
@@ -77,19 +87,24 @@ impl Cuts {
 
     /// Remembers a cut.
     pub fn insert(&mut self, cut: Rc<Cut>) {
-        if self.known.insert(cut.zone.clone(), cut.clone()).is_none() {
-            self.order.push_back(cut.zone.clone());
+        self.bytes += cut.bytes();
+        match self.known.insert(cut.zone.clone(), cut.clone()) {
+            None => self.order.push_back(cut.zone.clone()),
+            Some(older) => self.bytes -= older.bytes(),
         }
-        while self.order.len() > MOST_CUTS {
-            if let Some(oldest) = self.order.pop_front() {
-                self.known.remove(&oldest);
+        while self.order.len() > MOST_CUTS || self.bytes > MOST_BYTES {
+            let Some(oldest) = self.order.pop_front() else { break };
+            if let Some(oldest) = self.known.remove(&oldest) {
+                self.bytes -= oldest.bytes();
             }
         }
     }
 
     /// Forgets a cut whose servers do not serve it any more.
     pub fn remove(&mut self, zone: &Name) {
-        self.known.remove(zone);
-        self.order.retain(|name| name != zone);
+        if let Some(cut) = self.known.remove(zone) {
+            self.bytes -= cut.bytes();
+            self.order.retain(|name| name != zone);
+        }
     }
 }

@@ -35,6 +35,8 @@ pub(super) struct Exchange {
     question: Question,
     server: IpAddr,
     zone: Name,
+    /// Our half of the cookie that was sent.
+    cookie: Option<[u8; 8]>,
     wrong: Cell<u32>,
     slot: Rc<Slot<Outcome>>,
 }
@@ -126,6 +128,13 @@ impl Shared {
         if !message.response || message.opcode != 0 || message.id != waiting.id {
             return wrong();
         }
+        // RFC 7873 §5.3: who sends another client cookie was not asked.
+        let cookie = message.edns.as_ref().and_then(|edns| edns.options.iter().find(|(code, _)| *code == 10));
+        if let (Some((_, back)), Some(ours)) = (cookie, &waiting.cookie)
+            && !back.starts_with(ours)
+        {
+            return wrong();
+        }
         match &message.question {
             Some(question) if *question == waiting.question => {
                 if message.raw_question == waiting.raw_question {
@@ -167,6 +176,7 @@ impl Shared {
             question: Question { name: Name::from_wire(asked.name)?, rtype: asked.rtype },
             server: server.ip(),
             zone: zone.clone(),
+            cookie: asked.cookie.and_then(|cookie| cookie.first_chunk().copied()),
             wrong: Cell::new(0),
             slot: slot.clone(),
         };
@@ -230,14 +240,17 @@ impl Shared {
                 }
                 Some(Outcome::Dropped) => return Err(Trouble::Crowded),
                 Some(Outcome::Unreachable) => {
+                    self.note_silence(server);
                     self.servers.borrow_mut().timed_out(address, self.now());
                     return Err(Trouble::Unreachable);
                 }
                 None => {
+                    self.note_silence(server);
                     self.servers.borrow_mut().timed_out(address, self.now());
                     return Err(Trouble::Silent);
                 }
             };
+            self.note_answer();
             errand.budget.spend_bytes(bytes);
             if !tcp {
                 self.servers.borrow_mut().answered(address, self.now(), self.now() - now);

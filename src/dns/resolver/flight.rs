@@ -12,12 +12,14 @@ use std::{
 };
 
 use super::{
-    Answer, Asked, Output, Shared, Ticket,
+    Answer, Asked, Output, Placed, Shared, Ticket,
     budget::Limits,
     course::Slot,
+    name::Name,
     resolve::failed,
+    rrset::{Rrset, Security},
     why::Why,
-    wire::{Question, rcode},
+    wire::{Question, rcode, rtype},
 };
 
 /// RFC 8767 §5: the client response timer.
@@ -67,9 +69,11 @@ impl Flights {
 impl Shared {
     /// Takes a client's question: answers it at once, lets it join others, or starts a course.
     pub(super) fn board(self: &Rc<Self>, ticket: Ticket, asked: Asked, limits: Limits) {
+        if asked.question.rtype == rtype::ANY {
+            return self.say(&[ticket], any(&asked.question.name));
+        }
         if let Some(answer) = self.answer_from_cache(&asked) {
-            self.say(&[ticket], answer);
-            return self.fly_refreshes();
+            return self.say(&[ticket], answer);
         }
         let now = self.now();
         let waited = {
@@ -83,6 +87,11 @@ impl Shared {
                 None => None,
             }
         };
+        if self.is_out() && !self.is_forwarded_apart(&asked.question.name) {
+            // The probes will tell when it is worth trying again.
+            let answer = self.stale_answer(&asked).unwrap_or_else(|| failed(Why::NoReachableAuthority));
+            return self.say(&[ticket], answer);
+        }
         let failed_lately = self.flights.borrow().failed.get(&asked).is_some_and(|until| *until > now);
         if (waited.is_some() || failed_lately)
             && let Some(answer) = self.stale_answer(&asked)
@@ -180,6 +189,30 @@ impl Shared {
         self.say(&flight.map(|flight| flight.waiting).unwrap_or_default(), answer);
     }
 
+    /// Tells all who wait for what cannot be reached.
+    pub(super) fn tell_all(&self) {
+        let mut waiting = Vec::new();
+        for (asked, flight) in &mut self.flights.borrow_mut().under_way {
+            if !self.is_forwarded_apart(&asked.question.name) {
+                waiting.push((asked.clone(), std::mem::take(&mut flight.waiting)));
+            }
+        }
+        for (asked, tickets) in waiting {
+            let answer = self.stale_answer(&asked).unwrap_or_else(|| failed(Why::NoReachableAuthority));
+            self.say(&tickets, answer);
+        }
+    }
+
+    /// Forgets which questions failed.
+    pub(super) fn forget_failed_flights(&self) {
+        self.flights.borrow_mut().failed.clear();
+    }
+
+    /// The name is in a zone that is forwarded by itself, perhaps to somebody in the house.
+    fn is_forwarded_apart(&self, name: &Name) -> bool {
+        self.config.forward.iter().any(|(zone, _)| !zone.is_root() && name.is_under(zone))
+    }
+
     fn say(&self, tickets: &[Ticket], answer: Answer) {
         let answer = Arc::new(answer);
         let mut outputs = self.outputs.borrow_mut();
@@ -205,5 +238,21 @@ impl Shared {
                 shared.flights.borrow_mut().refreshing.remove(&question);
             });
         }
+    }
+}
+
+/// RFC 8482 §4.2: all types at once are not given.
+fn any(name: &Name) -> Answer {
+    let ttl = 3600;
+    let data = vec![b"\x07RFC8482\x00"[..].into()];
+    let set = Rrset { name: name.clone(), rtype: rtype::HINFO, ttl, data, signatures: Vec::new() };
+    Answer {
+        rcode: rcode::NOERROR,
+        answer: vec![Placed { set: Arc::new(set), ttl }],
+        authority: Vec::new(),
+        security: Security::Insecure,
+        why: None,
+        ttl,
+        cost: Limits::NONE,
     }
 }

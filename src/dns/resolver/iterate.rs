@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::Pin,
     rc::Rc,
     time::Duration,
@@ -19,6 +19,7 @@ use super::{
     name::Name,
     reply::{Class, Reply, understand},
     search::Search,
+    trace::{Came, Step},
     wire::{Message, Question, rcode, rtype},
 };
 
@@ -71,6 +72,9 @@ pub(super) enum Aim {
     /// The whole name.
     Whole,
 }
+
+/// One server that was asked.
+type Pending<'a> = Pin<Box<dyn Future<Output = (SocketAddr, Result<Rc<Message>, Trouble>)> + 'a>>;
 
 impl Shared {
     /// Finds the answer of the zone that has it; aliases are not followed.
@@ -256,8 +260,7 @@ impl Shared {
         let mut search = Search::new(self, cut, aim, errand.path.len() - 1, avoid);
         let mut failure = Failure::Unreachable;
         let mut last_resort: Option<(Reply, Rc<Message>, IpAddr)> = None;
-        let mut pending: Vec<Pin<Box<dyn Future<Output = (SocketAddr, Result<Rc<Message>, Trouble>)> + '_>>> =
-            Vec::new();
+        let mut pending: Vec<Pending<'_>> = Vec::new();
         let forwarded = cut.forward.is_some();
         let mut stumbles = 0;
         loop {
@@ -292,17 +295,29 @@ impl Shared {
             }
             let hedge = hedge.filter(|_| pending.len() < 2).unwrap_or(Duration::MAX);
             let Some(Some((server, result))) = self.courses.before(hedge, first(&mut pending)).await else { continue };
-            let message = match result {
-                Ok(message) => message,
+            let result = result.map(|message| (understand(&cut.zone, question, &message, forwarded), message));
+            errand.budget.recorder.write(|| Step::Asked {
+                at: self.now(),
+                zone: cut.zone.clone(),
+                server,
+                question: question.clone(),
+                came: match &result {
+                    Ok((reply, _)) => Came::Message(reply.class.clone()),
+                    Err(Trouble::Silent) => Came::Silence,
+                    Err(Trouble::Unreachable) => Came::Unreachable,
+                    Err(Trouble::Spent | Trouble::Crowded) => Came::Nothing,
+                },
+            });
+            let (reply, message) = match result {
+                Ok(found) => found,
                 Err(Trouble::Spent) => return Err(Failure::Spent),
                 Err(Trouble::Crowded) => return Err(Failure::Crowded),
-                Err(Trouble::Silent) => continue,
                 Err(Trouble::Unreachable) => {
                     search.give_up(server);
                     continue;
                 }
+                Err(Trouble::Silent) => continue,
             };
-            let reply = understand(&cut.zone, question, &message, forwarded);
             search.give_up(server);
             stumbles += 1;
             if aim == Aim::Minimised {
@@ -335,7 +350,11 @@ impl Shared {
     /// Looks up the addresses of a name for the sake of iteration; nothing is validated.
     pub(super) async fn server_addresses(&self, name: &Name, errand: &Errand) -> Vec<IpAddr> {
         let mut found = Vec::new();
-        let families = [(self.config.ipv4, rtype::A), (self.config.ipv6, rtype::AAAA)];
+        let sound = |address: IpAddr| self.servers.borrow().is_family_sound(address, self.now());
+        let families = [
+            (self.config.ipv4 && sound(Ipv4Addr::UNSPECIFIED.into()), rtype::A),
+            (self.config.ipv6 && sound(Ipv6Addr::UNSPECIFIED.into()), rtype::AAAA),
+        ];
         for (_, kind) in families.into_iter().filter(|(wanted, _)| *wanted) {
             let question = Question { name: name.clone(), rtype: kind };
             if errand.path.contains(&question) || errand.path.len() >= DEEPEST {

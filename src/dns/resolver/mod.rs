@@ -21,11 +21,16 @@ pub mod cache;
 pub mod course;
 pub mod delegation;
 pub mod denial;
+pub mod driver;
 pub mod exchange;
 pub mod flight;
 pub mod global;
+pub mod hints;
 pub mod iterate;
+pub mod master;
 pub mod name;
+pub mod outage;
+pub mod renew;
 pub mod reply;
 pub mod resolve;
 pub mod rrset;
@@ -33,6 +38,8 @@ pub mod rsa;
 pub mod search;
 pub mod server;
 pub mod signature;
+mod snapshot;
+pub mod trace;
 pub mod validate;
 pub mod why;
 pub mod wire;
@@ -101,6 +108,8 @@ pub struct Config {
     pub stale: Duration,
     /// What one client question may cost.
     pub limits: Limits,
+    /// How many courses are remembered for those who ask why; 0 records nothing.
+    pub traces: usize,
     /// The port that servers listen on.
     pub port: u16,
 }
@@ -127,6 +136,7 @@ impl Default for Config {
             ttl: 0..=86400,
             stale: Duration::ZERO,
             limits: Limits::default(),
+            traces: 0,
             port: 53,
         }
     }
@@ -142,7 +152,7 @@ pub struct Asked {
 }
 
 /// Which question an answer belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(u64);
 
 /// Which message to a server an answer belongs to.
@@ -204,25 +214,32 @@ pub struct Resolver {
     tickets: u64,
 }
 
+/// Fills a slice with what nobody can foresee.
+type Random = Box<dyn FnMut(&mut [u8])>;
+
 /// What all courses of one resolver share.
 struct Shared {
     config: Config,
     courses: Courses,
     outputs: RefCell<VecDeque<Output>>,
     exchanges: RefCell<exchange::Exchanges>,
-    random: RefCell<Box<dyn FnMut(&mut [u8])>>,
+    random: RefCell<Random>,
     servers: RefCell<Servers>,
     cuts: RefCell<Cuts>,
     cache: RefCell<Cache>,
     trusts: RefCell<validate::Trusts>,
     proofs: RefCell<aggressive::Proofs>,
     flights: RefCell<flight::Flights>,
+    outage: RefCell<outage::Outage>,
+    traces: RefCell<VecDeque<trace::Trace>>,
 }
 
 impl Resolver {
     /// Makes a resolver. `random` fills a slice from a source that nobody can foresee.
     pub fn new(config: Config, random: impl FnMut(&mut [u8]) + 'static) -> Self {
-        let cache = Cache::new(config.cache_bytes);
+        // Of the bytes that are allowed, a quarter is for proofs.
+        let cache = Cache::new(config.cache_bytes / 4 * 3);
+        let proofs = aggressive::Proofs::new(config.cache_bytes / 4);
         let shared = Shared {
             config,
             courses: Courses::default(),
@@ -233,8 +250,10 @@ impl Resolver {
             cuts: RefCell::default(),
             cache: RefCell::new(cache),
             trusts: RefCell::default(),
-            proofs: RefCell::default(),
+            proofs: RefCell::new(proofs),
             flights: RefCell::default(),
+            outage: RefCell::default(),
+            traces: RefCell::default(),
         };
         Self { shared: Rc::new(shared), tickets: 0 }
     }
@@ -252,7 +271,7 @@ impl Resolver {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
         self.shared.board(ticket, asked, limits);
-        self.shared.courses.run();
+        self.run();
         ticket
     }
 
@@ -260,19 +279,26 @@ impl Resolver {
     pub fn handle_message(&mut self, exchange: ExchangeId, bytes: &[u8], now: Now) {
         self.shared.courses.set_now(now);
         self.shared.take_message(exchange, bytes);
-        self.shared.courses.run();
+        self.run();
     }
 
     /// The server cannot be reached: no route, connection refused.
     pub fn handle_failure(&mut self, exchange: ExchangeId, now: Now) {
         self.shared.courses.set_now(now);
         self.shared.fail_exchange(exchange);
-        self.shared.courses.run();
+        self.run();
     }
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Now) {
         self.shared.courses.set_now(now);
+        self.run();
+    }
+
+    fn run(&self) {
+        self.shared.courses.run();
+        self.shared.fly_refreshes();
+        self.shared.fly_probe();
         self.shared.courses.run();
     }
 
@@ -286,22 +312,43 @@ impl Resolver {
         self.shared.courses.next_timer()
     }
 
+    /// Returns the latest recorded course of a question.
+    pub fn trace(&self, question: &Question) -> Option<trace::Trace> {
+        self.shared.traces.borrow().iter().rev().find(|trace| trace.asked.question == *question).cloned()
+    }
+
+    /// Says whether nobody out there can be reached.
+    pub fn is_out(&self) -> bool {
+        self.shared.is_out()
+    }
+
     /// Counts what is under way: questions, exchanges with servers, courses.
     pub fn under_way(&self) -> (usize, usize, usize) {
         let shared = &self.shared;
         (shared.flights.borrow().len(), shared.exchanges.borrow().len(), shared.courses.under_way())
     }
 
-    /// Returns the number of entries in the RRset cache and their bytes.
+    /// Returns the number of entries in the RRset cache and the bytes of it and of the proofs.
     pub fn cache_fill(&self) -> (usize, usize) {
-        self.shared.cache.borrow().fill()
+        let (entries, bytes) = self.shared.cache.borrow().fill();
+        (entries, bytes + self.shared.proofs.borrow().bytes())
+    }
+
+    /// Writes the cache for [`Resolver::load`].
+    pub fn save(&self, now: Now) -> Vec<u8> {
+        snapshot::save(&self.shared.cache.borrow(), now)
+    }
+
+    /// Takes what [`Resolver::save`] wrote, as far as it still holds; returns the number of entries.
+    pub fn load(&mut self, bytes: &[u8], now: Now) -> usize {
+        snapshot::load(&mut self.shared.cache.borrow_mut(), bytes, now)
     }
 
     /// Forgets all that was learnt: the clock has stepped.
     pub fn forget(&mut self) {
         self.shared.cache.borrow_mut().clear();
         *self.shared.trusts.borrow_mut() = validate::Trusts::default();
-        *self.shared.proofs.borrow_mut() = aggressive::Proofs::default();
+        self.shared.proofs.borrow_mut().clear();
         *self.shared.cuts.borrow_mut() = Cuts::default();
     }
 }
@@ -322,6 +369,6 @@ impl Shared {
     }
 
     fn dice(&self) -> u32 {
-        u32::from(u16::from_be_bytes(self.random_bytes())) * 1000 >> 16
+        (u32::from(u16::from_be_bytes(self.random_bytes())) * 1000) >> 16
     }
 }

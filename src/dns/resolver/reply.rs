@@ -23,6 +23,8 @@ pub struct Reply {
     pub class: Class,
     /// The chain from the question to its answer, in order, with DNAME sets before what they rewrite.
     pub answer: Vec<Rrset>,
+    /// What the message denies of the name that the chain ends at: that it exists (`true`), or its type.
+    pub denied: Option<bool>,
     /// SOA, NS, NSEC, NSEC3 and DS sets of the zone and of what is below it.
     pub authority: Vec<Rrset>,
 }
@@ -72,8 +74,11 @@ pub fn understand(zone: &Name, question: &Question, message: &Message, forwarded
         group(records).into_iter().filter(|set| forwarded || set.name.is_under(zone)).collect()
     };
     let authority: Vec<Rrset> = sets(&message.authority);
-    let mut reply = Reply { class: Class::Failed(message.rcode), answer: Vec::new(), authority: Vec::new() };
-    if !matches!(message.rcode, rcode::NOERROR | rcode::NXDOMAIN | rcode::YXDOMAIN) {
+    let mut reply =
+        Reply { class: Class::Failed(message.rcode), answer: Vec::new(), denied: None, authority: Vec::new() };
+    // YXDOMAIN comes with the DNAME that makes the name too long (RFC 6672 §2.2).
+    let rewritten = message.rcode == rcode::YXDOMAIN && message.answer.iter().any(|set| set.rtype == rtype::DNAME);
+    if !matches!(message.rcode, rcode::NOERROR | rcode::NXDOMAIN) && !rewritten {
         return reply;
     }
     let recursed = !forwarded && !message.authoritative && message.recursion_available;
@@ -82,7 +87,13 @@ pub fn understand(zone: &Name, question: &Question, message: &Message, forwarded
         Found::Answer if recursed => Class::Recursed,
         Found::Answer => Class::Answer,
         Found::Alias(_) if recursed => Class::Recursed,
-        Found::Alias(name) => Class::Alias(name),
+        Found::Alias(name) => {
+            let speaks = |set: &Rrset| set.rtype == rtype::SOA && name.is_under(&set.name) && !set.data.is_empty();
+            if (forwarded || name.is_under(zone)) && authority.iter().any(speaks) {
+                reply.denied = Some(message.rcode == rcode::NXDOMAIN);
+            }
+            Class::Alias(name)
+        }
         Found::Malformed => Class::Useless,
         Found::Nothing if message.rcode == rcode::YXDOMAIN => return reply,
         Found::Nothing => negative(zone, question, message, &authority, forwarded, recursed),
@@ -127,11 +138,11 @@ fn chain(zone: &Name, question: &Question, sets: &[Rrset], forwarded: bool, answ
         }
         let dname = sets.iter().find(|set| set.rtype == rtype::DNAME && current.is_below(&set.name));
         // A CNAME below a DNAME is what that makes it, and nobody signs it.
-        if dname.is_none() || question.rtype != rtype::CNAME {
-            if let Some(set) = find(&current, question.rtype) {
-                answer.push(set.clone());
-                return Found::Answer;
-            }
+        if (dname.is_none() || question.rtype != rtype::CNAME)
+            && let Some(set) = find(&current, question.rtype)
+        {
+            answer.push(set.clone());
+            return Found::Answer;
         }
         let next = if let Some(dname) = dname {
             let [data] = &dname.data[..] else { return Found::Malformed };
@@ -176,6 +187,9 @@ fn negative(
 ) -> Class {
     let speaks = |set: &&Rrset| question.name.is_under(&set.name) && !set.data.is_empty();
     let soa = authority.iter().any(|set| set.rtype == rtype::SOA && speaks(&set));
+    if message.rcode == rcode::YXDOMAIN {
+        return Class::Useless;
+    }
     if message.rcode == rcode::NXDOMAIN {
         return if recursed { Class::Recursed } else { Class::NameError };
     }

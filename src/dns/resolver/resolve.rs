@@ -12,6 +12,7 @@ use super::{
     reply::{Class, Reply, address, alias},
     rrset::{Rrset, Security},
     signature::Rrsig,
+    trace::{self, Trace},
     validate::Verdict,
     why::Why,
     wire::{Question, rcode, rtype, target},
@@ -67,7 +68,8 @@ enum Thread {
 impl Shared {
     /// Answers a client's question, whatever happens.
     pub(super) async fn answer(&self, asked: &Asked, limits: Limits) -> Answer {
-        let budget = Rc::new(Budget::new(limits));
+        let recorded = self.config.traces > 0;
+        let budget = Rc::new(if recorded { Budget::recorded(limits) } else { Budget::new(limits) });
         let errand = Errand { budget: budget.clone(), path: vec![asked.question.clone()] };
         let result = self.follow(&asked.question, !asked.checking_disabled, &errand).await;
         let mut answer = match result {
@@ -87,6 +89,21 @@ impl Shared {
             }
         };
         answer.cost = budget.used();
+        if let Some(steps) = budget.recorder.take() {
+            let mut traces = self.traces.borrow_mut();
+            while traces.len() >= self.config.traces {
+                traces.pop_front();
+            }
+            traces.push_back(Trace {
+                asked: asked.clone(),
+                wall: self.wall(),
+                steps,
+                rcode: answer.rcode,
+                security: answer.security,
+                why: answer.why,
+                cost: answer.cost,
+            });
+        }
         answer
     }
 
@@ -124,7 +141,7 @@ impl Shared {
         let mut answer = self.blank();
         let mut question = asked.question.clone();
         for _ in 0..=self.config.limits.aliases {
-            let mut step = self.from_cache(&question, age)?;
+            let mut step = self.cached(&question, age)?;
             if step.security == Security::Unchecked && !asked.checking_disabled && self.is_untrusted(&question.place())
             {
                 step.security = Security::Insecure;
@@ -153,7 +170,7 @@ impl Shared {
             security: Security::Secure,
             why: None,
             ttl: *self.config.ttl.end(),
-            cost: Limits::default(),
+            cost: Limits::NONE,
         }
     }
 
@@ -185,11 +202,11 @@ impl Shared {
 
     /// Finds what is known of one name: the set, an alias, or that there is none.
     async fn step(&self, question: &Question, checked: bool, errand: &Errand) -> Result<Step, Failure> {
-        let step = match self.from_cache(question, Age::Fresh).filter(|step| !is_bare(step, question)) {
+        let step = match self.cached(question, Age::Fresh).filter(|step| !is_bare(step, question)) {
             Some(step) => step,
-            None => match self.from_proofs(question, checked, errand) {
+            None => match self.proven(question, checked, errand) {
                 Some(step) => return Ok(step),
-                None => self.from_servers(question, errand, &[]).await?,
+                None => self.asked_of_servers(question, errand, &[]).await?,
             },
         };
         if checked { self.check(question, step, errand).await } else { Ok(step) }
@@ -199,7 +216,7 @@ impl Shared {
     pub(super) async fn refresh(&self, question: &Question) {
         let budget = Rc::new(Budget::new(self.config.limits));
         let errand = Errand { budget, path: vec![question.clone()] };
-        if let Ok(step) = self.from_servers(question, &errand, &[]).await {
+        if let Ok(step) = self.asked_of_servers(question, &errand, &[]).await {
             // What it found is in the cache.
             let _ = self.check(question, step, &errand).await;
         }
@@ -210,7 +227,7 @@ impl Shared {
         if step.security != Security::Unchecked {
             return Ok(step);
         }
-        let mut avoid = Vec::new();
+        let (mut avoid, mut again) = (Vec::new(), 0);
         loop {
             let verdict = match &step.kept {
                 Kept::Set(set, proof) => self.check_positive(set, proof, errand).await?,
@@ -225,21 +242,24 @@ impl Shared {
                 Verdict::Insecure(why) => (Security::Insecure, why),
                 Verdict::Bogus(why) => (Security::Bogus, Some(why)),
             };
-            if step.security == Security::Bogus && avoid.is_empty() {
-                // One server may be wrong where another is right.
-                avoid.extend(step.server);
+            errand.budget.recorder.write(|| trace::Step::Checked {
+                question: question.clone(),
+                security: step.security,
+                why: step.why,
+            });
+            avoid.extend(step.server.filter(|_| step.security == Security::Bogus));
+            if step.security == Security::Bogus && avoid.len() < 2 && again < 2 {
+                // One server may be wrong where another is right. (Of what was in the cache nobody knows any
+                // more who said it: then a second server may be the first.)
+                again += 1;
                 self.forget_step(question, &step.kept);
-                match self.from_servers(question, errand, &avoid).await {
-                    Ok(other) => {
-                        avoid.extend(other.server);
-                        if avoid.is_empty() {
-                            return Ok(step);
-                        }
+                match self.asked_of_servers(question, errand, &avoid).await {
+                    Ok(other) if other.server.is_some() => {
                         step = other;
                         continue;
                     }
                     Err(failure @ (Failure::Spent | Failure::Crowded)) => return Err(failure),
-                    Err(_) => {}
+                    Ok(_) | Err(_) => {}
                 }
             }
             self.keep_step(question, &step);
@@ -249,7 +269,7 @@ impl Shared {
 
     /// Looks into the cache: the set, an alias at the name or above it, a denial of the type, of the name, or
     /// of a name above (RFC 8020).
-    fn from_cache(&self, question: &Question, age: Age) -> Option<Step> {
+    fn cached(&self, question: &Question, age: Age) -> Option<Step> {
         let now = self.now();
         let moment = if age == Age::Fresh { now } else { now.saturating_sub(self.config.stale) };
         let mut cache = self.cache.borrow_mut();
@@ -289,7 +309,7 @@ impl Shared {
         })
     }
 
-    fn from_proofs(&self, question: &Question, checked: bool, errand: &Errand) -> Option<Step> {
+    fn proven(&self, question: &Question, checked: bool, errand: &Errand) -> Option<Step> {
         if !self.config.aggressive || !checked || self.is_untrusted(&question.place()) {
             return None;
         }
@@ -299,7 +319,7 @@ impl Shared {
         Some(Step { kept, security: Security::Secure, why: None, ttl, server: None })
     }
 
-    async fn from_servers(&self, question: &Question, errand: &Errand, avoid: &[IpAddr]) -> Result<Step, Failure> {
+    async fn asked_of_servers(&self, question: &Question, errand: &Errand, avoid: &[IpAddr]) -> Result<Step, Failure> {
         let fetched = Box::pin(self.fetch(question, errand, avoid)).await?;
         let server = Some(fetched.server);
         let (kept, ttl) = self.keep(question, fetched)?;
@@ -308,7 +328,7 @@ impl Shared {
 
     /// Keeps what servers said, and returns what it says of the question's own name.
     fn keep(&self, question: &Question, fetched: Fetched) -> Result<(Kept, u32), Failure> {
-        let Reply { class, answer, authority } = fetched.reply;
+        let Reply { class, answer, denied, authority } = fetched.reply;
         let proof: Vec<Arc<Rrset>> = authority
             .iter()
             .filter(|set| matches!(set.rtype, rtype::NSEC | rtype::NSEC3))
@@ -329,26 +349,50 @@ impl Shared {
                     let proof = if is_expanded(&set) { proof.clone() } else { Vec::new() };
                     let (name, kind) = (set.name.clone(), set.rtype);
                     let kept = Kept::Set(Arc::new(set), proof);
-                    self.insert(&name, kind, kept.clone(), Security::Unchecked, None, ttl);
+                    if first.is_none() || !self.is_known(&name, kind) {
+                        self.insert(&name, kind, kept.clone(), Security::Unchecked, None, ttl);
+                    }
                     first.get_or_insert((kept, ttl));
+                }
+                if let (Class::Alias(name), Some(name_error)) = (class, denied) {
+                    let question = Question { name, rtype: question.rtype };
+                    if !self.is_known(&question.name, question.rtype) {
+                        self.keep_denial(&question, name_error, authority, proof);
+                    }
                 }
                 first.ok_or(Failure::Useless)
             }
             Class::NoData | Class::NameError => {
-                let name_error = class == Class::NameError;
-                let servers = authority.iter().find(|set| set.rtype == rtype::NS && proof.is_empty()).cloned();
-                let soa =
-                    authority.into_iter().find(|set| set.rtype == rtype::SOA && question.name.is_under(&set.name));
-                let ttl = soa.as_ref().map_or(BARE_DENIAL, denial_ttl).min(LONGEST_DENIAL);
-                let ttl = self.clamp(ttl);
-                let servers = servers.filter(|set| soa.as_ref().is_some_and(|soa| soa.name == set.name)).map(Arc::new);
-                let denial = Kept::Denial(Arc::new(Denial { name_error, soa: soa.map(Arc::new), servers, proof }));
-                let kind = if name_error { ANY_TYPE } else { question.rtype };
-                self.insert(&question.name, kind, denial.clone(), Security::Unchecked, None, ttl);
-                Ok((denial, ttl))
+                Ok(self.keep_denial(question, class == Class::NameError, authority, proof))
             }
             _ => Err(Failure::Useless),
         }
+    }
+
+    /// Says whether something that was checked still holds: what comes along with another answer does not
+    /// replace it (RFC 2181 §5.4.1).
+    fn is_known(&self, name: &Name, kind: u16) -> bool {
+        let now = self.now();
+        let mut cache = self.cache.borrow_mut();
+        cache.fresh(name, kind, now).is_some_and(|entry| entry.security >= Security::Insecure)
+    }
+
+    fn keep_denial(
+        &self,
+        question: &Question,
+        name_error: bool,
+        authority: Vec<Rrset>,
+        proof: Vec<Arc<Rrset>>,
+    ) -> (Kept, u32) {
+        let servers = authority.iter().find(|set| set.rtype == rtype::NS && proof.is_empty()).cloned();
+        let soa = authority.into_iter().find(|set| set.rtype == rtype::SOA && question.name.is_under(&set.name));
+        let ttl = soa.as_ref().map_or(BARE_DENIAL, denial_ttl).min(LONGEST_DENIAL);
+        let ttl = self.clamp(ttl);
+        let servers = servers.filter(|set| soa.as_ref().is_some_and(|soa| soa.name == set.name)).map(Arc::new);
+        let denial = Kept::Denial(Arc::new(Denial { name_error, soa: soa.map(Arc::new), servers, proof }));
+        let kind = if name_error { ANY_TYPE } else { question.rtype };
+        self.insert(&question.name, kind, denial.clone(), Security::Unchecked, None, ttl);
+        (denial, ttl)
     }
 
     /// Keeps what a referral says of the zone's DS, for whoever validates below it.
@@ -385,13 +429,13 @@ impl Shared {
         avoid: &[IpAddr],
     ) -> Result<Raw, Failure> {
         if avoid.is_empty()
-            && let Some(step) = self.from_cache(question, Age::Fresh)
+            && let Some(step) = self.cached(question, Age::Fresh)
             && step.security != Security::Bogus
             && !matches!(step.kept, Kept::Failure)
         {
             return Ok(Raw { kept: step.kept, server: None, ttl: step.ttl });
         }
-        let step = self.from_servers(question, errand, avoid).await?;
+        let step = self.asked_of_servers(question, errand, avoid).await?;
         Ok(Raw { kept: step.kept, server: step.server, ttl: step.ttl })
     }
 
@@ -570,6 +614,6 @@ pub(super) fn failed(why: Why) -> Answer {
         security: Security::Insecure,
         why: Some(why),
         ttl: u32::try_from(FAILED_FOR.as_secs()).expect("a few seconds"),
-        cost: Limits::default(),
+        cost: Limits::NONE,
     }
 }

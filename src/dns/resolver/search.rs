@@ -58,7 +58,12 @@ impl Search {
             search.add(shared, glue.iter().chain(&known).chain(&above).copied());
             if search.addresses.len() == before {
                 search.nameless.push(name.clone());
-            } else if known.is_empty() && depth == 0 && aim == Aim::Whole && avoid.is_empty() && !cut.zone.is_root() {
+            } else if known.is_empty()
+                && depth == 0
+                && aim == Aim::Whole
+                && avoid.is_empty()
+                && !name.is_under(&cut.zone)
+            {
                 // Only for the client's own question: what is looked up for a look-up multiplies.
                 search.unproven.push(name.clone());
             }

@@ -69,9 +69,26 @@ impl Server {
     }
 }
 
+/// One of IPv4 and IPv6 as a whole.
+#[derive(Clone, Copy, Debug, Default)]
+struct Family {
+    /// Time-outs since somebody answered.
+    silences: u32,
+    answered: Option<Duration>,
+    broken_until: Duration,
+}
+
+/// After so many time-outs without an answer, while the other family answers, a family counts as broken.
+const BROKEN_AFTER: u32 = 6;
+/// It is left out for so long, then tried again.
+const BROKEN_FOR: Duration = Duration::from_secs(60);
+/// The other family answered not longer ago than this.
+const LATELY: Duration = Duration::from_secs(20);
+
 /// All addresses.
 #[derive(Debug, Default)]
 pub struct Servers {
+    families: [Family; 2],
     known: HashMap<IpAddr, Server>,
     lame: HashMap<(IpAddr, Name), Duration>,
     lame_order: VecDeque<(IpAddr, Name)>,
@@ -96,8 +113,14 @@ impl Servers {
         change(server);
     }
 
+    /// Says whether the address is of a family that works; also if none does.
+    pub fn is_family_sound(&self, address: IpAddr, now: Duration) -> bool {
+        self.families[usize::from(address.is_ipv6())].broken_until <= now
+    }
+
     /// An answer came after this time.
     pub fn answered(&mut self, address: IpAddr, now: Duration, took: Duration) {
+        self.families[usize::from(address.is_ipv6())] = Family { answered: Some(now), ..Family::default() };
         self.update(address, now, |server| {
             server.timeouts = 0;
             server.dead_until = Duration::ZERO;
@@ -117,12 +140,29 @@ impl Servers {
 
     /// No answer came in time.
     pub fn timed_out(&mut self, address: IpAddr, now: Duration) {
+        let other = self.families[usize::from(address.is_ipv4())];
+        let family = &mut self.families[usize::from(address.is_ipv6())];
+        family.silences += 1;
+        if family.silences >= BROKEN_AFTER && other.answered.is_some_and(|at| at + LATELY > now) {
+            // The next time-out after that leaves it out again.
+            family.silences = BROKEN_AFTER - 1;
+            family.broken_until = now + BROKEN_FOR;
+        }
         self.update(address, now, |server| {
             server.timeouts += 1;
             if server.timeouts >= DEAD_AFTER {
                 server.dead_until = now + DEAD_FOR;
             }
         });
+    }
+
+    /// Nobody was reached because of something nearer: the time-outs do not count.
+    pub fn forgive(&mut self) {
+        for server in self.known.values_mut() {
+            server.timeouts = 0;
+            server.dead_until = Duration::ZERO;
+        }
+        self.families = Default::default();
     }
 
     /// The server does not know the zone that it was said to serve.
@@ -151,9 +191,11 @@ impl Servers {
     /// Sorts addresses, the one to ask first in front. `dice` is below 1000: now and then another is
     /// preferred, so that a server which got faster is noticed.
     pub fn rank(&self, addresses: &mut [IpAddr], now: Duration, dice: u32) {
-        addresses.sort_by_key(|address| self.get(*address).score(now));
+        addresses.sort_by_key(|address| (!self.is_family_sound(*address, now), self.get(*address).score(now)));
         if dice < 50 && addresses.len() > 1 {
-            let live = addresses.iter().take_while(|address| self.get(**address).dead_until <= now).count();
+            let sound =
+                |address: &&IpAddr| self.get(**address).dead_until <= now && self.is_family_sound(**address, now);
+            let live = addresses.iter().take_while(sound).count();
             if live > 1 {
                 let place = 1 + usize::try_from(dice).unwrap_or(0) % (live - 1);
                 addresses.swap(0, place);

@@ -182,8 +182,7 @@ impl Ds {
             4 => DigestType::SHA384,
             _ => return false,
         };
-        Digest::from_iter([zone.as_wire(), &key.rdata].into_iter(), kind)
-            .is_ok_and(|digest| digest.as_ref() == self.digest)
+        Digest::from_iter([zone.as_wire(), &key.rdata], kind).is_ok_and(|digest| digest.as_ref() == self.digest)
     }
 }
 

@@ -73,10 +73,17 @@ pub(super) struct Trusts {
     zones: HashMap<Name, (Trust, Duration)>,
     cuts: HashMap<Name, (AtCut, Duration)>,
     flights: HashMap<Name, Flight>,
+    bytes: usize,
 }
 
-/// How many verdicts are kept.
+/// How many verdicts are kept, and how many bytes of keys; then all are found anew.
 const MOST_VERDICTS: usize = 8192;
+const MOST_BYTES: usize = 4 << 20;
+/// Keys of one zone, and bytes of one key, that are looked at.
+const MOST_ZONE_KEYS: usize = 32;
+const LONGEST_KEY: usize = 2048;
+/// Digests of one zone that are looked at.
+const MOST_DIGESTS: usize = 32;
 
 /// The end of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -265,8 +272,12 @@ impl Shared {
         let found = Box::pin(self.find_trust(zone, errand)).await;
         if let Ok((trust, ttl)) = &found {
             let mut trusts = self.trusts.borrow_mut();
-            if trusts.zones.len() >= MOST_VERDICTS {
+            if trusts.zones.len() >= MOST_VERDICTS || trusts.bytes >= MOST_BYTES {
                 trusts.zones.clear();
+                trusts.bytes = 0;
+            }
+            if let Trust::Secure(keys) = trust {
+                trusts.bytes += keys.iter().map(|key| key.rdata.len() + 64).sum::<usize>();
             }
             trusts.zones.insert(zone.clone(), (trust.clone(), self.now() + *ttl));
         }
@@ -349,7 +360,9 @@ impl Shared {
         trusted: &[Dnskey],
         errand: &Errand,
     ) -> Result<Result<(Vec<Dnskey>, u32), Why>, Failure> {
-        let keys: Vec<Dnskey> = set.data.iter().filter_map(Dnskey::parse).collect();
+        let usable = set.data.iter().filter(|data| data.len() <= LONGEST_KEY).filter_map(Dnskey::parse);
+        let keys: Vec<Dnskey> =
+            usable.filter(|key| self.config.support.algorithm(key.algorithm)).take(MOST_ZONE_KEYS).collect();
         let entry: Vec<Dnskey> = keys
             .iter()
             .filter(|key| {
@@ -395,7 +408,8 @@ impl Shared {
             let judged = match &found.kept {
                 Kept::Set(set, _) if set.rtype == rtype::DS => match self.check_set(set, errand).await? {
                     Verdict::Secure { ttl, .. } => {
-                        let all: Vec<Ds> = set.data.iter().filter_map(|data| Ds::parse(data)).collect();
+                        let all: Vec<Ds> =
+                            set.data.iter().filter_map(|data| Ds::parse(data)).take(MOST_DIGESTS).collect();
                         self.promote(&question, Security::Secure, None, ttl);
                         let (usable, why) = self.usable(&all);
                         Ok(if usable.is_empty() { AtCut::Insecure(why) } else { AtCut::Signed(Rc::new(all)) })
@@ -476,8 +490,10 @@ impl Shared {
                 Trust::Insecure(why) => return Ok(Checked::Insecure(why)),
                 Trust::Bogus(found) => why = Some(found),
                 Trust::Secure(keys) => match self.verify(set, &signer, &keys, errand)? {
-                    Ok((expanded, ttl)) => {
-                        if self.config.aggressive && expanded.is_none() {
+                    // What was made from a wildcard says nothing of the place that it stands at.
+                    Ok((Some(_), _)) => why = Some(Why::DenialMissing),
+                    Ok((None, ttl)) => {
+                        if self.config.aggressive {
                             let expires = self.now() + Duration::from_secs(u64::from(ttl)).min(LONGEST);
                             self.proofs.borrow_mut().insert(&signer, set, expires);
                         }

@@ -1,0 +1,174 @@
+//! From options to a process that is bound, without privileges, and has its first policy.
+
+use std::{io, sync::Arc, time::Instant};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use jiff::Timestamp;
+
+use crate::{
+    app::{Edge, InForce, Options, Source, lock, log, scrape::Scrape, wire::Planes},
+    config::{self, Loaded, PeerIds, Problems},
+    listen::BindError,
+    metrics::Metrics,
+    onlink::Follower,
+    privilege, store,
+};
+
+/// Why the process did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The configuration is bad.
+    #[error("{0}")]
+    Config(Problems),
+    /// What the configuration names cannot be used.
+    #[error("{0}")]
+    Prepare(String),
+    /// A port is not to be had.
+    #[error("{error}{hint}")]
+    Bind {
+        /// Which, and by what key it is changed.
+        error: BindError,
+        /// What else is known.
+        hint: String,
+    },
+    /// Another process uses the state.
+    #[error("{0}")]
+    Running(String),
+    /// Root without a user to become, or a kernel that refuses.
+    #[error(transparent)]
+    Privilege(#[from] privilege::Error),
+    /// The rest.
+    #[error("{what}: {error}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the kernel said.
+        error: io::Error,
+    },
+}
+
+/// Series of the process itself.
+#[derive(Debug)]
+pub(super) struct Series {
+    reload_ok: prometheus::IntGauge,
+    reload_time: prometheus::Gauge,
+    reloads: prometheus::IntCounterVec,
+    /// Planes that were started again.
+    pub(super) restarts: prometheus::IntGaugeVec,
+}
+
+impl Series {
+    fn new(metrics: &Metrics) -> Self {
+        let process = metrics.plane("process");
+        let build = process.gauges("build_info", "Always 1; the labels say which build this is.", &["version"]);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let start = process.float_gauge("start_time_seconds", "When the process started, in seconds since 1970.");
+        start.set(seconds(Timestamp::now()));
+        Self {
+            reload_ok: process.gauge("config_last_reload_successful", "1 if the last attempt to load came into force."),
+            reload_time: process.float_gauge(
+                "config_last_reload_success_timestamp_seconds",
+                "When a configuration last came into force, in seconds since 1970.",
+            ),
+            reloads: process.counters("config_reloads_total", "Attempts to load a configuration.", &["outcome"]),
+            restarts: process.gauges("plane_restarts", "How often a plane was started again.", &["plane"]),
+        }
+    }
+
+    pub(super) fn loaded(&self, at: Timestamp) {
+        self.reload_ok.set(1);
+        self.reload_time.set(seconds(at));
+        self.reloads.with_label_values(&["ok"]).inc();
+    }
+
+    pub(super) fn refused(&self) {
+        self.reload_ok.set(0);
+        self.reloads.with_label_values(&["refused"]).inc();
+    }
+}
+
+fn seconds(at: Timestamp) -> f64 {
+    std::time::Duration::try_from(at.duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default().as_secs_f64()
+}
+
+/// Loads the configuration that the options name.
+pub(super) fn load(options: &Options, ids: &mut PeerIds) -> Result<Loaded, Problems> {
+    config::load(options.source.to_config(), &options.to_config(), ids)
+}
+
+/// Builds everything. Everything that needs a privilege happens in here, and no thread is started.
+pub(super) fn build(options: Options) -> Result<(Edge, lock::Lock), Failure> {
+    let io = |what: String| move |error| Failure::Io { what, error };
+    let mut peer_ids = PeerIds::default();
+    let loaded = load(&options, &mut peer_ids).map_err(Failure::Config)?;
+    let config = &loaded.compiled;
+    log::start(config.node.log);
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let user = privilege::user(options.user.as_deref().or(config.node.user.as_deref()))?;
+    let state = config.node.state.clone();
+    store::folder(&state).map_err(io(format!("state folder {}", state.display())))?;
+    let lock = lock::take(&state);
+    let follower = Follower::new(config.lan.clone()).map_err(io("addresses of this box".into()))?;
+    let metrics = Metrics::new();
+    let series = Series::new(&metrics);
+    let bound = Planes::bind(config, &follower, &metrics).and_then(|(planes, inlet)| {
+        let scrape = Scrape::bind(config.metrics.as_ref(), follower.networks(), metrics.clone(), inlet)?;
+        Ok((planes, scrape))
+    });
+    let (planes, scrape) = bound.map_err(|error| Failure::Bind { error, hint: hint(&options, lock.as_ref().err()) })?;
+    let lock = lock.map_err(|error| Failure::Running(error.to_string()))?;
+    if let Some(user) = &user {
+        privilege::give(&state, user).map_err(io(format!("state folder {}", state.display())))?;
+    }
+    let in_force = privilege::drop(user.as_ref())?;
+    tracing::info!(user = in_force.user, capabilities = in_force.capabilities, "privileges dropped: {in_force}");
+    if let Err(error) = std::fs::read_dir(&state) {
+        let what = format!("state folder {} as user {} (another one: --state DIR)", state.display(), in_force.user);
+        return Err(Failure::Io { what, error });
+    }
+    if let Source::File(path) = &options.source
+        && let Err(error) = std::fs::File::open(path)
+    {
+        tracing::warn!(file = %path.display(), user = in_force.user, %error, "reload will fail: the file cannot be read any more");
+    }
+    let prepared = planes.prepare(config).map_err(Failure::Prepare)?;
+    planes.commit(prepared);
+    let now = Timestamp::now();
+    series.loaded(now);
+    let generation = super::reload::record(&state, &loaded, "start")
+        .map_err(|error| Failure::Io { what: "history of the configuration".into(), error: io::Error::other(error) })?;
+    let config = Arc::new(loaded.compiled);
+    scrape.commit(&config);
+    let edge = Edge {
+        options,
+        state,
+        privileges: in_force.to_string(),
+        started: Instant::now(),
+        planes,
+        scrape: Arc::new(scrape),
+        follower: Arc::new(follower),
+        watched: std::sync::OnceLock::new(),
+        changing: std::sync::Mutex::new(()),
+        force: ArcSwap::from_pointee(InForce { config, digest: loaded.digest, generation, loaded: now }),
+        refused: ArcSwapOption::empty(),
+        series,
+        peer_ids: std::sync::Mutex::new(peer_ids),
+    };
+    Ok((edge, lock))
+}
+
+/// What helps somebody whose port is taken: who has it, and where the key is if there is no file yet.
+fn hint(options: &Options, held: Option<&lock::Error>) -> String {
+    let mut hint = String::new();
+    if let Some(held) = held {
+        hint.push_str(&format!("\n{held}"));
+    }
+    if options.source == Source::QuickStart {
+        hint.push_str(
+            "\nthe quick start is config/quickstart.toml: copy it without its [[vpn.peer]], change the key there, and start with --config COPY",
+        );
+    }
+    hint
+}

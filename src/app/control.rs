@@ -1,0 +1,234 @@
+//! The Unix socket by which commands reach the running process: HTTP/1 under `/api/v1`, JSON both ways.
+//!
+//! Only the user that the process runs as and root are let in, whatever the file's mode says.
+
+use std::{
+    io,
+    os::unix::{fs::PermissionsExt, net::UnixListener as StdListener},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, Request, Response, StatusCode, body::Incoming, header, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::Semaphore,
+};
+
+use crate::{
+    app::{
+        Edge,
+        peers::{NewPeer, PeerEdit},
+    },
+    config::Problems,
+    supervise::{Phase, Stop, task},
+};
+
+/// A request head must be here by then.
+const HEAD: Duration = Duration::from_secs(5);
+/// A whole exchange, a reload with large lists included.
+const EXCHANGE: Duration = Duration::from_secs(300);
+/// Commands at the same time.
+const COMMANDS: usize = 16;
+/// Bytes of a request's body.
+const BODY: usize = 64 * 1024;
+
+/// Where the socket is in a state folder.
+pub fn socket(state: &Path) -> PathBuf {
+    state.join("control.sock")
+}
+
+/// What a command is told when it failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// One sentence.
+    pub error: String,
+    /// What is wrong with the configuration, if that is the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
+}
+
+/// A failure and whose it is.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    status: StatusCode,
+    failure: Failure,
+}
+
+impl Refusal {
+    /// The caller asked for something that cannot be.
+    pub fn asked(error: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::CONFLICT, error)
+    }
+
+    /// The thing is not there.
+    pub fn missing(error: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::NOT_FOUND, error)
+    }
+
+    /// The configuration is bad; nothing was changed.
+    pub fn config(problems: &Problems) -> Self {
+        let failure = Failure {
+            error: "the configuration was refused; nothing was changed".into(),
+            problems: problems.iter().map(ToString::to_string).collect(),
+        };
+        Self { status: StatusCode::UNPROCESSABLE_ENTITY, failure }
+    }
+
+    /// The configuration cannot come into force; nothing was changed.
+    pub fn unprepared(error: impl std::fmt::Display) -> Self {
+        let failure = Failure {
+            error: "the configuration was refused; nothing was changed".into(),
+            problems: vec![error.to_string()],
+        };
+        Self { status: StatusCode::UNPROCESSABLE_ENTITY, failure }
+    }
+
+    /// It is our fault.
+    pub fn ours(error: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, error)
+    }
+
+    fn new(status: StatusCode, error: impl std::fmt::Display) -> Self {
+        Self { status, failure: Failure { error: error.to_string(), problems: Vec::new() } }
+    }
+
+    /// Returns what the caller is told.
+    pub fn failure(&self) -> &Failure {
+        &self.failure
+    }
+}
+
+/// Makes the socket. The caller holds the lock of the state folder, so what is there is left over.
+pub fn bind(state: &Path) -> io::Result<StdListener> {
+    let path = socket(state);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = StdListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Answers commands until the process ends.
+pub async fn serve(listener: StdListener, edge: Arc<Edge>, stop: Stop) -> io::Result<()> {
+    let listener = UnixListener::from_std(listener)?;
+    let commands = Arc::new(Semaphore::new(COMMANDS));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.reached(Phase::Now) => return Ok(()),
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "control socket");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let ours = nix::unistd::geteuid().as_raw();
+        let Ok(caller) = stream.peer_cred().map(|cred| cred.uid()) else { continue };
+        if caller != ours && caller != 0 {
+            tracing::warn!(uid = caller, "control socket: refused another user");
+            continue;
+        }
+        let Ok(permit) = commands.clone().try_acquire_owned() else { continue };
+        let edge = edge.clone();
+        task("control", async move {
+            let _permit = permit;
+            connection(stream, edge, caller).await;
+        });
+    }
+}
+
+async fn connection(stream: UnixStream, edge: Arc<Edge>, caller: u32) {
+    let service = service_fn(move |request| {
+        let edge = edge.clone();
+        async move { Ok::<_, std::convert::Infallible>(answer(request, edge, caller).await) }
+    });
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEAD).keep_alive(false).max_buf_size(16 * 1024);
+    let exchange = server.serve_connection(TokioIo::new(stream), service);
+    if let Ok(Err(error)) = tokio::time::timeout(EXCHANGE, exchange).await {
+        tracing::debug!(%error, "control socket");
+    }
+}
+
+async fn answer(request: Request<Incoming>, edge: Arc<Edge>, caller: u32) -> Response<Full<Bytes>> {
+    let (status, body) = match dispatch(request, edge, caller).await {
+        Ok(value) => (StatusCode::OK, value),
+        Err(refusal) => (refusal.status, serde_json::to_value(refusal.failure).unwrap_or_default()),
+    };
+    let mut bytes = serde_json::to_vec(&body).unwrap_or_default();
+    bytes.push(b'\n');
+    let mut response = Response::new(Full::new(bytes.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    response
+}
+
+/// `?generation=3`.
+fn number(request: &Request<Incoming>) -> Result<Option<u64>, Refusal> {
+    let Some(query) = request.uri().query() else { return Ok(None) };
+    let wrong = || Refusal::asked(format!("\"{query}\" is no generation"));
+    query.strip_prefix("generation=").ok_or_else(wrong)?.parse().map(Some).map_err(|_| wrong())
+}
+
+async fn dispatch(request: Request<Incoming>, edge: Arc<Edge>, caller: u32) -> Result<serde_json::Value, Refusal> {
+    let author = author(caller);
+    let path = request.uri().path().to_owned();
+    let Some(noun) = path.strip_prefix("/api/v1/") else { return Err(Refusal::missing("there is nothing here")) };
+    let number = number(&request)?;
+    match (request.method(), noun) {
+        (&Method::GET, "status") => json(edge.status()),
+        (&Method::POST, "reload") => blocking(move || edge.reload(&format!("{author}: reload"))).await,
+        (&Method::GET, "peers") => json(edge.peers()),
+        (&Method::POST, "peers") => {
+            let peer: NewPeer = body(request).await?;
+            blocking(move || edge.edit_peers(PeerEdit::Add(peer), &author)).await
+        }
+        (&Method::DELETE, noun) if noun.starts_with("peers/") => {
+            let name = noun.trim_start_matches("peers/").to_owned();
+            blocking(move || edge.edit_peers(PeerEdit::Remove(name), &author)).await
+        }
+        (&Method::GET, "config/log") => blocking(move || edge.generations()).await,
+        (&Method::GET, "config/show") => blocking(move || edge.show(number)).await,
+        (&Method::GET, "config/diff") => blocking(move || edge.diff(number)).await,
+        (&Method::POST, "config/rollback") => {
+            let number = number.ok_or_else(|| Refusal::asked("which generation?"))?;
+            blocking(move || edge.rollback(number, &author)).await
+        }
+        _ => Err(Refusal::missing(format!("there is no {} {path}", request.method()))),
+    }
+}
+
+fn author(uid: u32) -> String {
+    let user = nix::unistd::User::from_uid(uid.into()).ok().flatten();
+    user.map_or_else(|| format!("uid {uid}"), |user| user.name)
+}
+
+async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Refusal> {
+    let bytes = Limited::new(request.into_body(), BODY).collect().await.map_err(Refusal::asked)?.to_bytes();
+    serde_json::from_slice(&bytes).map_err(Refusal::asked)
+}
+
+fn json(value: impl Serialize) -> Result<serde_json::Value, Refusal> {
+    serde_json::to_value(value).map_err(Refusal::ours)
+}
+
+/// Runs what reads files or builds policies beside the runtime.
+async fn blocking<T, F>(work: F) -> Result<serde_json::Value, Refusal>
+where
+    T: Serialize + Send + 'static,
+    F: FnOnce() -> Result<T, Refusal> + Send + 'static,
+{
+    json(tokio::task::spawn_blocking(work).await.map_err(Refusal::ours)??)
+}

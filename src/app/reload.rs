@@ -1,0 +1,146 @@
+//! Another configuration comes into force, whole or not at all: load → refuse what needs a restart →
+//! prepare every plane → only then commit each, and keep it as a generation.
+
+use std::{path::Path, sync::Arc};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    app::{Edge, InForce, build, control::Refusal, history, log, peers, status::Refused},
+    config::{
+        Compiled, Loaded,
+        edits::Edits,
+        generations::{self, GenerationError},
+    },
+};
+
+/// What the caller of a reload is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// The number of the configuration in force.
+    pub generation: u64,
+    /// Something is different.
+    pub changed: bool,
+    /// What is odd in it.
+    pub warnings: Vec<String>,
+}
+
+impl Edge {
+    /// Loads the configuration again. A bad one changes nothing.
+    pub fn reload(&self, author: &str) -> Result<Reloaded, Refusal> {
+        let _changing = self.changing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        self.load_and_commit(author)
+    }
+
+    /// Builds every policy again from the configuration in force: lists may have changed, and certificates
+    /// age.
+    pub fn renew(&self) {
+        let _changing = self.changing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match self.planes.prepare(&self.force.load().config) {
+            Ok(prepared) => self.planes.commit(prepared),
+            Err(error) => tracing::warn!(error, "lists and certificates stay as they are"),
+        }
+    }
+
+    /// Adds or removes a peer, in the edits and in force; both or neither.
+    pub fn edit_peers(&self, edit: peers::PeerEdit, author: &str) -> Result<peers::Edited, Refusal> {
+        let _changing = self.changing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut edits = Edits::read(&self.state).map_err(Refusal::ours)?;
+        let before = edits.text();
+        let name = edit.name().to_owned();
+        let author = format!("{author}: {edit}");
+        peers::apply(&mut edits, edit, &self.force.load().config)?;
+        if let Err(refusal) = self.load_and_commit(&author) {
+            edits.write(before).map_err(Refusal::ours)?;
+            return Err(refusal);
+        }
+        Ok(peers::edited(&name, &self.force.load().config))
+    }
+
+    /// Makes the edits what they were in an older generation.
+    pub fn rollback(&self, generation: u64, author: &str) -> Result<Reloaded, Refusal> {
+        let _changing = self.changing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut edits = Edits::read(&self.state).map_err(Refusal::ours)?;
+        let before = edits.text();
+        let old = generations::show(&self.state, generation).map_err(history::refusal)?;
+        edits.write(old.edits).map_err(Refusal::ours)?;
+        let reloaded = self.load_and_commit(&format!("{author}: config rollback {generation}"));
+        if reloaded.is_err() {
+            edits.write(before).map_err(Refusal::ours)?;
+        }
+        reloaded
+    }
+
+    /// The caller holds `changing`.
+    fn load_and_commit(&self, author: &str) -> Result<Reloaded, Refusal> {
+        let attempt = self.try_load_and_commit(author);
+        if let Err(refusal) = &attempt {
+            let failure = refusal.failure();
+            let problems =
+                if failure.problems.is_empty() { vec![failure.error.clone()] } else { failure.problems.clone() };
+            tracing::error!(author, problems = problems.join("\n"), "configuration refused; nothing was changed");
+            self.series.refused();
+            self.refused.store(Some(Arc::new(Refused { at: Timestamp::now().as_second(), problems })));
+        }
+        attempt
+    }
+
+    fn try_load_and_commit(&self, author: &str) -> Result<Reloaded, Refusal> {
+        let mut ids = self.peer_ids.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let loaded = build::load(&self.options, &mut ids).map_err(|problems| Refusal::config(&problems))?;
+        drop(ids);
+        let force = self.force.load();
+        let restart = needs_restart(&force.config, &loaded.compiled);
+        if !restart.is_empty() {
+            return Err(Refusal::unprepared(format!("a restart is needed to change {}", restart.join(", "))));
+        }
+        let prepared = self.planes.prepare(&loaded.compiled).map_err(Refusal::unprepared)?;
+        // Nothing below can refuse any more.
+        let changed = loaded.digest != force.digest;
+        let generation = if changed {
+            record(&self.state, &loaded, author).unwrap_or_else(|error| {
+                tracing::error!(%error, "the configuration is in force but could not be kept in the history");
+                force.generation
+            })
+        } else {
+            force.generation
+        };
+        let config = Arc::new(loaded.compiled);
+        self.follower.configure(config.lan.clone());
+        self.planes.commit(prepared);
+        self.scrape.commit(&config);
+        log::set_level(config.node.log.level);
+        let now = Timestamp::now();
+        self.force.store(Arc::new(InForce { config, digest: loaded.digest, generation, loaded: now }));
+        self.refused.store(None);
+        self.series.loaded(now);
+        tracing::info!(author, generation, changed, "configuration in force");
+        Ok(Reloaded { generation, changed, warnings: loaded.warnings.iter().map(ToString::to_string).collect() })
+    }
+}
+
+/// Keeps a configuration in the history; the same as the last one is not kept twice.
+pub(super) fn record(state: &Path, loaded: &Loaded, author: &str) -> Result<u64, GenerationError> {
+    generations::record(state, &loaded.file, &loaded.edits, author, Timestamp::now())
+}
+
+/// Names the keys that differ and take effect at a start only.
+fn needs_restart(old: &Compiled, new: &Compiled) -> Vec<&'static str> {
+    let dns = |config: &Compiled| config.dns.as_ref().map(|dns| dns.listen.clone());
+    let http = |config: &Compiled| config.ingress.as_ref().map(|ingress| ingress.http.clone());
+    let https = |config: &Compiled| config.ingress.as_ref().map(|ingress| ingress.https.clone());
+    let vpn = |config: &Compiled| config.vpn.as_ref().map(|vpn| vpn.listen.clone());
+    let metrics = |config: &Compiled| config.metrics.as_ref().map(|metrics| metrics.listen.clone());
+    let keys = [
+        ("`node.state`", old.node.state != new.node.state),
+        ("`node.user`", old.node.user != new.node.user),
+        ("`node.log.format`", old.node.log.format != new.node.log.format),
+        ("`dns.listen`", dns(old) != dns(new)),
+        ("`ingress.http`", http(old) != http(new)),
+        ("`ingress.https`", https(old) != https(new)),
+        ("`vpn.listen`", vpn(old) != vpn(new)),
+        ("`metrics.listen`", metrics(old) != metrics(new)),
+    ];
+    keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+}

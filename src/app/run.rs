@@ -1,0 +1,175 @@
+//! Runs the process until it is told to stop.
+
+use std::{
+    io::{self, Write},
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    app::{Edge, Failure, Options, Source, build, control},
+    supervise::{self, Phase, Stop, Stopper, task},
+};
+
+/// How often lists and certificates are looked at again.
+const RENEW: Duration = Duration::from_secs(3600);
+/// How often the process's own figures are set.
+const FIGURES: Duration = Duration::from_secs(5);
+/// What a plane has after [`Phase::Now`].
+const LAST_MOMENT: Duration = Duration::from_secs(1);
+
+/// Starts, runs until told to stop, and drains.
+///
+/// `ready` is called once everything runs, with what the quick start tells its user.
+pub fn run(options: Options, ready: impl FnOnce(&Edge)) -> Result<(), Failure> {
+    let quick = options.source == Source::QuickStart;
+    let (edge, _lock) = build::build(options)?;
+    let fail = |what: &str| {
+        let what = what.to_owned();
+        move |error| Failure::Io { what, error }
+    };
+    let listener = control::bind(&edge.state).map_err(fail("control socket"))?;
+    let edge = Arc::new(edge);
+    let (stopper, stop) = supervise::stop();
+    let running = edge.planes.start(&stop).map_err(fail("threads"))?;
+    let mut threads = Vec::new();
+    let mut watched = Vec::new();
+    for (name, health, thread) in running {
+        watched.push((name, health));
+        threads.push((name, thread));
+    }
+    let _ = edge.watched.set(watched);
+    let (follower, following) = (edge.follower.clone(), stop.clone());
+    // It waits for the kernel and is never joined: there is nothing to finish.
+    supervise::plane("onlink", stop.clone(), move || follower.run(&following)).map_err(fail("threads"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .build()
+        .map_err(fail("runtime"))?;
+    runtime.block_on(async {
+        // From here on a signal is ours.
+        let mut signals = Signals::new()?;
+        edge.scrape.start(&stop)?;
+        let (served, told) = (edge.clone(), stop.clone());
+        task("control", async move {
+            if let Err(error) = control::serve(listener, served, told).await {
+                tracing::error!(%error, "control socket");
+            }
+        });
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), state = %edge.state.display(), quick_start = quick, "running");
+        ready(&edge);
+        signals.work(&edge, &stop).await;
+        drain(&edge, &stopper, &mut signals, threads).await;
+        let _ = std::fs::remove_file(control::socket(&edge.state));
+        io::stderr().flush()
+    })
+    .map_err(fail("runtime"))?;
+    // A reload that is under way in a blocking thread is not waited for.
+    runtime.shutdown_background();
+    Ok(())
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn end(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+
+    /// Reloads on SIGHUP and renews what ages, until a signal says that it is over.
+    async fn work(&mut self, edge: &Arc<Edge>, stop: &Stop) {
+        let mut figures = tokio::time::interval(FIGURES);
+        let mut renewal = tokio::time::interval_at(tokio::time::Instant::now() + RENEW, RENEW);
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return tracing::info!(signal = "SIGTERM", "stopping"),
+                _ = self.interrupt.recv() => return tracing::info!(signal = "SIGINT", "stopping"),
+                _ = self.hangup.recv() => {
+                    let edge = edge.clone();
+                    // What was wrong is in the log.
+                    task("reload", async move {
+                        _ = tokio::task::spawn_blocking(move || edge.reload("SIGHUP")).await;
+                    });
+                }
+                _ = figures.tick() => edge.count_restarts(),
+                _ = renewal.tick() => {
+                    let edge = edge.clone();
+                    task("renewal", async move {
+                        _ = tokio::task::spawn_blocking(move || edge.renew()).await;
+                    });
+                }
+                () = stop.reached(Phase::Drain) => return,
+            }
+        }
+    }
+}
+
+/// Lets the planes finish within the grace period; a second signal ends it.
+async fn drain(edge: &Edge, stopper: &Stopper, signals: &mut Signals, threads: Vec<(&'static str, JoinHandle<()>)>) {
+    let grace = edge.force.load().config.node.grace;
+    let begun = Instant::now();
+    stopper.advance(Phase::Drain);
+    tokio::select! {
+        () = finished(&threads) => {}
+        () = tokio::time::sleep(grace) => {}
+        signal = signals.end() => tracing::warn!(signal, "told twice: ending at once"),
+    }
+    let left: Vec<&str> = threads.iter().filter(|(_, thread)| !thread.is_finished()).map(|(name, _)| *name).collect();
+    if left.is_empty() {
+        tracing::info!(after = ?begun.elapsed(), "everything finished");
+    } else {
+        let unfinished = edge.unfinished();
+        tracing::warn!(planes = left.join(" "), unfinished, after = ?begun.elapsed(), "did not finish in time");
+    }
+    stopper.advance(Phase::Now);
+    let _ = tokio::time::timeout(LAST_MOMENT, finished(&threads)).await;
+}
+
+impl Edge {
+    fn count_restarts(&self) {
+        for (name, watched) in self.watched.get().into_iter().flatten() {
+            self.series.restarts.with_label_values(&[*name]).set(watched.health().restarts.into());
+        }
+    }
+
+    /// Says what is still under way.
+    fn unfinished(&self) -> String {
+        let status = self.status();
+        let mut left = Vec::new();
+        if let Some(dns) = &status.dns {
+            left.push(format!("{} questions", dns.waiting));
+        }
+        if let Some(ingress) = &status.ingress {
+            left.push(format!("{} connections of the ingress", ingress.connections));
+        }
+        if let Some(vpn) = &status.vpn {
+            left.push(format!("{} connections inside the tunnel", vpn.connections));
+        }
+        left.join(", ")
+    }
+}
+
+async fn finished(threads: &[(&'static str, JoinHandle<()>)]) {
+    while threads.iter().any(|(_, thread)| !thread.is_finished()) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -1,0 +1,132 @@
+//! Hands the planes' handles to one another, and names each of them once for every verb.
+
+use std::{sync::Arc, thread::JoinHandle};
+
+use crate::{
+    config::Compiled,
+    dns, ingress,
+    listen::BindError,
+    lookup::Lookup,
+    metrics::Metrics,
+    onlink::Follower,
+    stream::{self, Inlet},
+    supervise::{self, Stop, Watched},
+    vpn,
+};
+
+/// Items that may wait between the gate and another plane.
+const INLET: usize = 256;
+
+/// The planes that the configuration names; what it does not name does not exist.
+#[derive(Debug)]
+pub struct Planes {
+    pub(crate) dns: Option<Arc<dns::Plane>>,
+    pub(crate) ingress: Option<Arc<ingress::Plane>>,
+    pub(crate) vpn: Option<Arc<vpn::Plane>>,
+}
+
+/// A policy for each plane, ready to be swapped in.
+pub struct Prepared {
+    dns: Option<dns::Prepared>,
+    ingress: Option<ingress::Prepared>,
+    vpn: Option<vpn::Prepared>,
+}
+
+/// A plane's name, its health and its thread.
+pub(super) type Running = (&'static str, Watched, JoinHandle<()>);
+
+impl Planes {
+    /// Takes every port; returns besides the planes what the tunnel hands to the metrics listener.
+    pub fn bind(config: &Compiled, follower: &Follower, metrics: &Metrics) -> Result<(Self, Option<Inlet>), BindError> {
+        let mut outlets = vpn::Outlets::default();
+        let door = |wanted: bool, outlet: &mut Option<stream::Outlet>| {
+            (wanted && config.vpn.is_some()).then(|| {
+                let (out, inlet) = stream::inlet(INLET);
+                *outlet = Some(out);
+                inlet
+            })
+        };
+        let to_dns = door(config.dns.is_some(), &mut outlets.dns);
+        let to_ingress = door(config.ingress.is_some(), &mut outlets.ingress);
+        let to_metrics = door(config.metrics.is_some(), &mut outlets.metrics);
+        let dns = match &config.dns {
+            Some(config) => Some(Arc::new(dns::Plane::bind(config, follower.networks(), metrics, to_dns)?)),
+            None => None,
+        };
+        let lookup = dns.as_ref().map_or_else(Lookup::system, |dns| dns.lookup());
+        let ingress = match &config.ingress {
+            Some(config) => {
+                Some(Arc::new(ingress::Plane::bind(config, follower.networks(), metrics, to_ingress, lookup)?))
+            }
+            None => None,
+        };
+        let vpn = match &config.vpn {
+            Some(config) => Some(Arc::new(vpn::Plane::bind(config, metrics, outlets)?)),
+            None => None,
+        };
+        Ok((Self { dns, ingress, vpn }, to_metrics))
+    }
+
+    /// Builds each plane's policy, and changes nothing. The error names the plane.
+    pub fn prepare(&self, config: &Compiled) -> Result<Prepared, String> {
+        let dns = match (&self.dns, &config.dns) {
+            (Some(plane), Some(config)) => {
+                Some(plane.prepare(config.clone()).map_err(|error| format!("dns: {error}"))?)
+            }
+            _ => None,
+        };
+        let ingress = match (&self.ingress, &config.ingress) {
+            (Some(plane), Some(config)) => {
+                Some(plane.prepare(config.clone()).map_err(|error| format!("ingress: {error}"))?)
+            }
+            _ => None,
+        };
+        let vpn = match (&self.vpn, &config.vpn) {
+            (Some(plane), Some(config)) => {
+                Some(plane.prepare(config.clone()).map_err(|error| format!("vpn: {error}"))?)
+            }
+            _ => None,
+        };
+        Ok(Prepared { dns, ingress, vpn })
+    }
+
+    /// Swaps the policies in. The gate comes last: nobody is let in before the others know what it may reach.
+    pub fn commit(&self, prepared: Prepared) {
+        if let (Some(plane), Some(policy)) = (&self.dns, prepared.dns) {
+            plane.commit(policy);
+        }
+        if let (Some(plane), Some(policy)) = (&self.ingress, prepared.ingress) {
+            plane.commit(policy);
+        }
+        if let (Some(plane), Some(policy)) = (&self.vpn, prepared.vpn) {
+            plane.commit(policy);
+        }
+    }
+
+    /// Starts each plane in a supervised thread.
+    pub fn start(&self, stop: &Stop) -> std::io::Result<Vec<Running>> {
+        let mut running = Vec::new();
+        let mut start = |name, run: Option<Box<dyn Fn() -> Result<(), String> + Send>>| -> std::io::Result<()> {
+            if let Some(run) = run {
+                let (watched, thread) = supervise::plane(name, stop.clone(), run)?;
+                running.push((name, watched, thread));
+            }
+            Ok(())
+        };
+        start("dns", work(&self.dns, stop, dns::Plane::run))?;
+        start("ingress", work(&self.ingress, stop, ingress::Plane::run))?;
+        start("vpn", work(&self.vpn, stop, vpn::Plane::run))?;
+        Ok(running)
+    }
+}
+
+type Work = Box<dyn Fn() -> Result<(), String> + Send>;
+
+fn work<P: Send + Sync + 'static>(
+    plane: &Option<Arc<P>>,
+    stop: &Stop,
+    run: fn(&P, Stop) -> Result<(), String>,
+) -> Option<Work> {
+    let (plane, stop) = (plane.clone()?, stop.clone());
+    Some(Box::new(move || run(&plane, stop.clone())))
+}

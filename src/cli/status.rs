@@ -1,0 +1,134 @@
+//! `hearthgate status`: the state of everything.
+
+use std::{fmt::Write, net::SocketAddr, path::PathBuf};
+
+use clap::Args;
+
+use crate::{
+    app::status,
+    cli::{Running, client, readable},
+};
+
+#[derive(Args, Debug)]
+pub(super) struct Status {
+    /// For programs
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    running: Running,
+}
+
+impl Status {
+    pub(super) fn execute(self, state: Option<PathBuf>) -> anyhow::Result<()> {
+        let state = self.running.state(state)?;
+        if self.json {
+            // As it came: a newer process may say more than this program knows.
+            let status: serde_json::Value = client::get(&state, "/api/v1/status")?;
+            println!("{}", serde_json::to_string_pretty(&status)?);
+            return Ok(());
+        }
+        let status: status::Status = client::get(&state, "/api/v1/status")?;
+        print!("{}", show(&status));
+        Ok(())
+    }
+}
+
+/// Writes everything for people: a line for each thing, its name first.
+fn show(status: &status::Status) -> String {
+    let mut text = String::new();
+    let mut line = |what: &str, said: String| {
+        let _ = writeln!(text, "{what:<12} {said}");
+    };
+    let up = span(status.uptime);
+    line("hearthgate", format!("{}, process {}, up {up}", status.version, status.process));
+    let file = status.file.as_ref().map_or("quick start".to_owned(), |file| file.display().to_string());
+    line("config", format!("{file}, generation {}, loaded {}", status.generation, readable(status.loaded)));
+    if let Some(refused) = &status.refused {
+        line("refused", format!("another one at {}, nothing was changed:", readable(refused.at)));
+        for problem in refused.problems.iter().flat_map(|problem| problem.lines()) {
+            line("", problem.to_owned());
+        }
+    }
+    line("state", status.state.display().to_string());
+    line("runs as", status.privileges.clone());
+    for plane in &status.planes {
+        let mut said = if plane.running { format!("running, up {}", span(plane.uptime)) } else { "down".to_owned() };
+        if plane.restarts > 0 {
+            let _ = write!(said, ", started again {} times", plane.restarts);
+        }
+        if let Some(failure) = &plane.last_failure {
+            let _ = write!(said, ", last failure: {failure}");
+        }
+        line(&plane.name, said);
+        match plane.name.as_str() {
+            "dns" => status.dns.iter().for_each(|dns| dns_lines(dns, &mut line)),
+            "ingress" => status.ingress.iter().for_each(|ingress| ingress_lines(ingress, &mut line)),
+            _ => status.vpn.iter().for_each(|vpn| vpn_lines(vpn, &mut line)),
+        }
+    }
+    if !status.metrics.is_empty() {
+        line("metrics", String::new());
+        line("  listen", addresses(&status.metrics));
+    }
+    text
+}
+
+fn dns_lines(dns: &crate::dns::Status, line: &mut impl FnMut(&str, String)) {
+    line("  listen", addresses(&dns.listen));
+    for list in &dns.lists {
+        line("  list", format!("{}: {} names", list.name, list.names));
+    }
+    let percent = (dns.cache_bytes * 100).checked_div(dns.cache_limit).unwrap_or_default();
+    let (used, limit) = (bytes(dns.cache_bytes as u64), bytes(dns.cache_limit as u64));
+    line("  cache", format!("{} answers, {used} of {limit} ({percent} %)", dns.cache_entries));
+    if !dns.relays.is_empty() {
+        let relays = dns.relays.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        line("  relays", format!("{relays}: questions from there are one client, rules per device cannot work for it"));
+    }
+}
+
+fn ingress_lines(ingress: &crate::ingress::Status, line: &mut impl FnMut(&str, String)) {
+    line("  listen", addresses(&[&ingress.http[..], &ingress.https].concat()));
+    line("  routes", format!("{}, {} connections", ingress.routes, ingress.connections));
+    for certificate in &ingress.certificates {
+        let expiry = readable(i64::try_from(certificate.not_after).unwrap_or(i64::MAX));
+        line("  cert", format!("{}: until {expiry}, from {}", certificate.hosts.join(", "), certificate.source));
+    }
+}
+
+fn vpn_lines(vpn: &crate::vpn::Status, line: &mut impl FnMut(&str, String)) {
+    line("  listen", addresses(&vpn.listen));
+    for peer in &vpn.peers {
+        let group = peer.group.as_ref().map(|group| format!(" ({group})")).unwrap_or_default();
+        let own = peer.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let seen = match peer.last_handshake.and_then(|at| i64::try_from(at).ok()) {
+            Some(at) => format!("last handshake {}", readable(at)),
+            None => "no handshake yet".to_owned(),
+        };
+        let from = peer.endpoint.map(|endpoint| format!(" from {endpoint}")).unwrap_or_default();
+        let traffic = format!("received {}, sent {}", bytes(peer.received), bytes(peer.sent));
+        line("  peer", format!("{}{group}: {own}, {seen}{from}, {traffic}", peer.name));
+    }
+}
+
+fn addresses(list: &[SocketAddr]) -> String {
+    list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn span(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, minutes) => format!("{minutes} min"),
+        (0, hours, minutes) => format!("{hours} h {minutes} min"),
+        (days, hours, _) => format!("{days} d {hours} h"),
+    }
+}
+
+fn bytes(number: u64) -> String {
+    match number {
+        0..1024 => format!("{number} B"),
+        1024..1_048_576 => format!("{} KiB", number / 1024),
+        _ => format!("{} MiB", number / 1_048_576),
+    }
+}

@@ -1,0 +1,293 @@
+//! `[dns]` as the DNS plane means it.
+
+use hickory_proto::rr::{
+    Name, RData, Record,
+    rdata::{A, AAAA, CNAME, TXT},
+};
+
+use crate::{
+    config::{
+        compile::{Names, Setting, access::suggestion, places, ports},
+        file::{self, RecordData, Resolver},
+        problems::{About, At, Report},
+        value::{self, Listen},
+    },
+    dns::{Config, Device, Forward, Group, HouseRoutes, List, ListSource, LocalRecord, Resolve, RouteName, Testing},
+    ingress::{self, HostPattern, RoutesReach},
+    onlink,
+    origin::Origin,
+    vpn,
+};
+
+/// Compiles `[dns]`.
+pub(crate) fn compile(
+    dns: &file::Dns,
+    lan: &onlink::Config,
+    names: &Names,
+    setting: &Setting<'_>,
+    taken: &mut ports::Taken,
+) -> Config {
+    let report = setting.report;
+    let default_listen = || {
+        let on_the_lan = (!lan.interfaces.is_empty()).then_some(Listen::Lan(53));
+        on_the_lan.into_iter().chain([Listen::Loopback(53)]).map(|value| At { value, at: dns.at }).collect()
+    };
+    let listen = dns.listen.clone().unwrap_or_else(default_listen);
+    let listen = places(&listen, lan, report, &dns.about);
+    taken.take(&listen, "dns.listen", &[ports::Protocol::Udp, ports::Protocol::Tcp], &dns.about, report);
+    let domain = value::name(names.domain.as_str()).unwrap_or_else(|_| Name::root());
+    let testing = match &dns.testing {
+        Some(testing) if !setting.options.testing => {
+            let about = About { section: "dns.testing", name: None };
+            report.error(
+                testing.at,
+                &about,
+                "these switches are for tests",
+                "start with --testing, or remove the section",
+            );
+            Testing::default()
+        }
+        Some(testing) => testing.value.clone(),
+        None => Testing::default(),
+    };
+    Config {
+        listen: listen.into_iter().map(|place| place.value).collect(),
+        records: records(&dns.records, &domain, report),
+        routes: HouseRoutes::default(),
+        domain,
+        state: setting.state.clone(),
+        cache_size: dns.cache_size,
+        rrset_cache: dns.rrset_cache,
+        ttl: dns.ttl.clone(),
+        stale: dns.stale,
+        prefetch: dns.prefetch,
+        minimise: dns.minimise,
+        case_randomisation: dns.case_randomisation,
+        sha1: dns.sha1,
+        negative_anchors: dns.negative_anchors.clone(),
+        resolve: match &dns.resolve {
+            Resolver::Recursive => Resolve::Recursive,
+            Resolver::Forward(upstreams) => Resolve::Forward(upstreams.clone()),
+        },
+        root_hints: dns.root_hints.as_ref().map(|path| setting.path(path)),
+        trust_anchors: dns.trust_anchors.as_ref().map(|path| setting.path(path)),
+        forward: forward(&dns.forward, report),
+        lists: lists(&dns.lists, setting),
+        groups: groups(dns, names, report),
+        rebind_allow: dns.rebind_allow.clone(),
+        directory: names.directory(),
+        testing,
+    }
+}
+
+/// What the routes of the ingress say to the DNS plane.
+pub(crate) fn routes(ingress: &ingress::Config, vpn: Option<&vpn::Config>) -> HouseRoutes {
+    let mut names: Vec<RouteName> = Vec::new();
+    for route in &ingress.routes {
+        let HostPattern::Exact(host) = &route.host else { continue };
+        let Ok(name) = value::name(host.as_str()) else { continue };
+        let networks = ingress.networks.iter().filter(|network| route.access.admits(Origin::Lan(**network)));
+        let peers = ingress.peers.iter().filter(|reach| {
+            let begins = match &reach.routes {
+                RoutesReach::All => true,
+                RoutesReach::Hosts(hosts) => hosts.contains(host),
+            };
+            begins && route.access.admits(Origin::Vpn(reach.peer))
+        });
+        let place = names.iter().position(|known| known.host == name).unwrap_or_else(|| {
+            names.push(RouteName { host: name, networks: Vec::new(), peers: Vec::new() });
+            names.len() - 1
+        });
+        names[place].networks.extend(networks);
+        names[place].peers.extend(peers.map(|reach| reach.peer));
+    }
+    let listen = if ingress.https.is_empty() { &ingress.http } else { &ingress.https };
+    HouseRoutes {
+        names,
+        listen: listen.iter().map(|address| address.ip()).collect(),
+        inner: vpn.map_or_else(Vec::new, |vpn| vpn.addresses.iter().map(|net| net.addr()).collect()),
+    }
+}
+
+fn records(written: &[file::Record], domain: &Name, report: &Report) -> Vec<LocalRecord> {
+    let mut records = Vec::new();
+    let mut seen: Vec<Name> = Vec::new();
+    for entry in written {
+        let Some(name) = absolute(&entry.name.value, domain) else {
+            let hint = "write labels of at most 63 characters with dots between";
+            report.error(entry.name.at, &entry.about, "this is no DNS name", hint);
+            continue;
+        };
+        if seen.contains(&name) {
+            let what = format!("{name} has records already");
+            report.error(entry.name.at, &entry.about, what, "write all data of a name in one place");
+        }
+        seen.push(name.clone());
+        let fixed = |data| LocalRecord::Fixed(Record::from_rdata(name.clone(), entry.ttl, data));
+        for data in &entry.data {
+            records.push(match &data.value {
+                RecordData::Address(std::net::IpAddr::V4(v4)) => fixed(RData::A(A(*v4))),
+                RecordData::Address(std::net::IpAddr::V6(v6)) => fixed(RData::AAAA(AAAA(*v6))),
+                RecordData::Suffix(suffix) => {
+                    LocalRecord::Suffix { name: name.clone(), suffix: *suffix, ttl: entry.ttl }
+                }
+                RecordData::Txt(text) => {
+                    // RFC 1035 §3.3: strings of at most 255 bytes.
+                    let strings = text.as_bytes().chunks(255).collect::<Vec<_>>();
+                    fixed(RData::TXT(TXT::from_bytes(strings)))
+                }
+                RecordData::Cname(target_text) => match absolute(target_text, domain) {
+                    Some(target) if target != name => fixed(RData::CNAME(CNAME(target))),
+                    target => {
+                        let what = match target {
+                            Some(_) => "the cname points at itself".to_owned(),
+                            None => format!("\"{target_text}\" is no DNS name"),
+                        };
+                        report.error(data.at, &entry.about, what, "write the name of something else");
+                        continue;
+                    }
+                },
+            });
+        }
+    }
+    records
+}
+
+/// Relative names are under the domain; those that end in it, or in a dot, are not relative.
+fn absolute(text: &str, domain: &Name) -> Option<Name> {
+    let name = value::name(text).ok()?;
+    if text.ends_with('.') || domain.zone_of(&name) {
+        return Some(name);
+    }
+    let mut relative = name;
+    relative.set_fqdn(false);
+    let mut name = relative.append_domain(domain).ok()?;
+    name.set_fqdn(true);
+    Some(name)
+}
+
+fn forward(written: &[file::Forward], report: &Report) -> Vec<Forward> {
+    let mut zones: Vec<Forward> = Vec::new();
+    for forward in written {
+        if zones.iter().any(|other| other.zone == forward.zone.value) {
+            report.error(
+                forward.zone.at,
+                &forward.about,
+                "this zone is forwarded twice",
+                "write all servers in one entry",
+            );
+        }
+        zones.push(Forward { zone: forward.zone.value.clone(), to: forward.to.clone() });
+    }
+    zones
+}
+
+fn lists(written: &[file::List], setting: &Setting<'_>) -> Vec<List> {
+    let mut lists: Vec<List> = Vec::new();
+    for list in written {
+        let name = &list.name;
+        if lists.iter().any(|other| other.name == name.value) {
+            setting.report.error(name.at, &list.about, "this name is given twice", "give each list a name of its own");
+        }
+        let source = match (&list.source, &list.names) {
+            (Some(path), _) => ListSource::Path(setting.path(path)),
+            (None, names) => {
+                let names = names.iter().flatten().map(|name| name.to_ascii().trim_end_matches('.').to_owned());
+                ListSource::Inline(names.collect())
+            }
+        };
+        lists.push(List {
+            name: name.value.clone(),
+            source,
+            action: list.action,
+            block_as: list.block_as,
+            refresh: list.refresh,
+            enabled: list.enabled,
+        });
+    }
+    lists
+}
+
+fn groups(dns: &file::Dns, names: &Names, report: &Report) -> Vec<Group> {
+    let place = |word: &At<file::ListWord>, group: &file::Group| {
+        let found = dns.lists.iter().position(|list| list.name.value == word.value.name);
+        if found.is_none() {
+            let known = dns.lists.iter().map(|list| list.name.value.as_str());
+            let what = format!("there is no list \"{}\"", word.value.name);
+            let hint = suggestion(&word.value.name, known, "declare it with [[dns.list]]");
+            report.error(word.at, &group.about, what, hint);
+        }
+        found
+    };
+    let named = |group: &file::Group| -> Vec<usize> {
+        group.lists.iter().flatten().filter_map(|word| place(word, group)).collect()
+    };
+    // Without a group "default" it has every list that no other group names: a list that was written is
+    // meant for somebody.
+    let default_lists = match dns.groups.iter().find(|group| group.name.value == "default") {
+        Some(default) => named(default),
+        None => {
+            let claimed: Vec<usize> = dns.groups.iter().flat_map(named).collect();
+            (0..dns.lists.len()).filter(|list| !claimed.contains(list)).collect()
+        }
+    };
+    let mut groups: Vec<Group> = Vec::new();
+    for group in &dns.groups {
+        let name = &group.name;
+        if groups.iter().any(|other| other.name == name.value) {
+            report.error(name.at, &group.about, "this name is given twice", "give each group a name of its own");
+        }
+        let besides = group.lists.as_ref().is_none_or(|words| words.iter().any(|word| word.value.besides_default));
+        let mut lists = named(group);
+        if besides {
+            lists.extend(&default_lists);
+        }
+        lists.sort_unstable();
+        lists.dedup();
+        groups.push(Group {
+            name: name.value.clone(),
+            devices: devices(group, names, report),
+            lists,
+            allow: group.allow.clone(),
+            block: group.block.clone(),
+        });
+    }
+    if !groups.iter().any(|group| group.name == "default") {
+        let (devices, allow, block) = Default::default();
+        groups.insert(0, Group { name: "default".into(), devices, lists: default_lists, allow, block });
+    }
+    repeated_devices(dns, report);
+    groups
+}
+
+fn devices(group: &file::Group, names: &Names, report: &Report) -> Vec<Device> {
+    let compile = |word: &At<file::DeviceWord>| match &word.value {
+        file::DeviceWord::Net(net) => Some(Device::Net(*net)),
+        file::DeviceWord::Peer(name) => {
+            let peer = names.peers.iter().find(|peer| peer.name == *name);
+            if peer.is_none() {
+                let what = format!("there is no peer \"{name}\"");
+                let known = names.peers.iter().map(|peer| peer.name.as_str());
+                report.error(word.at, &group.about, what, suggestion(name, known, "declare it with [[vpn.peer]]"));
+            }
+            peer.map(|peer| Device::Peer(peer.id))
+        }
+    };
+    group.devices.iter().filter_map(compile).collect()
+}
+
+fn repeated_devices(dns: &file::Dns, report: &Report) {
+    let words = dns.groups.iter().flat_map(|group| group.devices.iter().map(move |device| (group, device)));
+    let words: Vec<_> = words.collect();
+    for (index, (group, device)) in words.iter().enumerate() {
+        let same = |other: &file::DeviceWord| match (other, &device.value) {
+            (file::DeviceWord::Net(a), file::DeviceWord::Net(b)) => a == b,
+            (file::DeviceWord::Peer(a), file::DeviceWord::Peer(b)) => a == b,
+            _ => false,
+        };
+        if let Some((other, _)) = words[..index].iter().find(|(_, other)| same(&other.value)) {
+            let what = format!("this device is in group \"{}\" already", other.name.value);
+            report.error(device.at, &group.about, what, "a device is in one group");
+        }
+    }
+}

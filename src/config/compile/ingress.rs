@@ -1,0 +1,192 @@
+//! `[ingress]` and `[[route]]` as the ingress means them.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::{
+    config::{
+        compile::{Names, Setting, access, addresses, ports},
+        file::{self, File, ReachWord, Target as Written},
+        problems::{At, Report},
+    },
+    ingress::{
+        CertificateFiles, Config, HostPattern, PeerReach, Route, RoutesReach, Target, Upstream, UpstreamHost,
+        UpstreamTls, canonical::CanonicalHost,
+    },
+    onlink,
+    origin::NetworkId,
+};
+
+/// Compiles `[ingress]` and the routes.
+pub(crate) fn compile(
+    ingress: &file::Ingress,
+    file: &File,
+    lan: &onlink::Config,
+    names: &Names,
+    setting: &Setting<'_>,
+    taken: &mut ports::Taken,
+) -> Config {
+    let report = setting.report;
+    let mut sockets = |written, key| {
+        let places = addresses(written, report, &ingress.about);
+        taken.take(&places, key, &[ports::Protocol::Tcp], &ingress.about, report);
+        places.into_iter().map(|place| place.value.address).collect::<Vec<_>>()
+    };
+    let http = sockets(&ingress.http, "ingress.http");
+    let https = sockets(&ingress.https, "ingress.https");
+    let certificates = ingress.certificates.iter().map(|files| CertificateFiles {
+        hosts: files.hosts.iter().map(|host| host.value.clone()).collect(),
+        certificate: setting.path(&files.cert),
+        key: setting.path(&files.key),
+    });
+    let certificates: Vec<_> = certificates.collect();
+    let mut routes: Vec<Route> = Vec::new();
+    for written in &file.routes {
+        let access = access::compile(&written.access, names, &written.about, report);
+        let to = target(written, lan, setting, taken);
+        for host in &written.hosts {
+            if let Some(other) =
+                routes.iter().find(|route| route.host == host.value && route.path == written.path.value)
+            {
+                let what = format!("host and path are those of another route ({})", other.name);
+                report.error(host.at, &written.about, what, "give one of them another host or path");
+            }
+            signable(host, &certificates, names, written, report);
+            if let Some(to) = &to {
+                routes.push(Route {
+                    name: route_name(&host.value, written.path.value.as_str()),
+                    host: host.value.clone(),
+                    path: written.path.value.clone(),
+                    access: access.clone(),
+                    to: to.clone(),
+                    log: written.log,
+                });
+            }
+        }
+    }
+    let named = (0..).take(names.networks.len()).map(NetworkId::named);
+    Config {
+        http,
+        https,
+        wan_limit: ingress.wan_limit,
+        trusted_proxies: ingress.trusted_proxies.iter().map(|address| address.value.into()).collect(),
+        timeouts: ingress.timeouts.clone(),
+        max_header: ingress.max_header,
+        max_fields: ingress.max_fields,
+        certificates,
+        state: setting.state.clone(),
+        domain: names.domain.clone(),
+        routes,
+        networks: [NetworkId::HOST, NetworkId::MAIN].into_iter().chain(named).collect(),
+        peers: peers(file, names),
+        directory: names.directory(),
+    }
+}
+
+fn route_name(host: &HostPattern, path: &str) -> String {
+    let path = if path == "/" { "" } else { path };
+    match host {
+        HostPattern::Exact(host) => format!("{host}{path}"),
+        HostPattern::Wildcard(parent) => format!("*.{parent}{path}"),
+    }
+}
+
+/// The house's own CA signs names of the domain and nothing else.
+fn signable(
+    host: &At<HostPattern>,
+    certificates: &[CertificateFiles],
+    names: &Names,
+    route: &file::Route,
+    report: &Report,
+) {
+    let covered = certificates.iter().flat_map(|files| &files.hosts).any(|pattern| match (pattern, &host.value) {
+        (HostPattern::Wildcard(parent), HostPattern::Exact(host)) => {
+            host.as_str().split_once('.').is_some_and(|(_, rest)| rest == parent.as_str())
+        }
+        (pattern, host) => pattern == host,
+    });
+    let (HostPattern::Exact(name) | HostPattern::Wildcard(name)) = &host.value;
+    if !covered && !is_under(name, &names.domain) {
+        let what = format!(
+            "no certificate can be made for \"{}\": it is not under {}",
+            route_name(&host.value, "/"),
+            names.domain
+        );
+        let hint = "name its files in ingress.certificates, or use a host under node.domain";
+        report.error(host.at, &route.about, what, hint);
+    }
+}
+
+fn is_under(name: &CanonicalHost, domain: &CanonicalHost) -> bool {
+    let rest = name.as_str().strip_suffix(domain.as_str());
+    rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+fn target(route: &file::Route, lan: &onlink::Config, setting: &Setting<'_>, taken: &ports::Taken) -> Option<Target> {
+    let report = setting.report;
+    let own = |address: SocketAddr| address.ip().is_loopback() || lan.this_box.contains(&address.ip());
+    let mut upstreams = Vec::new();
+    let mut page = None;
+    for to in &route.to {
+        match &to.value {
+            Written::Builtin(builtin) => page = Some((to.at, *builtin)),
+            Written::Upstream { tls, host, port } => {
+                let address = match host {
+                    UpstreamHost::Address(address) => Some(*address),
+                    UpstreamHost::Name(name) if name == "localhost" => Some(IpAddr::from([127, 0, 0, 1])),
+                    UpstreamHost::Name(_) => None,
+                };
+                if address.is_some_and(|address| taken.is_ours((address, *port).into(), own)) {
+                    let hint = "write where the service itself listens";
+                    report.error(to.at, &route.about, "the upstream is a port of the edge itself", hint);
+                }
+                if *tls && route.upstream_tls.is_none() && address.is_some() {
+                    let what = "an upstream with an address rarely has a certificate of a public CA";
+                    let hint = "add upstream_tls = { fingerprint = \"sha256:…\" } or { ca = \"ca.pem\" }";
+                    report.warning(to.at, &route.about, what, hint);
+                }
+                let trust = match route.upstream_tls.as_ref().map(|tls| &tls.value) {
+                    Some(UpstreamTls::Ca(path)) => UpstreamTls::Ca(setting.path(path)),
+                    Some(tls) => tls.clone(),
+                    None => UpstreamTls::Public,
+                };
+                upstreams.push(Upstream { host: host.clone(), port: *port, tls: tls.then_some(trust) });
+            }
+        }
+    }
+    if let Some(tls) = &route.upstream_tls
+        && !upstreams.iter().any(|upstream| upstream.tls.is_some())
+    {
+        let hint = "write \"https://\" in \"to\", or remove it";
+        report.error(tls.at, &route.about, "\"upstream_tls\" has no upstream with TLS", hint);
+    }
+    match page {
+        Some((at, _)) if route.to.len() > 1 => {
+            report.error(at, &route.about, "a built-in page stands alone", "write it, or upstreams");
+            None
+        }
+        Some((_, page)) => Some(Target::Builtin(page)),
+        None if upstreams.is_empty() => None,
+        None => Some(Target::Upstreams(upstreams)),
+    }
+}
+
+fn peers(file: &File, names: &Names) -> Vec<PeerReach> {
+    let Some(vpn) = &file.vpn else { return Vec::new() };
+    let reach = |peer: &super::NamedPeer| {
+        let words = vpn.reach_of(&peer.name);
+        let routes = match words.iter().any(|word| word.value == ReachWord::Services) {
+            true => RoutesReach::All,
+            false => RoutesReach::Hosts(
+                words
+                    .iter()
+                    .filter_map(|word| match &word.value {
+                        ReachWord::Route(host) => Some(host.clone()),
+                        _ => None,
+                    })
+                    .collect(),
+            ),
+        };
+        PeerReach { peer: peer.id, routes }
+    };
+    names.peers.iter().map(reach).collect()
+}

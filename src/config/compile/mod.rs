@@ -1,0 +1,254 @@
+//! From what is written to what is meant: each plane's `Config`, checked against the other sections.
+
+mod access;
+mod dns;
+mod ingress;
+mod overlap;
+mod ports;
+mod vpn;
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    config::{
+        Compiled, Node, Options, PeerIds, Scrape, edits,
+        file::{self, File},
+        made::{self, Purpose},
+        problems::{About, At, Report},
+        value::{self, Listen},
+    },
+    ingress::canonical::CanonicalHost,
+    listen::Place,
+    onlink,
+    origin::{Directory, NetworkId, PeerId},
+};
+
+/// The gate serves the first metrics port beside these, on its own inner addresses.
+const INNER: [u16; 3] = [53, 80, 443];
+
+/// What compiling needs besides the file.
+pub(crate) struct Setting<'a> {
+    /// Paths in the file are relative to this folder.
+    pub(crate) folder: &'a Path,
+    /// The state folder.
+    pub(crate) state: PathBuf,
+    pub(crate) options: &'a Options,
+    pub(crate) purpose: Purpose,
+    pub(crate) report: &'a Report,
+}
+
+/// What the planes' sections refer to by name.
+pub(crate) struct Names {
+    /// `node.domain`
+    pub(crate) domain: CanonicalHost,
+    /// Named networks, in the order of their ids.
+    pub(crate) networks: Vec<String>,
+    /// Peers and groups of the VPN.
+    pub(crate) peers: Vec<NamedPeer>,
+    /// Groups of the VPN, declared or named by a peer.
+    pub(crate) groups: Vec<String>,
+    /// There is a `[vpn]`.
+    pub(crate) has_vpn: bool,
+}
+
+/// A peer as other sections refer to it.
+pub(crate) struct NamedPeer {
+    pub(crate) id: PeerId,
+    pub(crate) name: String,
+    pub(crate) group: Option<String>,
+}
+
+impl Names {
+    fn directory(&self) -> Directory {
+        let kernel = ["host", "lan"].into_iter().map(str::to_owned);
+        Directory {
+            networks: kernel.chain(self.networks.iter().cloned()).collect(),
+            peers: self.peers.iter().map(|peer| (peer.id, peer.name.clone())).collect(),
+        }
+    }
+}
+
+impl Setting<'_> {
+    /// Returns a path of the file as it is meant.
+    fn path(&self, written: &Path) -> PathBuf {
+        self.folder.join(written)
+    }
+}
+
+/// Compiles the file; what is wrong stands in the report.
+pub(crate) fn compile(mut file: File, setting: &Setting<'_>, ids: &mut PeerIds) -> Compiled {
+    let report = setting.report;
+    let networks = named_networks(&file.lan, report);
+    let lan = lan(&file);
+    if let Some(vpn) = &mut file.vpn {
+        vpn::drop_repeated(vpn, report);
+    }
+    let names = Names {
+        domain: file.node.domain.value.clone(),
+        networks,
+        peers: vpn::named(file.vpn.as_ref(), ids),
+        groups: vpn::groups(file.vpn.as_ref()),
+        has_vpn: file.vpn.is_some(),
+    };
+    let mut taken = ports::Taken::default();
+    let metrics_listen = file.metrics.as_ref().map(|metrics| {
+        let places = places(&metrics.listen, &lan, report, &metrics.about);
+        taken.take(&places, "metrics.listen", &[ports::Protocol::Tcp], &metrics.about, report);
+        if let Some(first) =
+            places.first().filter(|first| file.vpn.is_some() && INNER.contains(&first.value.address.port()))
+        {
+            let what = format!("port {} belongs to another service inside the tunnel", first.value.address.port());
+            report.error(first.at, &metrics.about, what, "choose another port, as 9153");
+        }
+        places.into_iter().map(|place| place.value).collect::<Vec<_>>()
+    });
+    let mut dns = file.dns.as_ref().map(|dns| dns::compile(dns, &lan, &names, setting, &mut taken));
+    if file.ingress.is_none() && !file.routes.is_empty() {
+        for route in &file.routes {
+            report.error(route.at(), &route.about, "there is no [ingress] to serve it", "add an [ingress] section");
+        }
+    }
+    let ingress =
+        file.ingress.as_ref().map(|ingress| ingress::compile(ingress, &file, &lan, &names, setting, &mut taken));
+    let metrics_port = metrics_listen.as_ref().and_then(|places| places.first()).map(|place| place.address.port());
+    let vpn = file.vpn.as_ref().map(|vpn| vpn::compile(vpn, &file, &names, metrics_port, setting, &mut taken));
+    if let (Some(dns), Some(ingress)) = (&mut dns, &ingress) {
+        dns.routes = dns::routes(ingress, vpn.as_ref());
+    }
+    overlap::check(&file, vpn.as_ref().map_or(&[][..], |vpn| &vpn.addresses), report);
+    if dns.is_none() && ingress.is_none() && vpn.is_none() && !report.has_errors() {
+        let hint = "add at least one of [dns], [ingress] and [vpn]";
+        report.error(file.node.domain.at, &About::default(), "nothing is to be run", hint);
+    }
+    let metrics = file.metrics.as_ref().zip(metrics_listen).map(|(metrics, listen)| Scrape {
+        listen,
+        allow: match &metrics.allow {
+            Some(allow) => allow.iter().map(|net| net.value).collect(),
+            None => {
+                let own = lan.this_box.iter().map(|address| (*address).into());
+                let tunnel = vpn.iter().flat_map(|vpn| vpn.addresses.iter().map(|net| net.trunc()));
+                let loopback = ["127.0.0.0/8", "::1/128"].map(|net| net.parse().expect("loopback is a network"));
+                loopback.into_iter().chain(own).chain(tunnel).collect()
+            }
+        },
+    });
+    Compiled { node: node(&file.node, setting), lan, dns, ingress, vpn, metrics, directory: names.directory() }
+}
+
+fn node(node: &file::Node, setting: &Setting<'_>) -> Node {
+    let timezone = node.timezone.as_ref().map(|written| {
+        jiff::tz::TimeZone::get(&written.value).unwrap_or_else(|_| {
+            let about = About { section: "node", name: None };
+            let what = format!("time zone \"{}\" is not known to this box; UTC is used", written.value);
+            let hint = "write a name of the time zone database, as \"Europe/Berlin\", and see that tzdata is installed";
+            setting.report.warning(written.at, &about, what, hint);
+            jiff::tz::TimeZone::UTC
+        })
+    });
+    Node {
+        domain: node.domain.value.clone(),
+        state: setting.state.clone(),
+        user: node.user.clone(),
+        timezone: timezone.unwrap_or_else(jiff::tz::TimeZone::system),
+        grace: node.grace,
+        log: node.log,
+    }
+}
+
+fn named_networks(lan: &file::Lan, report: &Report) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for network in &lan.networks {
+        let name = &network.name;
+        if names.contains(&name.value) {
+            report.error(name.at, &network.about, "this name is given twice", "give each network a name of its own");
+        }
+        names.push(name.value.clone());
+    }
+    names
+}
+
+fn lan(file: &File) -> onlink::Config {
+    let lan = &file.lan;
+    let main = lan.subnets.iter().map(|net| (net.value, NetworkId::MAIN));
+    let named = lan
+        .networks
+        .iter()
+        .zip(0..)
+        .flat_map(|(network, index)| network.subnets.iter().map(move |net| (net.value, NetworkId::named(index))));
+    let proxies = file.ingress.iter().flat_map(|ingress| &ingress.trusted_proxies);
+    onlink::Config {
+        interfaces: lan.interfaces.iter().map(|name| name.value.clone()).collect(),
+        subnets: main.chain(named).collect(),
+        this_box: lan.this_box.iter().map(|address| address.value).collect(),
+        relays: lan.relays.iter().chain(proxies).map(|address| address.value).collect(),
+    }
+}
+
+/// Turns what is written into places; `lan` is one place for each interface and family.
+fn places(written: &[At<Listen>], lan: &onlink::Config, report: &Report, about: &About) -> Vec<At<Place>> {
+    let mut places = Vec::new();
+    for one in written {
+        let here = |place| At { value: place, at: one.at };
+        match one.value {
+            Listen::Address(address) => places.push(here(address.into())),
+            Listen::Loopback(port) => places.extend(value::loopback(port).map(|address| here(address.into()))),
+            Listen::Lan(_) if lan.interfaces.is_empty() => {
+                let hint = "name its interfaces, as interfaces = [\"eth0\"] in [lan]";
+                report.error(one.at, about, "\"lan\" is not known", hint);
+            }
+            Listen::Lan(port) => {
+                for interface in &lan.interfaces {
+                    let device = |address| here(Place { address, device: Some(interface.clone()) });
+                    places.extend(value::everywhere(port).map(device));
+                }
+            }
+        }
+    }
+    // The kernel lets loopback stand beside "every address of eth0" only if it is bound to its own interface.
+    let devices = places.iter().filter(|place| place.value.device.is_some());
+    let ports: Vec<u16> = devices.map(|place| place.value.address.port()).collect();
+    for place in &mut places {
+        let Place { address, device } = &mut place.value;
+        if address.ip().is_loopback() && device.is_none() && ports.contains(&address.port()) {
+            *device = Some("lo".into());
+        }
+    }
+    places
+}
+
+/// Turns what is written into addresses; the LAN's interfaces have none that are known beforehand.
+fn addresses(written: &[At<Listen>], report: &Report, about: &About) -> Vec<At<Place>> {
+    let known = written.iter().filter(|one| match one.value {
+        Listen::Lan(port) => {
+            let hint =
+                format!("write an address, as \"0.0.0.0:{port}\": access is decided by where a client comes from");
+            report.error(one.at, about, "\"lan\" cannot be used here", hint);
+            false
+        }
+        _ => true,
+    });
+    let known: Vec<_> = known.cloned().collect();
+    places(&known, &onlink::Config::default(), report, about)
+}
+
+/// Gives the quick start's peers the keys and addresses that are made at the first start.
+pub(crate) fn complete_quick_start(file: &mut File, setting: &Setting<'_>) {
+    let Some(vpn) = &mut file.vpn else { return };
+    let made = made::make_tour_key(&setting.state, setting.purpose)
+        .and_then(|key| Ok((key, made::gate_addresses(&setting.state, setting.purpose, &[])?)));
+    let (key, gate) = match made {
+        Ok(made) => made,
+        Err(error) => {
+            let what = format!("the keys cannot be kept in \"{}\": {error}", setting.state.display());
+            setting.report.error(vpn.at, &vpn.about, what, "choose another folder with --state DIR");
+            return;
+        }
+    };
+    vpn.addresses = Some(gate.iter().map(|net| At { value: *net, at: vpn.at }).collect());
+    for peer in &mut vpn.peers {
+        peer.public_key_written = true;
+        peer.public_key = Some(At { value: key.public_key(), at: peer.at });
+        let free = edits::free_addresses(&gate, &[]);
+        peer.addresses = Some(free.into_iter().map(|net| At { value: net, at: peer.at }).collect());
+    }
+}

@@ -1,0 +1,239 @@
+//! `[vpn]` as the gate means it.
+
+use std::collections::HashSet;
+
+use crate::{
+    config::{
+        PeerIds,
+        compile::{NamedPeer, Names, Setting, access::suggestion, addresses, ports},
+        file::{self, File, ReachWord},
+        made,
+        problems::{At, Report, Text},
+    },
+    ingress::HostPattern,
+    vpn::{Config, Peer, Reach, keys::PrivateKey},
+};
+
+impl file::Vpn {
+    /// Returns what a peer may reach: its own words, its group's, or `services`.
+    pub(crate) fn reach_of(&self, name: &str) -> Vec<At<ReachWord>> {
+        let peer = self.peers.iter().find(|peer| peer.is(name));
+        let group = peer.and_then(|peer| peer.group.as_ref());
+        let group = self.groups.iter().find(|one| group.is_some_and(|group| group.value == one.name.value));
+        let own = peer.and_then(|peer| peer.may_reach.as_ref());
+        let words = own.or(group.and_then(|group| group.may_reach.as_ref())).cloned();
+        words.unwrap_or_else(|| vec![At { value: ReachWord::Services, at: self.at }])
+    }
+}
+
+impl file::Peer {
+    fn is(&self, name: &str) -> bool {
+        self.name.as_ref().is_some_and(|own| own.value == name)
+    }
+}
+
+/// Drops peers that are named twice: the file wins over an edit with a warning, within the file it is a problem.
+pub(crate) fn drop_repeated(vpn: &mut file::Vpn, report: &Report) {
+    let (mut names, mut keys) = (HashSet::new(), HashSet::new());
+    vpn.peers.retain(|peer| {
+        let name_is_new = peer.name.as_ref().is_none_or(|name| names.insert(name.value.clone()));
+        let key_is_new = peer.public_key.as_ref().is_none_or(|key| keys.insert(key.value));
+        let what = match (name_is_new, key_is_new) {
+            (true, true) => return true,
+            (false, _) => "this name is given twice",
+            (true, false) => "another peer has this public key",
+        };
+        if peer.at.text == Text::Edits {
+            let hint = "remove it from one of the two: `hearthgate peer remove`, or the file";
+            report.warning(peer.at, &peer.about, format!("{what}; the file's entry is used"), hint);
+        } else {
+            let key_at = peer.public_key.as_ref().map_or(peer.at, |key| key.at);
+            let at = if name_is_new { key_at } else { peer.name.as_ref().map_or(peer.at, |name| name.at) };
+            report.error(at, &peer.about, what, "a peer is its key: give each its own, and a name");
+        }
+        false
+    });
+    let mut groups = HashSet::new();
+    for group in vpn.groups.iter().filter(|group| !groups.insert(&group.name.value)) {
+        report.error(group.name.at, &group.about, "this name is given twice", "give each group a name of its own");
+    }
+}
+
+/// Returns the peers by which others can be named; what is wrong with the rest is reported when it is compiled.
+pub(crate) fn named(vpn: Option<&file::Vpn>, ids: &mut PeerIds) -> Vec<NamedPeer> {
+    let named = |peer: &file::Peer| {
+        let (name, key) = (peer.name.as_ref()?, peer.public_key.as_ref()?);
+        let group = peer.group.as_ref().map(|group| group.value.clone());
+        Some(NamedPeer { id: ids.id(key.value), name: name.value.clone(), group })
+    };
+    vpn.map(|vpn| vpn.peers.iter().filter_map(named).collect()).unwrap_or_default()
+}
+
+/// Returns the groups that are declared or have a member.
+pub(crate) fn groups(vpn: Option<&file::Vpn>) -> Vec<String> {
+    let Some(vpn) = vpn else { return Vec::new() };
+    let declared = vpn.groups.iter().map(|group| &group.name.value);
+    let joined = vpn.peers.iter().filter_map(|peer| peer.group.as_ref()).map(|group| &group.value);
+    let mut groups: Vec<String> = declared.chain(joined).cloned().collect();
+    groups.sort_unstable();
+    groups.dedup();
+    groups
+}
+
+/// Compiles `[vpn]`.
+pub(crate) fn compile(
+    vpn: &file::Vpn,
+    file: &File,
+    names: &Names,
+    metrics_port: Option<u16>,
+    setting: &Setting<'_>,
+    taken: &mut ports::Taken,
+) -> Config {
+    let report = setting.report;
+    let listen = addresses(&vpn.listen, report, &vpn.about);
+    taken.take(&listen, "vpn.listen", &[ports::Protocol::Udp], &vpn.about, report);
+    let mut config = Config {
+        listen: listen.into_iter().map(|place| place.value.address).collect(),
+        endpoint: vpn.endpoint.clone(),
+        addresses: Vec::new(),
+        private_key: private_key(vpn, setting),
+        mode: vpn.mode,
+        peers: Vec::new(),
+        metrics_port,
+        directory: names.directory(),
+    };
+    config.addresses = gate_addresses(vpn, file, setting);
+    if vpn.addresses.as_ref().is_some_and(|written| written.len() < config.addresses.len()) {
+        return config;
+    }
+    for peer in &vpn.peers {
+        complete(peer, &config, report);
+        let (Some(name), Some(public_key)) = (&peer.name, &peer.public_key) else { continue };
+        let Some(id) = names.peers.iter().find(|named| named.name == name.value).map(|named| named.id) else {
+            continue;
+        };
+        let words = vpn.reach_of(&name.value);
+        config.peers.push(Peer {
+            id,
+            name: name.value.clone(),
+            group: peer.group.as_ref().map(|group| group.value.clone()),
+            public_key: public_key.value,
+            preshared_key: peer.preshared_key.clone(),
+            addresses: peer.addresses.iter().flatten().map(|net| net.value).collect(),
+            may_reach: words.iter().filter_map(|word| reach(word, peer, file, names, report)).collect(),
+            keepalive: peer.keepalive,
+        });
+    }
+    config
+}
+
+fn private_key(vpn: &file::Vpn, setting: &Setting<'_>) -> PrivateKey {
+    let report = setting.report;
+    match &vpn.private_key {
+        Some(written) => {
+            let path = setting.path(&written.value);
+            let text = std::fs::read_to_string(&path).map_err(|error| error.to_string());
+            let key = text.and_then(|text| text.trim().parse::<PrivateKey>().map_err(|error| error.to_string()));
+            key.unwrap_or_else(|error| {
+                let what = format!("private key \"{}\" cannot be used: {error}", written.value.display());
+                let hint = "make one with `wg genkey`, or leave the key out: one is made and kept in the state folder";
+                report.error(written.at, &vpn.about, what, hint);
+                PrivateKey::generate()
+            })
+        }
+        None => made::gate_key(&setting.state, setting.purpose).unwrap_or_else(|error| {
+            let what = format!("the gate's key cannot be kept in \"{}\": {error}", setting.state.display());
+            report.error(
+                vpn.at,
+                &vpn.about,
+                what,
+                "see that the state folder can be written, or choose another with node.state",
+            );
+            PrivateKey::generate()
+        }),
+    }
+}
+
+fn gate_addresses(vpn: &file::Vpn, file: &File, setting: &Setting<'_>) -> Vec<ipnet::IpNet> {
+    if let Some(written) = &vpn.addresses {
+        if written.is_empty() && !setting.report.has_errors() {
+            let hint = "write the gate's inner address, as \"10.77.0.1/24\", or leave the key out";
+            setting.report.error(vpn.at, &vpn.about, "\"addresses\" is empty", hint);
+        }
+        return written.iter().map(|net| net.value).collect();
+    }
+    let networks = file.lan.networks.iter().flat_map(|network| &network.subnets);
+    let taken: Vec<_> = file.lan.subnets.iter().chain(networks).map(|net| net.value).collect();
+    made::gate_addresses(&setting.state, setting.purpose, &taken).unwrap_or_else(|error| {
+        let what = format!("the gate's addresses cannot be kept in \"{}\": {error}", setting.state.display());
+        setting.report.error(
+            vpn.at,
+            &vpn.about,
+            what,
+            "see that the state folder can be written, or write vpn.addresses",
+        );
+        Vec::new()
+    })
+}
+
+/// Reports what a peer lacks.
+fn complete(peer: &file::Peer, config: &Config, report: &Report) {
+    if !peer.public_key_written {
+        let hint = "write what `wg pubkey` shows on the peer, or let `hearthgate peer add` make a key pair";
+        report.error(peer.at, &peer.about, "the key \"public_key\" is missing", hint);
+    }
+    let Some(addresses) = &peer.addresses else {
+        let example = config
+            .addresses
+            .first()
+            .and_then(|net| net.hosts().nth(1))
+            .map_or("10.77.0.2".into(), |host| host.to_string());
+        let hint = format!("write an inner address, as addresses = [\"{example}\"]");
+        report.error(peer.at, &peer.about, "the key \"addresses\" is missing", hint);
+        return;
+    };
+    for net in addresses {
+        let single = net.value.prefix_len() == net.value.max_prefix_len();
+        let inside = config.addresses.iter().any(|gate| gate.contains(&net.value));
+        if single && !inside && !config.addresses.is_empty() {
+            let gates: Vec<_> = config.addresses.iter().map(|gate| gate.trunc().to_string()).collect();
+            let what = format!("{} is outside the tunnel's networks", net.value.addr());
+            report.error(net.at, &peer.about, what, format!("choose an address in {}", gates.join(" or ")));
+        }
+    }
+}
+
+fn reach(word: &At<ReachWord>, peer: &file::Peer, file: &File, names: &Names, report: &Report) -> Option<Reach> {
+    Some(match &word.value {
+        ReachWord::Dns => Reach::Dns,
+        ReachWord::Services => Reach::Services,
+        ReachWord::Internet => Reach::Internet,
+        ReachWord::Net(net) => Reach::Net(*net),
+        ReachWord::Ports(protocol, net, ports) => Reach::Ports { protocol: *protocol, net: *net, ports: ports.clone() },
+        ReachWord::Peer(name) => match names.peers.iter().find(|other| other.name == *name) {
+            Some(other) => Reach::Peer(other.id),
+            None => {
+                let known = names.peers.iter().map(|peer| peer.name.as_str());
+                let what = format!("there is no peer \"{name}\"");
+                report.error(word.at, &peer.about, what, suggestion(name, known, "declare it with [[vpn.peer]]"));
+                return None;
+            }
+        },
+        ReachWord::Route(host) => {
+            let exact = HostPattern::Exact(host.clone());
+            let hosts = || file.routes.iter().flat_map(|route| &route.hosts).map(|pattern| &pattern.value);
+            let wild = host.as_str().split_once('.').map(|(_, rest)| rest);
+            let wild = |pattern: &HostPattern| matches!(pattern, HostPattern::Wildcard(parent) if Some(parent.as_str()) == wild);
+            if !hosts().any(|pattern| *pattern == exact || wild(pattern)) {
+                let known: Vec<&str> = hosts()
+                    .map(|pattern| match pattern {
+                        HostPattern::Exact(host) | HostPattern::Wildcard(host) => host.as_str(),
+                    })
+                    .collect();
+                let what = format!("there is no route for \"{host}\"");
+                report.error(word.at, &peer.about, what, suggestion(host.as_str(), known, "add it with [[route]]"));
+            }
+            Reach::Route(host.as_str().to_owned())
+        }
+    })
+}

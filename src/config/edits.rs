@@ -1,0 +1,221 @@
+//! What commands add to the owner's file: `edits.toml` in the state folder, in the same syntax, read after it.
+
+use std::{
+    io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use ipnet::IpNet;
+use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
+
+use crate::store;
+
+/// Its name in the state folder.
+pub const FILE: &str = "edits.toml";
+
+/// The edits of a state folder.
+#[derive(Clone, Debug)]
+pub struct Edits {
+    path: PathBuf,
+    text: String,
+}
+
+/// A peer to be added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewPeer {
+    /// What it is called.
+    pub name: String,
+    /// Its group.
+    pub group: Option<String>,
+    /// Its public key, in base64.
+    pub public_key: String,
+    /// Its inner addresses.
+    pub addresses: Vec<IpNet>,
+    /// What it may reach, as in `may_reach`; `None` is the default.
+    pub may_reach: Option<Vec<String>>,
+}
+
+/// Why an edit was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum EditError {
+    /// The name is in use.
+    #[error("peer \"{0}\" was added already: choose another name, or remove it first")]
+    Known(String),
+    /// The owner's file has it.
+    #[error("peer \"{0}\" is named by the configuration file, which is never rewritten: change it there")]
+    InFile(String),
+    /// There is no such peer.
+    #[error("there is no peer \"{0}\"")]
+    Unknown(String),
+    /// The file was changed by something else.
+    #[error("edits.toml cannot be read: {0}")]
+    Syntax(String),
+    /// The state folder.
+    #[error("edits.toml: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl Edits {
+    /// Reads the edits; none is the same as an empty file.
+    pub fn read(state: &Path) -> io::Result<Self> {
+        let path = state.join(FILE);
+        let content = store::read(&path)?.content().unwrap_or_default();
+        let text = String::from_utf8(content)
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))?;
+        Ok(Self { path, text })
+    }
+
+    /// Reads the edits, if there are any that this user may see.
+    pub(crate) fn look(state: &Path) -> io::Result<Self> {
+        match state.join(FILE).exists() {
+            true => Self::read(state),
+            false => Ok(Self { path: state.join(FILE), text: String::new() }),
+        }
+    }
+
+    /// Returns the text.
+    pub fn text(&self) -> String {
+        self.text.clone()
+    }
+
+    /// Returns the names of the peers that were added.
+    pub fn peers(&self) -> Result<Vec<String>, EditError> {
+        let mut document = self.document()?;
+        let name = |peer: &Table| peer.get("name").and_then(Item::as_str).map(str::to_owned);
+        Ok(peers(&mut document)?.iter().filter_map(name).collect())
+    }
+
+    /// Adds a peer and writes the file. `in_file` are the names that the owner's file has.
+    pub fn add_peer<'a>(&mut self, new: &NewPeer, in_file: impl IntoIterator<Item = &'a str>) -> Result<(), EditError> {
+        if self.peers()?.contains(&new.name) {
+            return Err(EditError::Known(new.name.clone()));
+        }
+        if in_file.into_iter().any(|name| name == new.name) {
+            return Err(EditError::InFile(new.name.clone()));
+        }
+        let mut document = self.document()?;
+        let mut peer = Table::new();
+        peer["name"] = value(&new.name);
+        if let Some(group) = &new.group {
+            peer["group"] = value(group);
+        }
+        peer["public_key"] = value(&new.public_key);
+        peer["addresses"] = value(new.addresses.iter().map(IpNet::to_string).collect::<toml_edit::Array>());
+        if let Some(reach) = &new.may_reach {
+            peer["may_reach"] = value(reach.iter().collect::<toml_edit::Array>());
+        }
+        peers(&mut document)?.push(peer);
+        self.write(document.to_string())
+    }
+
+    /// Removes a peer and writes the file.
+    pub fn remove_peer<'a>(&mut self, name: &str, in_file: impl IntoIterator<Item = &'a str>) -> Result<(), EditError> {
+        let mut document = self.document()?;
+        let peers = peers(&mut document)?;
+        let before = peers.len();
+        peers.retain(|peer| peer.get("name").and_then(Item::as_str) != Some(name));
+        if peers.len() == before {
+            let name = name.to_owned();
+            let owners = in_file.into_iter().any(|known| known == name);
+            return Err(if owners { EditError::InFile(name) } else { EditError::Unknown(name) });
+        }
+        self.write(document.to_string())
+    }
+
+    /// Replaces everything: the way back to an older generation.
+    pub fn write(&mut self, text: String) -> Result<(), EditError> {
+        if let Some(folder) = self.path.parent() {
+            store::folder(folder)?;
+        }
+        store::write(&self.path, text.as_bytes())?;
+        self.text = text;
+        Ok(())
+    }
+
+    fn document(&self) -> Result<DocumentMut, EditError> {
+        self.text.parse().map_err(|error: toml_edit::TomlError| EditError::Syntax(error.message().to_owned()))
+    }
+}
+
+fn peers(document: &mut DocumentMut) -> Result<&mut ArrayOfTables, EditError> {
+    let vpn = document.entry("vpn").or_insert_with(|| {
+        let mut vpn = Table::new();
+        vpn.set_implicit(true);
+        Item::Table(vpn)
+    });
+    let vpn = vpn.as_table_mut().ok_or_else(|| EditError::Syntax("\"vpn\" is no table".into()))?;
+    let peers = vpn.entry("peer").or_insert_with(|| Item::ArrayOfTables(ArrayOfTables::new()));
+    peers.as_array_of_tables_mut().ok_or_else(|| EditError::Syntax("\"peer\" is no list of entries".into()))
+}
+
+/// Returns the lowest address of each of the gate's networks that nobody has, for a new peer.
+pub fn free_addresses(gate: &[IpNet], taken: &[IpNet]) -> Vec<IpNet> {
+    let free = |net: &IpNet| {
+        // The lowest address of an IPv6 network is every router's (RFC 4291 §2.6.1).
+        let reserved = |host: &IpAddr| *host == net.addr() || *host == net.network();
+        let is_free = |host: &IpAddr| !reserved(host) && !taken.iter().any(|other| other.contains(host));
+        // Among more than `taken` candidates one is free, unless somebody owns whole networks.
+        net.hosts().take(1 << 16).find(is_free).map(IpNet::from)
+    };
+    gate.iter().filter_map(free).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn laptop() -> NewPeer {
+        NewPeer {
+            name: "laptop".into(),
+            group: Some("admins".into()),
+            public_key: "6bkd+iwA2xU8SLZ2rrYKTjvFDuVTWHrAKX1rSG5RMHM=".into(),
+            addresses: vec!["10.77.0.2/32".parse().unwrap()],
+            may_reach: Some(vec!["services".into()]),
+        }
+    }
+
+    #[test]
+    fn a_peer_is_added_and_removed_and_the_rest_keeps_its_shape() {
+        let state = tempfile::tempdir().unwrap();
+        let mut edits = Edits::read(state.path()).unwrap();
+        edits.write("# mine\n[[vpn.peer]]   # the phone\nname = \"phone\"\n".into()).unwrap();
+
+        edits.add_peer(&laptop(), []).unwrap();
+        let with_laptop = Edits::read(state.path()).unwrap();
+        edits.remove_peer("laptop", []).unwrap();
+
+        assert_eq!(with_laptop.peers().unwrap(), ["phone", "laptop"]);
+        assert_eq!(
+            with_laptop.text(),
+            "# mine\n[[vpn.peer]]   # the phone\nname = \"phone\"\n\n[[vpn.peer]]\nname = \"laptop\"\ngroup = \"admins\"\n\
+             public_key = \"6bkd+iwA2xU8SLZ2rrYKTjvFDuVTWHrAKX1rSG5RMHM=\"\naddresses = [\"10.77.0.2/32\"]\n\
+             may_reach = [\"services\"]\n"
+        );
+        assert_eq!(edits.text(), "# mine\n[[vpn.peer]]   # the phone\nname = \"phone\"\n");
+    }
+
+    #[test]
+    fn what_the_file_names_is_refused_with_a_sentence() {
+        let state = tempfile::tempdir().unwrap();
+        let mut edits = Edits::read(state.path()).unwrap();
+
+        let add = edits.add_peer(&laptop(), ["laptop"]).unwrap_err();
+        let remove = edits.remove_peer("laptop", ["laptop"]).unwrap_err();
+
+        for error in [add, remove] {
+            assert!(error.to_string().contains("which is never rewritten"), "{error}");
+        }
+        assert!(matches!(edits.remove_peer("tablet", ["laptop"]), Err(EditError::Unknown(_))));
+    }
+
+    #[test]
+    fn a_new_peer_gets_the_lowest_addresses_that_are_free() {
+        let gate = ["10.77.0.1/24".parse().unwrap(), "fd77::1/64".parse().unwrap()];
+        let taken = ["10.77.0.2/31".parse().unwrap(), "fd77::2/128".parse().unwrap()];
+
+        let free = free_addresses(&gate, &taken);
+
+        assert_eq!(free, ["10.77.0.4/32".parse::<IpNet>().unwrap(), "fd77::3/128".parse().unwrap()]);
+    }
+}

@@ -1,0 +1,445 @@
+//! `[dns]` with its records, forward zones, lists and groups.
+
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use hickory_proto::rr::Name;
+use ipnet::IpNet;
+use toml::de::DeValue;
+
+use crate::{
+    config::{
+        file::Table,
+        problems::{About, At, Span, Wrong},
+        value::{self, Listen},
+    },
+    dns::{Action, BlockAs, Testing, Transport, Upstream, resolver::master},
+};
+
+/// `[dns]` as written.
+pub(crate) struct Dns {
+    pub(crate) about: About,
+    pub(crate) at: Span,
+    /// `None`: the LAN, if there is one, and loopback.
+    pub(crate) listen: Option<Vec<At<Listen>>>,
+    pub(crate) cache_size: usize,
+    pub(crate) rrset_cache: usize,
+    pub(crate) ttl: std::ops::RangeInclusive<u32>,
+    pub(crate) stale: Duration,
+    pub(crate) prefetch: bool,
+    pub(crate) minimise: bool,
+    pub(crate) case_randomisation: bool,
+    pub(crate) sha1: bool,
+    pub(crate) negative_anchors: Vec<(Name, u64)>,
+    pub(crate) rebind_allow: Vec<Name>,
+    pub(crate) resolve: Resolver,
+    pub(crate) root_hints: Option<PathBuf>,
+    pub(crate) trust_anchors: Option<PathBuf>,
+    pub(crate) records: Vec<Record>,
+    pub(crate) forward: Vec<Forward>,
+    pub(crate) lists: Vec<List>,
+    pub(crate) groups: Vec<Group>,
+    pub(crate) testing: Option<At<Testing>>,
+}
+
+/// `resolve` and `upstreams`.
+pub(crate) enum Resolver {
+    Recursive,
+    Forward(Vec<Upstream>),
+}
+
+/// An entry of `[dns.records]` as written.
+pub(crate) struct Record {
+    pub(crate) about: About,
+    pub(crate) name: At<String>,
+    pub(crate) data: Vec<At<RecordData>>,
+    pub(crate) ttl: u32,
+}
+
+/// What a name of the house has.
+pub(crate) enum RecordData {
+    Address(IpAddr),
+    /// `"::10"`: that suffix under each prefix of the LAN.
+    Suffix(Ipv6Addr),
+    Cname(String),
+    Txt(String),
+}
+
+/// `[[dns.forward]]` as written.
+pub(crate) struct Forward {
+    pub(crate) about: About,
+    pub(crate) zone: At<Name>,
+    pub(crate) to: Vec<SocketAddr>,
+}
+
+/// `[[dns.list]]` as written.
+pub(crate) struct List {
+    pub(crate) about: About,
+    pub(crate) name: At<String>,
+    pub(crate) source: Option<PathBuf>,
+    pub(crate) names: Option<Vec<Name>>,
+    pub(crate) action: Action,
+    pub(crate) block_as: BlockAs,
+    pub(crate) refresh: Duration,
+    pub(crate) enabled: bool,
+}
+
+/// `[[dns.group]]` as written.
+pub(crate) struct Group {
+    pub(crate) about: About,
+    pub(crate) name: At<String>,
+    pub(crate) devices: Vec<At<DeviceWord>>,
+    /// `None`: those of "default".
+    pub(crate) lists: Option<Vec<At<ListWord>>>,
+    pub(crate) allow: Vec<Name>,
+    pub(crate) block: Vec<Name>,
+}
+
+/// A word of `devices`.
+pub(crate) enum DeviceWord {
+    Net(IpNet),
+    Peer(String),
+}
+
+/// A word of `lists`.
+pub(crate) struct ListWord {
+    pub(crate) name: String,
+    /// `+`: besides those of "default".
+    pub(crate) besides_default: bool,
+}
+
+impl Dns {
+    pub(crate) fn read(table: &Table<'_>) -> Self {
+        let flag = |key, default| table.boolean(key).map_or(default, |flag| flag.value);
+        let ttl = |key, default| {
+            let longest = u64::from(u32::MAX >> 1); // RFC 2181 §8
+            table.number(key, 0..=longest).and_then(|ttl| u32::try_from(ttl.value).ok()).unwrap_or(default)
+        };
+        let (ttl_min, ttl_max) = (ttl("ttl_min", 0), ttl("ttl_max", 86400));
+        if ttl_min > ttl_max {
+            let what = format!("\"ttl_min\" {ttl_min} is more than \"ttl_max\" {ttl_max}");
+            table.report.error(table.place("ttl_min"), &table.about, what, "write the smaller number in ttl_min");
+        }
+        let testing = table.table("testing", "dns.testing");
+        // What tests may want otherwise than the house.
+        let in_tests =
+            |key, ordinary| testing.as_ref().and_then(|table| table.boolean(key)).map_or(ordinary, |flag| flag.value);
+        let tests_hints = testing.as_ref().and_then(|table| table.string("root_hints"));
+        Self {
+            about: table.about.clone(),
+            at: table.at,
+            listen: table.list("listen", value::listen),
+            cache_size: table.parsed("cache_size", cache).map_or(16 << 20, |size| size.value),
+            rrset_cache: table.parsed("rrset_cache", cache).map_or(8 << 20, |size| size.value),
+            ttl: ttl_min..=ttl_max,
+            stale: table.parsed("stale", value::duration).map_or(Duration::from_secs(3 * 86400), |stale| stale.value),
+            prefetch: in_tests("prefetch", flag("prefetch", true)),
+            minimise: in_tests("minimise", flag("minimise", true)),
+            case_randomisation: in_tests("case_randomisation", flag("case_randomisation", true)),
+            sha1: flag("sha1", false),
+            negative_anchors: table.tables("nta", "dns.nta").iter().filter_map(negative_anchor).collect(),
+            rebind_allow: names(table, "rebind_allow"),
+            resolve: resolver(table),
+            root_hints: tests_hints.or_else(|| table.string("root_hints")).map(|path| path.value.into()),
+            trust_anchors: table.string("trust_anchors").map(|path| path.value.into()),
+            records: table.named("records").into_iter().map(|(name, data)| Record::read(table, name, data)).collect(),
+            forward: table.tables("forward", "dns.forward").iter().filter_map(Forward::read).collect(),
+            lists: table.tables("list", "dns.list").iter().filter_map(List::read).collect(),
+            groups: table.tables("group", "dns.group").iter().filter_map(Group::read).collect(),
+            testing: testing.map(|table| At { value: switches(&table), at: table.at }),
+        }
+    }
+}
+
+fn names(table: &Table<'_>, key: &'static str) -> Vec<Name> {
+    table.list(key, value::name).unwrap_or_default().into_iter().map(|name| name.value).collect()
+}
+
+fn cache(text: &str) -> Result<usize, Wrong> {
+    let size = value::size(text)?;
+    if size < 1 << 20 {
+        return Err(Wrong::new(format!("\"{text}\" is too small for a cache"), "write at least \"1MiB\""));
+    }
+    Ok(size)
+}
+
+fn resolver(table: &Table<'_>) -> Resolver {
+    let forward = table.word("resolve", &[("recursive", false), ("forward", true)]);
+    let upstreams = table.list("upstreams", upstream).unwrap_or_default();
+    let upstreams: Vec<_> = upstreams.into_iter().map(|upstream| upstream.value).collect();
+    match forward {
+        Some(forward) if forward.value => {
+            if !table.has("upstreams") {
+                let hint = "name the servers, as upstreams = [\"tls://9.9.9.9#dns.quad9.net\"]";
+                table.report.error(forward.at, &table.about, "resolve = \"forward\" has no upstreams", hint);
+            } else if upstreams.is_empty() && !table.report.has_errors() {
+                let hint = "name at least one server, as \"tls://9.9.9.9#dns.quad9.net\"";
+                table.report.error(table.place("upstreams"), &table.about, "\"upstreams\" is empty", hint);
+            }
+            Resolver::Forward(upstreams)
+        }
+        _ => {
+            if table.has("upstreams") {
+                let hint = "write resolve = \"forward\", or remove the upstreams";
+                let what = "\"upstreams\" has no effect when resolve is \"recursive\"";
+                table.report.error(table.place("upstreams"), &table.about, what, hint);
+            }
+            Resolver::Recursive
+        }
+    }
+}
+
+/// Reads `9.9.9.9`, `tls://9.9.9.9#dns.quad9.net`, `https://9.9.9.9/dns-query#dns.quad9.net`,
+/// `quic://[2620:fe::fe]:853#dns.quad9.net`.
+fn upstream(text: &str) -> Result<Upstream, Wrong> {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Ok(Upstream { address: server(text)?, transport: Transport::Plain });
+    };
+    let default_port = match scheme {
+        "tls" | "quic" => 853,
+        "https" => 443,
+        _ => {
+            let what = format!("upstream \"{text}\" has the scheme \"{scheme}\"");
+            return Err(Wrong::new(
+                what,
+                "write \"tls://\", \"https://\", \"quic://\", or the address alone for plain DNS",
+            ));
+        }
+    };
+    let (rest, certificate) = match rest.split_once('#') {
+        Some((rest, name)) => (rest, Some(value::host(name)?.as_str().to_owned())),
+        None => (rest, None),
+    };
+    let (authority, path) = match rest.find('/') {
+        Some(slash) => rest.split_at(slash),
+        None => (rest, ""),
+    };
+    let address = address_and_port(authority, default_port).ok_or_else(|| {
+        let hint = format!("write the server's address and its name, as \"{scheme}://9.9.9.9#dns.quad9.net\"");
+        Wrong::new(format!("upstream \"{text}\" does not begin with an address"), hint)
+    })?;
+    // Some servers have a certificate for their address; then no name is needed.
+    let name = certificate.unwrap_or_else(|| address.ip().to_string());
+    let transport = match scheme {
+        "https" if path.is_empty() => Transport::Https { name, path: "/dns-query".into() },
+        "https" => Transport::Https { name, path: path.to_owned() },
+        _ if !path.is_empty() => {
+            let what = format!("upstream \"{text}\" has a path");
+            return Err(Wrong::new(what, "only \"https://\" has one"));
+        }
+        "tls" => Transport::Tls { name },
+        _ => Transport::Quic { name },
+    };
+    Ok(Upstream { address, transport })
+}
+
+fn server(text: &str) -> Result<SocketAddr, Wrong> {
+    let wrong = || {
+        let hint = "write an address, as \"192.168.1.1\" or \"192.168.1.1:5353\"";
+        Wrong::new(format!("\"{text}\" is no server's address"), hint)
+    };
+    address_and_port(text, 53).ok_or_else(wrong)
+}
+
+fn address_and_port(text: &str, default: u16) -> Option<SocketAddr> {
+    let address = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let alone = address.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, default));
+    alone.or_else(|| text.parse().ok()).filter(|address| address.port() != 0)
+}
+
+impl Record {
+    fn read(table: &Table<'_>, name: At<&str>, data: At<&DeValue<'_>>) -> Self {
+        let mut table = table.clone();
+        table.about = About { section: "dns.records", name: Some(name.value.to_owned()) };
+        let mut record =
+            Self { about: table.about.clone(), name: name.map(str::to_owned), data: Vec::new(), ttl: 3600 };
+        let DeValue::Table(entries) = data.value else {
+            record.data = table.list_of(data, record.name.value.as_str(), &record_address);
+            return record;
+        };
+        let entry = table.below("dns.records", data.at, entries);
+        record.data = entry.list("addresses", record_address).unwrap_or_default();
+        record.data.extend(entry.list("txt", text).unwrap_or_default());
+        if let Some(ttl) = entry.number("ttl", 0..=u64::from(u32::MAX >> 1)) {
+            record.ttl = u32::try_from(ttl.value).unwrap_or(record.ttl);
+        }
+        if let Some(cname) = entry.string("cname") {
+            if !record.data.is_empty() {
+                // RFC 2181 §10.1
+                let hint = "keep the cname, or the other data";
+                entry.report.error(cname.at, &record.about, "a name with a cname can have nothing else", hint);
+            }
+            record.data = vec![cname.map(RecordData::Cname)];
+        }
+        if entries.is_empty() || (entries.len() == 1 && entry.has("ttl")) {
+            let hint = "write addresses, cname or txt";
+            entry.report.error(entry.at, &record.about, "the record has no data", hint);
+        }
+        record
+    }
+}
+
+fn record_address(text: &str) -> Result<RecordData, Wrong> {
+    match text.parse::<IpAddr>() {
+        // A suffix is what stands in the lower half; :: and ::1 are addresses of their own.
+        Ok(IpAddr::V6(v6)) if u128::from(v6) >> 64 == 0 && u128::from(v6) > 1 => Ok(RecordData::Suffix(v6)),
+        Ok(address) => Ok(RecordData::Address(address)),
+        Err(_) => {
+            let hint = "write an address, a suffix as \"::10\", or { cname = \"…\" }";
+            Err(Wrong::new(format!("\"{text}\" is no address"), hint))
+        }
+    }
+}
+
+fn text(text: &str) -> Result<RecordData, Wrong> {
+    if text.len() > 4096 {
+        return Err(Wrong::new("the text is too long for a record", "write at most 4096 bytes"));
+    }
+    Ok(RecordData::Txt(text.to_owned()))
+}
+
+impl Forward {
+    fn read(table: &Table<'_>) -> Option<Self> {
+        let zone = table.parsed("zone", value::name);
+        let to = table.list("to", server);
+        for key in ["zone", "to"] {
+            if !table.has(key) {
+                table.missing(key, "write zone = \"168.192.in-addr.arpa\" and to = [\"192.168.1.1\"]");
+            }
+        }
+        if table.list("to", |_| Ok(())).is_some_and(|to| to.is_empty()) {
+            table.report.error(table.place("to"), &table.about, "\"to\" is empty", "write at least one address");
+        }
+        let zone = zone?;
+        let about = About { name: Some(zone.value.to_string()), ..table.about.clone() };
+        Some(Self { about, zone, to: to?.into_iter().map(|server| server.value).collect() })
+    }
+}
+
+impl List {
+    fn read(table: &Table<'_>) -> Option<Self> {
+        if !table.has("name") {
+            table.missing("name", "name the list, as name = \"ads\"");
+        }
+        match (table.has("source"), table.has("names")) {
+            (false, false) => table.missing("source", "write a path, or names = [\"ads.example\"]"),
+            (true, true) => {
+                let hint = "make two lists of it";
+                table.report.error(table.place("names"), &table.about, "a list has a source or names, not both", hint);
+            }
+            _ => {}
+        }
+        let action = table.word("action", &[("block", Action::Block), ("allow", Action::Allow)]);
+        let source = table.parsed("source", list_path);
+        let refresh = table.parsed("refresh", value::wait);
+        Some(Self {
+            about: table.about.clone(),
+            source: source.map(|source| source.value),
+            names: table.has("names").then(|| names(table, "names")),
+            action: action.map_or(Action::Block, |action| action.value),
+            block_as: table.parsed("block_as", block_as).map_or(BlockAs::Null, |block_as| block_as.value),
+            refresh: refresh.map_or(Duration::from_secs(86400), |refresh| refresh.value),
+            enabled: table.boolean("enabled").is_none_or(|enabled| enabled.value),
+            name: table.parsed("name", value::label)?,
+        })
+    }
+}
+
+fn list_path(text: &str) -> Result<PathBuf, Wrong> {
+    if text.contains("://") {
+        let what = format!("source \"{text}\" is not fetched by this version");
+        return Err(Wrong::new(what, "fetch the list into a file and write its path"));
+    }
+    Ok(PathBuf::from(text))
+}
+
+fn block_as(text: &str) -> Result<BlockAs, Wrong> {
+    match text {
+        "null" => Ok(BlockAs::Null),
+        "nxdomain" => Ok(BlockAs::NxDomain),
+        "nodata" => Ok(BlockAs::NoData),
+        "refused" => Ok(BlockAs::Refused),
+        _ => text.parse().map(BlockAs::Address).map_err(|_| {
+            let hint = "one of \"null\", \"nxdomain\", \"nodata\", \"refused\", or an address";
+            Wrong::new(format!("block_as cannot be \"{text}\""), hint)
+        }),
+    }
+}
+
+impl Group {
+    fn read(table: &Table<'_>) -> Option<Self> {
+        if !table.has("name") {
+            table.missing("name", "name the group, as name = \"kids\"");
+        }
+        Some(Self {
+            about: table.about.clone(),
+            devices: table.list("devices", device).unwrap_or_default(),
+            lists: table.list("lists", list_word),
+            allow: names(table, "allow"),
+            block: names(table, "block"),
+            name: table.parsed("name", value::label)?,
+        })
+    }
+}
+
+fn device(text: &str) -> Result<DeviceWord, Wrong> {
+    if let Some(name) = text.strip_prefix("peer:") {
+        return Ok(DeviceWord::Peer(name.to_owned()));
+    }
+    value::network(text).map(DeviceWord::Net).map_err(|wrong| match text.contains('/') {
+        true => wrong,
+        false => {
+            let hint = "this version knows devices by address, network or \"peer:NAME\"";
+            Wrong::new(format!("device \"{text}\" cannot be told apart"), hint)
+        }
+    })
+}
+
+fn list_word(text: &str) -> Result<ListWord, Wrong> {
+    let name = text.strip_prefix('+');
+    Ok(ListWord { name: name.unwrap_or(text).to_owned(), besides_default: name.is_some() })
+}
+
+fn negative_anchor(table: &Table<'_>) -> Option<(Name, u64)> {
+    let (name, until) = (table.parsed("name", value::name), table.parsed("until", value::moment));
+    for key in ["name", "until"].into_iter().filter(|key| !table.has(key)) {
+        table.missing(key, "write { name = \"broken.example\", until = \"2026-12-31\" }");
+    }
+    Some((name?.value, until?.value))
+}
+
+fn switches(table: &Table<'_>) -> Testing {
+    let ordinary = Testing::default();
+    let flag = |key, default| table.boolean(key).map_or(default, |flag| flag.value);
+    let word = |key, least, default| {
+        let number = table.number(key, least..=u64::from(u16::MAX));
+        number.and_then(|number| u16::try_from(number.value).ok()).unwrap_or(default)
+    };
+    let servers = table.list("root_servers", value::address).unwrap_or_default();
+    let anchor = |text: &str| match master::records(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(wrong) => Err(Wrong::new(
+            format!("\"{text}\" is no anchor: {}", wrong.problem),
+            "write a DS or DNSKEY record as in a zone file",
+        )),
+    };
+    Testing {
+        now: table.number("now", 0..=u64::from(u32::MAX)).map(|now| now.value),
+        follow_clock: flag("follow_clock", ordinary.follow_clock),
+        root_servers: servers.into_iter().map(|server| server.value).collect(),
+        server_port: word("server_port", 1, ordinary.server_port),
+        anchors: table.list("anchors", anchor).map(|list| list.into_iter().map(|text| text.value).collect()),
+        priming: flag("priming", ordinary.priming),
+        aggressive: flag("aggressive", ordinary.aggressive),
+        cookies: flag("cookies", ordinary.cookies),
+        short_keys: flag("short_keys", ordinary.short_keys),
+        edns_size: word("edns_size", 512, ordinary.edns_size),
+        special_servers: flag("special_servers", ordinary.special_servers),
+        ipv4: flag("ipv4", ordinary.ipv4),
+        ipv6: flag("ipv6", ordinary.ipv6),
+        log_upstream: flag("log_upstream", ordinary.log_upstream),
+    }
+}

@@ -1,0 +1,106 @@
+//! `[ingress]`: the door to the Internet.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use crate::{
+    config::{
+        file::{Table, route::host_pattern},
+        problems::{About, At, Wrong},
+        value::{self, Listen},
+    },
+    ingress::{HostPattern, Timeouts},
+    limit::Rate,
+};
+
+/// `[ingress]` as written.
+pub(crate) struct Ingress {
+    pub(crate) about: About,
+    pub(crate) http: Vec<At<Listen>>,
+    pub(crate) https: Vec<At<Listen>>,
+    pub(crate) wan_limit: Option<Rate>,
+    pub(crate) trusted_proxies: Vec<At<IpAddr>>,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) max_header: usize,
+    pub(crate) max_fields: usize,
+    pub(crate) certificates: Vec<Certificate>,
+}
+
+/// An entry of `ingress.certificates` as written.
+pub(crate) struct Certificate {
+    pub(crate) hosts: Vec<At<HostPattern>>,
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+impl Ingress {
+    pub(crate) fn read(table: &Table<'_>) -> Self {
+        let listen = |key, port| {
+            let everywhere =
+                || value::everywhere(port).map(|address| At { value: Listen::Address(address), at: table.at });
+            table.list(key, value::listen).unwrap_or_else(|| everywhere().to_vec())
+        };
+        let mut timeouts = Timeouts::default();
+        if let Some(written) = table.table("timeouts", "ingress.timeouts") {
+            let wait = |key, default| written.parsed(key, value::wait).map_or(default, |wait| wait.value);
+            timeouts = Timeouts {
+                handshake: wait("handshake", timeouts.handshake),
+                header: wait("header", timeouts.header),
+                idle: wait("idle", timeouts.idle),
+                body: wait("body", timeouts.body),
+                connect: wait("connect", timeouts.connect),
+                response: wait("response", timeouts.response),
+            };
+        }
+        let certificates = table.tables("certificates", "ingress.certificates");
+        Self {
+            about: table.about.clone(),
+            http: listen("http", 80),
+            https: listen("https", 443),
+            wan_limit: match table.parsed("wan_limit", wan_limit) {
+                Some(limit) => limit.value,
+                None => Rate::new(200, 1000),
+            },
+            trusted_proxies: table.list("trusted_proxies", trusted_proxy).unwrap_or_default(),
+            timeouts,
+            max_header: table.parsed("max_header", max_header).map_or(32 << 10, |size| size.value),
+            max_fields: table.number("max_fields", 10..=1000).map_or(100, |number| number.value as usize),
+            certificates: certificates.iter().filter_map(Certificate::read).collect(),
+        }
+    }
+}
+
+impl Certificate {
+    fn read(table: &Table<'_>) -> Option<Self> {
+        let hosts = table.list("hosts", host_pattern);
+        let (cert, key) = (table.string("cert"), table.string("key"));
+        for (key, written) in [("hosts", table.has("hosts")), ("cert", table.has("cert")), ("key", table.has("key"))] {
+            if !written {
+                table.missing(key, "write { hosts = [\"…\"], cert = \"chain.pem\", key = \"key.pem\" }");
+            }
+        }
+        Some(Self { hosts: hosts?, cert: cert?.value.into(), key: key?.value.into() })
+    }
+}
+
+fn wan_limit(text: &str) -> Result<Option<Rate>, Wrong> {
+    if text == "none" {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|what| Wrong::new(what, "write it as \"200/s burst 1000\", or \"none\""))
+}
+
+fn trusted_proxy(text: &str) -> Result<IpAddr, Wrong> {
+    value::address(text).map_err(|wrong| match text.contains('/') {
+        // What comes through a proxy is Wan, and that is known by the exact address.
+        true => Wrong::new(format!("\"{text}\" is a network"), "write the address of each proxy"),
+        false => wrong,
+    })
+}
+
+fn max_header(text: &str) -> Result<usize, Wrong> {
+    let size = value::size(text)?;
+    if !(4 << 10..=1 << 20).contains(&size) {
+        return Err(Wrong::new(format!("\"{text}\" is out of bounds"), "write from \"4KiB\" to \"1MiB\""));
+    }
+    Ok(size)
+}

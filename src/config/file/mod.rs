@@ -1,0 +1,60 @@
+//! The configuration as it is written: one file per section, with the place of every value. Defaults stand
+//! here and nowhere else.
+
+mod dns;
+mod ingress;
+pub mod keys;
+mod lan;
+mod metrics;
+mod node;
+mod reader;
+mod route;
+mod vpn;
+
+pub(crate) use dns::{DeviceWord, Dns, Forward, Group, List, ListWord, Record, RecordData, Resolver};
+pub(crate) use ingress::Ingress;
+pub(crate) use lan::Lan;
+pub(crate) use metrics::Metrics;
+pub(crate) use node::Node;
+pub use node::{Log, LogFormat};
+pub(crate) use reader::Table;
+pub(crate) use route::{AccessWord, Route, Target};
+pub(crate) use vpn::{Peer, ReachWord, Vpn};
+
+use crate::config::problems::{Report, Span, Text};
+
+/// The whole file.
+pub(crate) struct File {
+    pub(crate) node: Node,
+    pub(crate) lan: Lan,
+    pub(crate) dns: Option<Dns>,
+    pub(crate) ingress: Option<Ingress>,
+    pub(crate) routes: Vec<Route>,
+    pub(crate) vpn: Option<Vpn>,
+    pub(crate) metrics: Option<Metrics>,
+}
+
+/// Reads the owner's file, as far as it can be read.
+pub(crate) fn read(report: &Report) -> File {
+    let document = reader::parse(Text::File, report);
+    let start = Span { text: Text::File, start: 0 };
+    let top = Table::open("", start, document.get_ref(), report);
+    File {
+        node: Node::read(top.table("node", "node"), start),
+        lan: Lan::read(top.table("lan", "lan")),
+        dns: top.table("dns", "dns").map(|table| Dns::read(&table)),
+        ingress: top.table("ingress", "ingress").map(|table| Ingress::read(&table)),
+        routes: top.tables("route", "route").iter().filter_map(Route::read).collect(),
+        vpn: top.table("vpn", "vpn").map(|table| Vpn::read(&table)),
+        metrics: top.table("metrics", "metrics").map(|table| Metrics::read(&table)),
+    }
+}
+
+/// Reads the peers that commands added.
+pub(crate) fn read_edits(report: &Report) -> Vec<Peer> {
+    let document = reader::parse(Text::Edits, report);
+    let start = Span { text: Text::Edits, start: 0 };
+    let top = Table::open("edits", start, document.get_ref(), report);
+    let peers = top.table("vpn", "edits.vpn").map(|vpn| vpn.tables("peer", "vpn.peer")).unwrap_or_default();
+    peers.iter().map(Peer::read).collect()
+}

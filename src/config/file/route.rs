@@ -1,0 +1,221 @@
+//! `[[route]]`: a host, who may use it, and what stands behind it.
+
+use std::path::PathBuf;
+
+use crate::{
+    config::{
+        file::Table,
+        problems::{About, At, Span, Wrong},
+        value,
+    },
+    ingress::{
+        Builtin, HostPattern, UpstreamHost, UpstreamTls,
+        canonical::{CanonicalHost, CanonicalPath},
+    },
+};
+
+/// `[[route]]` as written.
+pub(crate) struct Route {
+    pub(crate) about: About,
+    pub(crate) hosts: Vec<At<HostPattern>>,
+    pub(crate) path: At<CanonicalPath>,
+    pub(crate) access: Vec<At<AccessWord>>,
+    pub(crate) to: Vec<At<Target>>,
+    pub(crate) log: bool,
+    pub(crate) upstream_tls: Option<At<UpstreamTls>>,
+}
+
+/// A word of `access`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AccessWord {
+    /// `public`
+    Public,
+    /// `lan`
+    Lan,
+    /// `lan:iot`
+    Network(String),
+    /// `vpn`
+    Vpn,
+    /// `vpn:admins`: a peer or a group.
+    Peer(String),
+}
+
+/// A word of `to`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// `http://nas:8080`, `https://192.168.1.5:8006`
+    Upstream { tls: bool, host: UpstreamHost, port: u16 },
+    /// `builtin:welcome`
+    Builtin(Builtin),
+}
+
+impl Route {
+    pub(crate) fn read(table: &Table<'_>) -> Option<Self> {
+        for (key, hint) in [
+            ("host", "write the name that clients ask for, as host = \"photos.home.example\""),
+            ("access", "nothing is open by default: write access = \"public\", \"lan\" or \"vpn\", or a list of them"),
+            ("to", "write where requests go, as to = \"http://192.168.1.20:2342\""),
+        ] {
+            if !table.has(key) {
+                table.missing(key, hint);
+            }
+        }
+        let root = CanonicalPath::parse("/").expect("the root is canonical");
+        let hosts = table.list("host", host_pattern);
+        let path = table.parsed("path", path);
+        let access = table.list("access", access);
+        let to = table.list("to", target);
+        let log = table.boolean("log").is_some_and(|log| log.value);
+        let upstream_tls = table.table("upstream_tls", "route.upstream_tls").and_then(|tls| read_tls(&tls));
+        for key in ["host", "access", "to"] {
+            if table.list(key, |_| Ok(())).is_some_and(|list| list.is_empty()) {
+                table.report.error(table.place(key), &table.about, format!("\"{key}\" is empty"), "write at least one");
+            }
+        }
+        Some(Self {
+            about: table.about.clone(),
+            hosts: hosts?,
+            path: table.or(path, root),
+            access: access?,
+            to: to?,
+            log,
+            upstream_tls,
+        })
+    }
+
+    /// Returns where the route begins, for problems of the whole of it.
+    pub(crate) fn at(&self) -> Span {
+        self.hosts.first().map_or(self.path.at, |host| host.at)
+    }
+}
+
+/// Reads `photos.home.example` or `*.home.example`.
+pub(crate) fn host_pattern(text: &str) -> Result<HostPattern, Wrong> {
+    let (pattern, name): (fn(CanonicalHost) -> HostPattern, _) = match text.strip_prefix("*.") {
+        Some(name) => (HostPattern::Wildcard, name),
+        None => (HostPattern::Exact, text),
+    };
+    if name.contains('*') {
+        let hint = "a \"*\" stands for one whole label, at the beginning: \"*.home.example\"";
+        return Err(Wrong::new(format!("\"{text}\" is no host name"), hint));
+    }
+    if name.contains("://") || name.contains('/') || name.contains(':') {
+        return Err(Wrong::new(
+            format!("\"{text}\" is no host name"),
+            "write the name alone, without scheme, port and path",
+        ));
+    }
+    value::host(name).map(pattern)
+}
+
+fn path(text: &str) -> Result<CanonicalPath, Wrong> {
+    if !text.starts_with('/') {
+        return Err(Wrong::new(format!("path \"{text}\" does not begin with \"/\""), format!("write \"/{text}\"")));
+    }
+    if text.contains(['?', '#']) {
+        return Err(Wrong::new(format!("path \"{text}\" has a query or fragment"), "write the path alone"));
+    }
+    let wrong =
+        |error| Wrong::new(format!("path \"{text}\" has no canonical form: {error}"), "write it as a browser sends it");
+    CanonicalPath::parse(text).map_err(wrong)
+}
+
+fn access(text: &str) -> Result<AccessWord, Wrong> {
+    match text.split_once(':') {
+        None if text == "public" => Ok(AccessWord::Public),
+        None if text == "lan" => Ok(AccessWord::Lan),
+        None if text == "vpn" => Ok(AccessWord::Vpn),
+        Some(("lan", name)) => Ok(AccessWord::Network(name.to_owned())),
+        Some(("vpn", name)) => Ok(AccessWord::Peer(name.to_owned())),
+        _ => {
+            let hint =
+                "one of \"public\", \"lan\", \"lan:NETWORK\", \"vpn\", \"vpn:PEER\", \"vpn:GROUP\", or a list of them";
+            Err(Wrong::new(format!("\"{text}\" is no access"), hint))
+        }
+    }
+}
+
+fn target(text: &str) -> Result<Target, Wrong> {
+    if let Some(page) = text.strip_prefix("builtin:") {
+        return match page {
+            "welcome" => Ok(Target::Builtin(Builtin::Welcome)),
+            _ => Err(Wrong::new(format!("there is no built-in page \"{page}\""), "write \"builtin:welcome\"")),
+        };
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err(Wrong::new(format!("upstream \"{text}\" has no scheme"), format!("write \"http://{text}\"")));
+    };
+    let (tls, default_port) = match scheme {
+        "http" => (false, 80),
+        "https" => (true, 443),
+        _ => {
+            let what = format!("upstream \"{text}\" has the scheme \"{scheme}\"");
+            return Err(Wrong::new(what, "write \"http://\" or \"https://\""));
+        }
+    };
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    if authority.contains(['/', '?', '#', '@']) {
+        let what = format!("upstream \"{text}\" has more than a host and a port");
+        return Err(Wrong::new(what, "requests keep their own path: write scheme, host and port alone"));
+    }
+    let wrong =
+        || Wrong::new(format!("upstream \"{text}\" has no usable host and port"), "write it as \"http://nas:8080\"");
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => {
+            (host, port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?)
+        }
+        _ => (authority, default_port),
+    };
+    let host = match host.strip_prefix('[') {
+        Some(rest) => {
+            let address = rest.strip_suffix(']').and_then(|address| address.parse::<std::net::Ipv6Addr>().ok());
+            UpstreamHost::Address(address.ok_or_else(wrong)?.into())
+        }
+        None => match host.parse::<std::net::Ipv4Addr>() {
+            Ok(address) => UpstreamHost::Address(address.into()),
+            Err(_) => UpstreamHost::Name(value::host(host).map_err(|_| wrong())?.as_str().to_owned()),
+        },
+    };
+    Ok(Target::Upstream { tls, host, port })
+}
+
+fn read_tls(table: &Table<'_>) -> Option<At<UpstreamTls>> {
+    let fingerprint = table.parsed("fingerprint", fingerprint);
+    let ca = table.string("ca");
+    let insecure = table.boolean("insecure");
+    let ways = [table.has("fingerprint"), table.has("ca"), table.has("insecure")];
+    if ways.iter().filter(|written| **written).count() != 1 {
+        let hint = "write one of fingerprint = \"sha256:…\", ca = \"ca.pem\", insecure = true";
+        table.report.error(table.at, &table.about, "\"upstream_tls\" must say one thing", hint);
+        return None;
+    }
+    if let Some(fingerprint) = fingerprint {
+        return Some(fingerprint.map(UpstreamTls::Fingerprint));
+    }
+    if let Some(ca) = ca {
+        return Some(ca.map(|ca| UpstreamTls::Ca(PathBuf::from(ca))));
+    }
+    let insecure = insecure?;
+    let tls = if insecure.value { UpstreamTls::Insecure } else { UpstreamTls::Public };
+    Some(At { value: tls, at: insecure.at })
+}
+
+fn fingerprint(text: &str) -> Result<[u8; 32], Wrong> {
+    let wrong = || {
+        let hint = "write \"sha256:\" and the 64 hexadecimal digits of the certificate's digest";
+        Wrong::new(format!("\"{text}\" is no fingerprint"), hint)
+    };
+    let digits: Vec<u8> = text
+        .strip_prefix("sha256:")
+        .ok_or_else(wrong)?
+        .chars()
+        .filter(|letter| *letter != ':')
+        .map(|letter| letter.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+        .collect::<Option<_>>()
+        .ok_or_else(wrong)?;
+    let bytes: Vec<u8> = digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
+    if digits.len() != 64 {
+        return Err(wrong());
+    }
+    bytes.try_into().map_err(|_| wrong())
+}

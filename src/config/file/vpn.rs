@@ -1,0 +1,197 @@
+//! `[vpn]`, `[[vpn.group]]` and `[[vpn.peer]]`: the one trusted way in.
+
+use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+
+use crate::{
+    config::{
+        file::Table,
+        problems::{About, At, Span, Wrong},
+        value::{self, Listen},
+    },
+    ingress::canonical::CanonicalHost,
+    vpn::{
+        Mode, Protocol,
+        keys::{PresharedKey, PublicKey},
+    },
+};
+
+/// `[vpn]` as written.
+pub(crate) struct Vpn {
+    pub(crate) about: About,
+    pub(crate) at: Span,
+    pub(crate) listen: Vec<At<Listen>>,
+    pub(crate) endpoint: Option<String>,
+    /// `None`: random private prefixes, made once.
+    pub(crate) addresses: Option<Vec<At<IpNet>>>,
+    pub(crate) mode: Mode,
+    /// `None`: made once, kept in the state folder.
+    pub(crate) private_key: Option<At<PathBuf>>,
+    pub(crate) groups: Vec<Group>,
+    pub(crate) peers: Vec<Peer>,
+}
+
+/// `[[vpn.group]]` as written.
+pub(crate) struct Group {
+    pub(crate) about: About,
+    pub(crate) name: At<String>,
+    pub(crate) may_reach: Option<Vec<At<ReachWord>>>,
+}
+
+/// `[[vpn.peer]]` as written. What is mandatory is missed when it is compiled: the quick start fills it in.
+pub(crate) struct Peer {
+    pub(crate) about: About,
+    pub(crate) at: Span,
+    pub(crate) name: Option<At<String>>,
+    pub(crate) group: Option<At<String>>,
+    pub(crate) public_key: Option<At<PublicKey>>,
+    pub(crate) public_key_written: bool,
+    pub(crate) preshared_key: Option<PresharedKey>,
+    pub(crate) addresses: Option<Vec<At<IpNet>>>,
+    /// `None`: what its group may reach, else `services`.
+    pub(crate) may_reach: Option<Vec<At<ReachWord>>>,
+    pub(crate) keepalive: Option<Duration>,
+}
+
+/// A word of `may_reach`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ReachWord {
+    /// `dns`
+    Dns,
+    /// `services`
+    Services,
+    /// `route:HOST`
+    Route(CanonicalHost),
+    /// `PREFIX`
+    Net(IpNet),
+    /// `tcp PREFIX PORT[-PORT]`
+    Ports(Protocol, IpNet, RangeInclusive<u16>),
+    /// `peer:NAME`
+    Peer(String),
+    /// `internet`
+    Internet,
+}
+
+impl Vpn {
+    pub(crate) fn read(table: &Table<'_>) -> Self {
+        let everywhere = || value::everywhere(443).map(|address| At { value: Listen::Address(address), at: table.at });
+        Self {
+            about: table.about.clone(),
+            at: table.at,
+            listen: table.list("listen", value::listen).unwrap_or_else(|| everywhere().to_vec()),
+            endpoint: table.parsed("endpoint", endpoint).map(|endpoint| endpoint.value),
+            addresses: table.list("addresses", value::address_in_network),
+            mode: table.parsed("mode", mode).map_or(Mode::Userspace, |mode| mode.value),
+            private_key: table.string("private_key").map(|path| path.map(PathBuf::from)),
+            groups: table.tables("group", "vpn.group").iter().filter_map(Group::read).collect(),
+            peers: table.tables("peer", "vpn.peer").iter().map(Peer::read).collect(),
+        }
+    }
+}
+
+impl Group {
+    fn read(table: &Table<'_>) -> Option<Self> {
+        if !table.has("name") {
+            table.missing("name", "name the group, as name = \"admins\"");
+        }
+        let may_reach = table.list("may_reach", reach);
+        Some(Self { about: table.about.clone(), name: table.parsed("name", value::label)?, may_reach })
+    }
+}
+
+impl Peer {
+    pub(crate) fn read(table: &Table<'_>) -> Self {
+        if !table.has("name") {
+            table.missing("name", "name the peer, as name = \"laptop\"");
+        }
+        Self {
+            about: table.about.clone(),
+            at: table.at,
+            name: table.parsed("name", value::label),
+            group: table.parsed("group", value::label),
+            public_key: table.parsed("public_key", public_key),
+            public_key_written: table.has("public_key"),
+            preshared_key: table.parsed("preshared_key", preshared_key).map(|key| key.value),
+            addresses: table.list("addresses", value::network),
+            may_reach: table.list("may_reach", reach),
+            keepalive: table.parsed("keepalive", keepalive).map(|keepalive| keepalive.value),
+        }
+    }
+}
+
+fn mode(text: &str) -> Result<Mode, Wrong> {
+    match text {
+        "auto" | "userspace" => Ok(Mode::Userspace),
+        "tun" => Err(Wrong::new("mode \"tun\" does not exist in this version", "write \"userspace\" or \"auto\"")),
+        _ => Err(Wrong::new(format!("mode cannot be \"{text}\""), "write \"userspace\" or \"auto\"")),
+    }
+}
+
+fn endpoint(text: &str) -> Result<String, Wrong> {
+    let wrong =
+        || Wrong::new(format!("endpoint \"{text}\" is no host with a port"), "write it as \"vpn.home.example:443\"");
+    if text.parse::<std::net::SocketAddr>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    port.parse::<u16>().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
+    let host = value::host(host).map_err(|_| wrong())?;
+    Ok(format!("{host}:{port}"))
+}
+
+fn public_key(text: &str) -> Result<PublicKey, Wrong> {
+    text.parse().map_err(|error| Wrong::new(format!("public key \"{text}\" cannot be read"), format!("{error}")))
+}
+
+// The text of a secret stands in no message.
+fn preshared_key(text: &str) -> Result<PresharedKey, Wrong> {
+    text.parse().map_err(|error| Wrong::new("the preshared key cannot be read", format!("{error}")))
+}
+
+fn keepalive(text: &str) -> Result<Duration, Wrong> {
+    let span = value::wait(text)?;
+    if span.subsec_nanos() != 0 || span.as_secs() > u64::from(u16::MAX) {
+        return Err(Wrong::new(
+            format!("keepalive \"{text}\" is out of bounds"),
+            "write whole seconds, up to \"65535s\"",
+        ));
+    }
+    Ok(span)
+}
+
+/// Reads a word of `may_reach`.
+pub(crate) fn reach(text: &str) -> Result<ReachWord, Wrong> {
+    let wrong = || {
+        let hint = "one of \"dns\", \"services\", \"route:HOST\", \"PREFIX\", \"tcp PREFIX PORT\", \"udp PREFIX PORT-PORT\", \
+                    \"peer:NAME\", \"internet\"";
+        Wrong::new(format!("\"{text}\" is nothing that a peer may reach"), hint)
+    };
+    let words: Vec<&str> = text.split_whitespace().collect();
+    match words.as_slice() {
+        ["dns"] => Ok(ReachWord::Dns),
+        ["services"] => Ok(ReachWord::Services),
+        ["internet"] => Ok(ReachWord::Internet),
+        [protocol @ ("tcp" | "udp"), net, ports] => {
+            let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+            let (first, last): (u16, u16) = first.parse().ok().zip(last.parse().ok()).ok_or_else(wrong)?;
+            if first == 0 || first > last {
+                return Err(wrong());
+            }
+            let protocol = if *protocol == "tcp" { Protocol::Tcp } else { Protocol::Udp };
+            Ok(ReachWord::Ports(protocol, value::network(net)?, first..=last))
+        }
+        [word] => match word.split_once(':') {
+            Some(("route", host)) => value::host(host).map(ReachWord::Route),
+            Some(("peer", name)) => value::label(name).map(ReachWord::Peer),
+            _ if word.starts_with(|letter: char| letter.is_ascii_digit())
+                || word.contains("::")
+                || word.contains('/') =>
+            {
+                value::network(word).map(ReachWord::Net)
+            }
+            _ => Err(wrong()),
+        },
+        _ => Err(wrong()),
+    }
+}

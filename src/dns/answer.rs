@@ -1,0 +1,356 @@
+//! The order of the product: what happens to a query, in one function.
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    BlockAs, Core,
+    cache::{Age, Stored},
+    counters::{Dropped, Outcome, Transport},
+    encode::{self, Ede, Head, QNAME, Section, rcode, record},
+    filter::Verdict,
+    local::{self, Local, SpecialAnswer},
+    policy::Policy,
+    query::{IN, Query, Question, Unfit, qtype},
+    resolver::wire::Message,
+};
+use crate::{
+    limit::{Client, Rate},
+    origin::{NetworkId, Networks, Origin, Source},
+};
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asker {
+    /// Where from.
+    pub(crate) source: Source,
+    /// The address.
+    pub(crate) client: IpAddr,
+    /// By what way.
+    pub(crate) transport: Transport,
+}
+
+impl Asker {
+    /// This box and a router that speaks for the whole house are bounded as a whole only.
+    pub(crate) fn is_limited(&self) -> bool {
+        !self.source.relay && self.source.origin != Origin::Lan(NetworkId::HOST)
+    }
+}
+
+/// What a query is answered by, at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View<'a> {
+    /// What outlives reloads.
+    pub(crate) core: &'a Core,
+    /// The rules.
+    pub(crate) policy: &'a Policy,
+    /// The LAN.
+    pub(crate) networks: &'a Networks,
+    /// Seconds since 1970.
+    pub(crate) now: u64,
+    /// For limits.
+    pub(crate) instant: Instant,
+}
+
+/// What came of a query.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Nothing is said.
+    Silence(Dropped),
+    /// The answer is written.
+    Done(Outcome),
+    /// The answer is written, and should soon be asked anew.
+    Refresh(Outcome, Question),
+    /// Others must be asked this first; then call again with what they said.
+    Ask(Question),
+}
+
+/// Generous: a page of many names after a pause, and every device of a busy household behind one /64.
+const LAN_RATE: Rate = Rate::new(1000, 5000).unwrap();
+
+/// Seconds that the answer to a blocked name may be cached by the client: short, so that it notices an allow.
+const BLOCKED_TTL: u32 = 60;
+
+/// Answers a query: refused origin, local records and special names, rules of the client's group, cache,
+/// others, rules on CNAME targets, answer. `resolved` is what others said, the second time round.
+pub(crate) fn answer(
+    view: &View<'_>,
+    asker: &Asker,
+    bytes: &[u8],
+    resolved: Option<&Arc<Stored>>,
+    out: &mut Vec<u8>,
+) -> Step {
+    let policy = view.policy;
+    out.clear();
+
+    // Refused origin: never an open resolver. Only a router of the house is answered although it is Wan.
+    if asker.source.origin == Origin::Wan && !asker.source.relay {
+        return Step::Silence(Dropped::Origin);
+    }
+    if resolved.is_none() && asker.is_limited() {
+        let limits = &view.core.limits;
+        if limits.check(Client::of(asker.client), LAN_RATE, view.instant).is_err() {
+            return Step::Silence(Dropped::Limit);
+        }
+    }
+
+    // What is no question for us.
+    let query = match Query::parse(bytes) {
+        Ok(query) => query,
+        Err(unfit) => {
+            return match encode::unfit(bytes, unfit, out) {
+                false => Step::Silence(Dropped::NoQuery),
+                true if unfit == Unfit::Opcode => Step::Done(Outcome::Refused),
+                true => Step::Done(Outcome::Malformed),
+            };
+        }
+    };
+    let limit = asker.transport.limit(query.edns);
+    let code = |code, ede, out: &mut Vec<u8>| {
+        encode::start(&query, Head::code(code), out);
+        encode::finish(&query, code, ede, limit, out);
+    };
+    if query.edns.is_some_and(|edns| edns.version > 0) {
+        code(rcode::BADVERS, None, out);
+        return Step::Done(Outcome::Malformed);
+    }
+    match (query.qclass, query.qtype) {
+        (IN, qtype::ANY) => {
+            // RFC 8482 §4.2: a made-up record instead of all there are.
+            encode::start(&query, Head::code(rcode::NOERROR), out);
+            record(out, Section::Answer, QNAME, qtype::HINFO, 3600, b"\x07RFC8482\0");
+            encode::finish(&query, rcode::NOERROR, None, limit, out);
+            return Step::Done(Outcome::Special);
+        }
+        // Zone transfers, and types that are no types of records (RFC 6895 §3.1).
+        (IN, 251 | 252) => {
+            code(rcode::REFUSED, Some(Ede::Prohibited), out);
+            return Step::Done(Outcome::Refused);
+        }
+        (IN, 0 | qtype::OPT | 128..=254) => {
+            code(rcode::NOTIMP, None, out);
+            return Step::Done(Outcome::Refused);
+        }
+        (IN, _) => {}
+        _ => {
+            code(rcode::REFUSED, None, out);
+            return Step::Done(Outcome::Refused);
+        }
+    }
+
+    // Local records, and the names of routes.
+    encode::start(&query, Head::local(rcode::NOERROR), out);
+    let found = match policy.records.answer(&query, view.networks, out) {
+        Local::Absent => policy.routes.answer(&query, asker.source.origin, asker.client, view.networks, out),
+        found => found,
+    };
+    let alias = match found {
+        Local::Absent => None,
+        Local::Alias(target) => Some(target),
+        found @ (Local::Answered | Local::NoData) => {
+            if found == Local::NoData {
+                local::no_data(&query, out);
+            }
+            encode::finish(&query, rcode::NOERROR, None, limit, out);
+            return Step::Done(Outcome::Local);
+        }
+    };
+
+    // Special-use names.
+    if alias.is_none()
+        && let Some((special, zone)) = policy.special.find(query.name(), query.qtype)
+    {
+        special_answer(policy, &query, special, zone, limit, out);
+        return Step::Done(Outcome::Special);
+    }
+
+    // Rules of the client's group.
+    let group = policy.filter.group_of(asker.source.origin, asker.client, asker.source.relay);
+    // The other planes ask for what their own configuration names.
+    let mut allowed = asker.transport == Transport::House;
+    match policy.filter.verdict(group, query.name(), query.qtype) {
+        _ if allowed => {}
+        Verdict::Pass => {}
+        Verdict::Allow(_) => allowed = true,
+        Verdict::Block { answer, .. } => return blocked(&query, answer, limit, out),
+    }
+
+    // Cache, then others.
+    let question = |name: &[u8]| {
+        let mut question = query.question();
+        question.name = name.to_ascii_lowercase().into();
+        question
+    };
+    let cached;
+    let (stored, outcome, ending) = match resolved {
+        Some(stored) => (stored, resolved_outcome(stored), false),
+        None => {
+            let found = match alias {
+                None => view.core.cache.find(&query),
+                Some(target) => view.core.cache.find_question(&question(target)),
+            };
+            let age = found.as_ref().map_or(Age::Dead, |stored| stored.age(view.now));
+            match found {
+                Some(stored) if matches!(age, Age::Fresh | Age::Ending) => {
+                    cached = stored;
+                    let outcome = if cached.ede == Some(Ede::Stale) { Outcome::Stale } else { Outcome::Cached };
+                    (&cached, outcome, age == Age::Ending)
+                }
+                // Without RD only what is known already is told.
+                _ if !query.recursion_desired() => {
+                    code(rcode::REFUSED, None, out);
+                    return Step::Done(Outcome::Refused);
+                }
+                _ => return Step::Ask(alias.map_or_else(|| query.question(), question)),
+            }
+        }
+    };
+
+    // Rules on CNAME targets: cached answers are judged for this client, by the rules of this moment.
+    if !allowed {
+        let targets = alias.map(|target| target.to_ascii_lowercase());
+        let targets = targets.as_deref().into_iter().chain(stored.aliases.iter().map(|alias| &**alias));
+        for target in targets {
+            match policy.filter.verdict(group, target, query.qtype) {
+                Verdict::Pass => {}
+                Verdict::Allow(_) => break,
+                Verdict::Block { answer, .. } => return blocked(&query, answer, limit, out),
+            }
+        }
+    }
+
+    match alias {
+        None => stored.write(&query, view.now, out),
+        Some(_) => append(&query, stored, view.now, out),
+    }
+    encode::finish(&query, stored.rcode, stored.ede, limit, out);
+    match ending && policy.config.prefetch && stored.claim_refresh() {
+        true => Step::Refresh(outcome, alias.map_or_else(|| query.question(), question)),
+        false => Step::Done(outcome),
+    }
+}
+
+fn resolved_outcome(stored: &Stored) -> Outcome {
+    match (stored.ede, stored.rcode) {
+        (Some(Ede::Stale | Ede::StaleNxDomain), _) => Outcome::Stale,
+        (_, rcode::SERVFAIL) => Outcome::Failed,
+        _ => Outcome::Resolved,
+    }
+}
+
+fn special_answer(
+    policy: &Policy,
+    query: &Query<'_>,
+    special: SpecialAnswer,
+    zone: usize,
+    limit: usize,
+    out: &mut Vec<u8>,
+) {
+    let top = query.name().len() == zone;
+    let code = match special {
+        // RFC 8020: a name above others exists.
+        SpecialAnswer::Nothing if !top && !policy.records.has_below(query.name()) => rcode::NXDOMAIN,
+        _ => rcode::NOERROR,
+    };
+    encode::start(query, Head::local(code), out);
+    match (special, query.qtype) {
+        (SpecialAnswer::Loopback, qtype::A) => record(out, Section::Answer, QNAME, qtype::A, 3600, &[127, 0, 0, 1]),
+        (SpecialAnswer::Loopback, qtype::AAAA) => {
+            let loopback = std::net::Ipv6Addr::LOCALHOST.octets();
+            record(out, Section::Answer, QNAME, qtype::AAAA, 3600, &loopback);
+        }
+        _ => local::nothing(query, zone, out),
+    }
+    encode::finish(query, code, None, limit, out);
+}
+
+fn blocked(query: &Query<'_>, as_: BlockAs, limit: usize, out: &mut Vec<u8>) -> Step {
+    let code = match as_ {
+        BlockAs::NxDomain => rcode::NXDOMAIN,
+        BlockAs::Refused => rcode::REFUSED,
+        BlockAs::Null | BlockAs::NoData | BlockAs::Address(_) => rcode::NOERROR,
+    };
+    encode::start(query, Head::code(code), out);
+    let mut address = |rtype, octets: &[u8]| record(out, Section::Answer, QNAME, rtype, BLOCKED_TTL, octets);
+    match (as_, query.qtype) {
+        (BlockAs::Null, qtype::A) => address(qtype::A, &[0; 4]),
+        (BlockAs::Null, qtype::AAAA) => address(qtype::AAAA, &[0; 16]),
+        (BlockAs::Address(IpAddr::V4(v4)), qtype::A) => address(qtype::A, &v4.octets()),
+        (BlockAs::Address(IpAddr::V6(v6)), qtype::AAAA) => address(qtype::AAAA, &v6.octets()),
+        (BlockAs::Refused, _) => {}
+        _ => local::no_data(query, out),
+    }
+    encode::finish(query, code, Some(Ede::Blocked), limit, out);
+    Step::Done(Outcome::Blocked)
+}
+
+/// Writes the records of an answer behind the CNAME records of the house that led to it.
+fn append(query: &Query<'_>, stored: &Stored, now: u64, out: &mut Vec<u8>) {
+    let Ok(message) = Message::parse(&stored.message) else { return };
+    let head = Head { rcode: stored.rcode, authoritative: false, authentic: false };
+    if let Some(flags) = out.get_mut(2..4) {
+        flags.copy_from_slice(&encode::flags(query, head));
+    }
+    let sections = [(Section::Answer, &message.answer), (Section::Authority, &message.authority)];
+    for (section, records) in sections {
+        for one in records {
+            let ttl = one.ttl.saturating_sub(stored.seconds_old(now));
+            record(out, section, one.name.as_wire(), one.rtype, ttl, &one.rdata);
+        }
+    }
+}
+
+/// The client has waited long enough to be given an expired answer (RFC 8767 §5).
+const STALE_AFTER: Duration = Duration::from_millis(1800);
+
+/// Asks others and answers. `None` says nothing is said.
+pub(crate) async fn answer_later(
+    core: &Arc<Core>,
+    policy: &Arc<Policy>,
+    asker: &Asker,
+    bytes: &[u8],
+    question: Question,
+) -> Option<Vec<u8>> {
+    let fetch = core.flights.fetch(core, policy, question.clone());
+    tokio::pin!(fetch);
+    let stored = match tokio::time::timeout(STALE_AFTER, &mut fetch).await {
+        Ok(stored) => stored,
+        Err(_) => {
+            let now = core.clock.seconds();
+            match core.cache.find_question(&question).filter(|known| known.age(now) == Age::Stale) {
+                Some(known) => Some(Arc::new(known.gone_stale(now))),
+                None => fetch.await,
+            }
+        }
+    };
+    let mut out = Vec::new();
+    let networks = core.networks.load();
+    let now = core.clock.seconds();
+    let view = View { core, policy, networks: &networks, now, instant: Instant::now() };
+    let step = match &stored {
+        Some(stored) => answer(&view, asker, bytes, Some(stored), &mut out),
+        // The task that asked fell over.
+        None => give_up(bytes, asker, Ede::NetworkError, &mut out),
+    };
+    match step {
+        Step::Done(outcome) | Step::Refresh(outcome, _) => core.series.answered(asker.transport, outcome),
+        Step::Silence(reason) => core.series.dropped(reason),
+        Step::Ask(_) => return None,
+    }
+    (!out.is_empty()).then_some(out)
+}
+
+/// Answers SERVFAIL without having asked.
+pub(crate) fn give_up(bytes: &[u8], asker: &Asker, ede: Ede, out: &mut Vec<u8>) -> Step {
+    let Ok(query) = Query::parse(bytes) else { return Step::Silence(Dropped::NoQuery) };
+    let limit = asker.transport.limit(query.edns);
+    encode::start(&query, Head::code(rcode::SERVFAIL), out);
+    encode::finish(&query, rcode::SERVFAIL, Some(ede), limit, out);
+    Step::Done(Outcome::Failed)
+}
+
+#[cfg(test)]
+mod tests;

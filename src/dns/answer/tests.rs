@@ -1,0 +1,206 @@
+use std::collections::HashSet;
+
+use proptest::prelude::*;
+
+use hickory_proto::op::Message;
+
+use super::*;
+use crate::{
+    dns::{
+        Device, Group,
+        fuzz::{self, House, asker},
+        query::tests::query,
+    },
+    origin::PeerId,
+};
+
+const HOST: Origin = Origin::Lan(NetworkId::HOST);
+const LAN: Origin = Origin::Lan(NetworkId::MAIN);
+
+fn message(out: &[u8]) -> Message {
+    Message::from_vec(out).unwrap()
+}
+
+/// Keeps an answer in the house's cache: an address and, before it, an alias.
+fn keep(house: &House, name: &str, alias: Option<&str>, ttl: u32, now: u64) {
+    let bytes = query(name, qtype::A, None);
+    let asked = Query::parse(&bytes).unwrap();
+    let mut out = Vec::new();
+    encode::start(&asked, Head::code(0), &mut out);
+    record(&mut out, Section::Answer, QNAME, qtype::A, ttl, &[192, 0, 2, 1]);
+    let aliases = alias.into_iter().map(|alias| crate::dns::query::tests::wire(alias).into()).collect();
+    let stored = Stored::new(out.into(), aliases, (0, true, None), now, ttl, 3600).unwrap();
+    house.core.cache.keep(&asked.question(), Arc::new(stored));
+}
+
+fn group(name: &str, peer: Option<PeerId>, block: &[&str]) -> Group {
+    Group {
+        name: name.into(),
+        devices: peer.map(Device::Peer).into_iter().collect(),
+        lists: Vec::new(),
+        allow: Vec::new(),
+        block: block.iter().map(|name| name.parse().unwrap()).collect(),
+    }
+}
+
+#[test]
+fn the_internet_gets_nothing_not_even_an_error() {
+    let house = House::new(|_| {});
+    keep(&house, "www.example", None, 300, 0);
+    let mut out = Vec::new();
+
+    for bytes in [query("www.example", qtype::A, None), query("localhost", qtype::A, None), vec![0; 12]] {
+        let step = house.answer(&asker(Origin::Wan), &bytes, 0, &mut out);
+        assert_eq!(step, Step::Silence(Dropped::Origin));
+        assert!(out.is_empty());
+    }
+}
+
+#[test]
+fn a_router_of_the_house_is_answered_as_often_as_it_likes() {
+    let house = House::new(|_| {});
+    keep(&house, "www.example", None, 300, 0);
+    let mut relay = asker(Origin::Wan);
+    relay.source.relay = true;
+    let bytes = query("www.example", qtype::A, None);
+    let mut out = Vec::new();
+
+    for _ in 0..10_000 {
+        assert_eq!(house.answer(&relay, &bytes, 0, &mut out), Step::Done(Outcome::Cached));
+    }
+}
+
+#[test]
+fn a_client_that_asks_without_end_is_not_answered_any_more() {
+    let house = House::new(|_| {});
+    let bytes = query("localhost", qtype::A, None);
+    let mut out = Vec::new();
+
+    let last = (0..10_000).map(|_| house.answer(&asker(LAN), &bytes, 0, &mut out)).last();
+
+    assert_eq!(last, Some(Step::Silence(Dropped::Limit)));
+}
+
+#[test]
+fn without_rd_only_what_is_known_is_told() {
+    let house = House::new(|_| {});
+    keep(&house, "www.example", None, 300, 0);
+    let mut out = Vec::new();
+    let ask = |name: &str, out: &mut Vec<u8>| {
+        let mut bytes = query(name, qtype::A, None);
+        bytes[2] = 0;
+        house.answer(&asker(HOST), &bytes, 0, out)
+    };
+
+    assert_eq!(ask("www.example", &mut out), Step::Done(Outcome::Cached));
+    assert_eq!(out[2] & 1, 0);
+    assert_eq!(ask("other.example", &mut out), Step::Done(Outcome::Refused));
+    assert_eq!(out[3] & 0x0f, 5);
+}
+
+#[test]
+fn a_cached_alias_is_judged_for_each_client_by_its_own_rules() {
+    let tablet = PeerId(7);
+    let house = House::new(|config| {
+        config.groups = vec![group("default", None, &[]), group("kids", Some(tablet), &["cdn.example."])];
+    });
+    keep(&house, "cloaked.example", Some("x.cdn.example"), 300, 0);
+    let bytes = query("cloaked.example", qtype::A, Some(1232));
+    let mut out = Vec::new();
+
+    assert_eq!(house.answer(&asker(HOST), &bytes, 0, &mut out), Step::Done(Outcome::Cached));
+    assert_eq!(house.answer(&asker(Origin::Vpn(tablet)), &bytes, 0, &mut out), Step::Done(Outcome::Blocked));
+    assert_eq!(message(&out).answers[0].data.to_string(), "0.0.0.0");
+}
+
+#[test]
+fn an_answer_that_is_asked_for_at_its_end_is_asked_anew_once() {
+    let house = House::new(|_| {});
+    keep(&house, "www.example", None, 300, 0);
+    let bytes = query("www.example", qtype::A, None);
+    let mut out = Vec::new();
+
+    let early = house.answer(&asker(HOST), &bytes, 100, &mut out);
+    let late = house.answer(&asker(HOST), &bytes, 290, &mut out);
+    let later = house.answer(&asker(HOST), &bytes, 291, &mut out);
+    let over = house.answer(&asker(HOST), &bytes, 300, &mut out);
+
+    assert_eq!((early, later), (Step::Done(Outcome::Cached), Step::Done(Outcome::Cached)));
+    assert!(matches!(late, Step::Refresh(Outcome::Cached, _)), "{late:?}");
+    assert!(matches!(over, Step::Ask(_)), "{over:?}");
+}
+
+#[test]
+fn ad_is_told_to_those_who_ask_for_it() {
+    let house = House::new(|_| {});
+    keep(&house, "www.example", None, 300, 0);
+    let mut bytes = query("www.example", qtype::A, None);
+    let mut out = Vec::new();
+
+    house.answer(&asker(HOST), &bytes, 0, &mut out);
+    assert!(!message(&out).metadata.authentic_data);
+    bytes[3] |= 0x20;
+    house.answer(&asker(HOST), &bytes, 0, &mut out);
+    assert!(message(&out).metadata.authentic_data);
+}
+
+#[test]
+fn odd_questions_get_the_codes_that_are_meant_for_them() {
+    let house = House::new(|_| {});
+    let mut out = Vec::new();
+    let mut code = |bytes: &[u8]| {
+        house.answer(&asker(HOST), bytes, 0, &mut out);
+        u16::from(message(&out).metadata.response_code)
+    };
+    let mut notify = query("a.example", qtype::SOA, None);
+    notify[2] |= 0x20;
+    let mut version = query("a.example", qtype::A, Some(1232));
+    let at = version.len() - 5;
+    version[at] = 1;
+    let mut chaos = query("version.bind", 16, None);
+    *chaos.last_mut().unwrap() = 3;
+    let cut = &query("a.example", qtype::A, None)[..20];
+
+    assert_eq!(code(&notify), rcode::NOTIMP);
+    assert_eq!(code(&version), rcode::BADVERS);
+    assert_eq!(code(&chaos), rcode::REFUSED);
+    assert_eq!(code(cut), rcode::FORMERR);
+    assert_eq!(code(&query("a.example", 252, None)), rcode::REFUSED);
+    assert_eq!(code(&query("a.example", qtype::ANY, None)), rcode::NOERROR);
+    assert_eq!(message(&out).answers[0].record_type(), hickory_proto::rr::RecordType::HINFO);
+}
+
+#[test]
+fn the_rules_of_the_group_come_before_the_cache() {
+    let house = House::new(|config| config.groups = vec![group("default", None, &["ads.example."])]);
+    keep(&house, "www.ads.example", None, 300, 0);
+    let mut out = Vec::new();
+
+    let step = house.answer(&asker(HOST), &query("www.ads.example", qtype::A, None), 0, &mut out);
+
+    assert_eq!(step, Step::Done(Outcome::Blocked));
+    let networks: HashSet<_> = message(&out).answers.iter().map(|one| one.data.to_string()).collect();
+    assert_eq!(networks, HashSet::from(["0.0.0.0".to_owned()]));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_meet_silence_or_a_sound_answer(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fuzz::message(&bytes);
+    }
+
+    #[test]
+    fn a_query_with_broken_bytes_meets_silence_or_a_sound_answer(
+        name in "[a-zA-Z0-9-]{1,20}(\\.[a-z]{1,10}){0,3}",
+        kind in 0_u16..300,
+        breaks in proptest::collection::vec((0_usize..60, any::<u8>()), 0..4),
+    ) {
+        let mut bytes = query(&name, kind, Some(1400));
+        for (at, byte) in breaks {
+            if let Some(place) = bytes.get_mut(at) {
+                *place = byte;
+            }
+        }
+        fuzz::message(&bytes);
+    }
+}

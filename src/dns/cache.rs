@@ -1,0 +1,432 @@
+//! Answers kept in wire form, ready to be patched and sent.
+//!
+//! The cache is bounded in bytes and split into shards, each behind a lock that is held for a look-up and
+//! the clone of an `Arc`, never while an answer is written. Eviction is CLOCK: a hand passes over the
+//! entries, spares those that were asked for since it last came by, and forgets the others.
+
+use std::{
+    collections::{HashMap, hash_map::RandomState},
+    hash::{BuildHasher, BuildHasherDefault, Hasher},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use super::{
+    encode::{self, Ede, Head, rcode},
+    query::{Query, Question},
+};
+
+/// How long an expired answer may be given on when it is given at all (RFC 8767 §5).
+const STALE_TTL: u32 = 30;
+
+/// An answer as it was resolved, before any rule of a client's group.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    /// Header, question and records, without OPT; its question is in lower case.
+    pub(crate) message: Box<[u8]>,
+    /// Where the TTLs stand in it.
+    ttls: Box<[u16]>,
+    /// The names that CNAME records lead to, in wire form and lower case.
+    pub(crate) aliases: Box<[Box<[u8]>]>,
+    /// The response code.
+    pub(crate) rcode: u16,
+    /// Validated.
+    pub(crate) secure: bool,
+    /// What is to be said of it.
+    pub(crate) ede: Option<Ede>,
+    /// Seconds since 1970 when it was resolved.
+    stored: u64,
+    /// Seconds that it is good for.
+    lifetime: u32,
+    /// Seconds since 1970 until which it may be given when it is stale.
+    stale_until: u64,
+    /// Somebody is asking anew already.
+    refreshing: AtomicBool,
+}
+
+/// How good a stored answer is at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Age {
+    /// Good.
+    Fresh,
+    /// Good, with less than a tenth of its life left.
+    Ending,
+    /// Only to be given when nothing better can be had.
+    Stale,
+    /// Of no use.
+    Dead,
+}
+
+impl Stored {
+    /// Takes an answer in wire form; `None` if it cannot be walked.
+    pub(crate) fn new(
+        message: Box<[u8]>,
+        aliases: Box<[Box<[u8]>]>,
+        head: (u16, bool, Option<Ede>),
+        now: u64,
+        lifetime: u32,
+        stale: u64,
+    ) -> Option<Self> {
+        let ttls = encode::ttl_offsets(&message)?;
+        let (rcode, secure, ede) = head;
+        let stale_until = match rcode {
+            rcode::NOERROR | rcode::NXDOMAIN => now.saturating_add(u64::from(lifetime)).saturating_add(stale),
+            _ => 0,
+        };
+        let refreshing = AtomicBool::new(false);
+        Some(Self { message, ttls, aliases, rcode, secure, ede, stored: now, lifetime, stale_until, refreshing })
+    }
+
+    /// Returns this answer, expired, as it is given while no authority can be asked.
+    pub(crate) fn gone_stale(&self, now: u64) -> Self {
+        let mut message = self.message.clone();
+        for at in &self.ttls {
+            if let Some(ttl) = message.get_mut(usize::from(*at)..).and_then(<[u8]>::first_chunk_mut) {
+                *ttl = STALE_TTL.to_be_bytes();
+            }
+        }
+        Self {
+            message,
+            ttls: self.ttls.clone(),
+            aliases: self.aliases.clone(),
+            rcode: self.rcode,
+            secure: self.secure,
+            ede: Some(Ede::Stale),
+            stored: now,
+            lifetime: STALE_TTL,
+            stale_until: self.stale_until,
+            refreshing: AtomicBool::new(false),
+        }
+    }
+
+    /// Says how good this is now. A clock that was set back makes everything dead.
+    pub(crate) fn age(&self, now: u64) -> Age {
+        let Some(age) = now.checked_sub(self.stored) else { return Age::Dead };
+        match u64::from(self.lifetime).checked_sub(age) {
+            Some(left) if left > 0 && left * 10 < u64::from(self.lifetime) => Age::Ending,
+            Some(left) if left > 0 => Age::Fresh,
+            _ if now < self.stale_until => Age::Stale,
+            _ => Age::Dead,
+        }
+    }
+
+    /// Returns true for the one caller who is to ask anew.
+    pub(crate) fn claim_refresh(&self) -> bool {
+        !self.refreshing.load(Ordering::Relaxed) && !self.refreshing.swap(true, Ordering::Relaxed)
+    }
+
+    /// Writes this as the answer to a query for the same question: ID, flags, the question's case and the
+    /// TTLs are the client's own.
+    pub(crate) fn write(&self, query: &Query<'_>, now: u64, out: &mut Vec<u8>) {
+        out.clear();
+        out.extend_from_slice(&self.message);
+        let head = Head { rcode: self.rcode, authoritative: false, authentic: self.secure };
+        let question = query.question_bytes();
+        if let Some(id) = out.get_mut(..2) {
+            id.copy_from_slice(&query.id());
+        }
+        if let Some(flags) = out.get_mut(2..4) {
+            flags.copy_from_slice(&encode::flags(query, head));
+        }
+        if let Some(asked) = out.get_mut(12..12 + question.len()) {
+            asked.copy_from_slice(question);
+        }
+        let age = self.seconds_old(now);
+        if age > 0 {
+            for at in &self.ttls {
+                let at = usize::from(*at);
+                if let Some(ttl) = out.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<4>()) {
+                    *ttl = u32::from_be_bytes(*ttl).saturating_sub(age).to_be_bytes();
+                }
+            }
+        }
+    }
+
+    /// Returns how long ago this was resolved.
+    pub(crate) fn seconds_old(&self, now: u64) -> u32 {
+        u32::try_from(now.saturating_sub(self.stored)).unwrap_or(u32::MAX)
+    }
+
+    fn bytes(&self) -> usize {
+        let aliases: usize = self.aliases.iter().map(|alias| alias.len() + size_of::<Box<[u8]>>()).sum();
+        size_of::<Self>() + self.message.len() + self.ttls.len() * 2 + aliases
+    }
+}
+
+/// The answers of the whole plane.
+pub(crate) struct Cache {
+    shards: Box<[Mutex<Shard>]>,
+    key: RandomState,
+}
+
+impl std::fmt::Debug for Cache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Cache({:?})", self.fill())
+    }
+}
+
+/// How full the cache is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Fill {
+    /// Answers.
+    pub(crate) entries: usize,
+    /// What they take, with their keys and places.
+    pub(crate) bytes: usize,
+}
+
+const SHARDS: usize = 16;
+
+impl Cache {
+    /// Makes a cache that holds at most `bytes`.
+    pub(crate) fn new(bytes: usize) -> Self {
+        let shard = || Mutex::new(Shard::new(bytes / SHARDS));
+        Self { shards: (0..SHARDS).map(|_| shard()).collect(), key: RandomState::new() }
+    }
+
+    /// Finds the answer to a query.
+    pub(crate) fn find(&self, query: &Query<'_>) -> Option<Arc<Stored>> {
+        let flags = flags(query.dnssec_ok(), query.checking_disabled());
+        self.find_key(query.name(), query.qtype, flags)
+    }
+
+    /// Finds the answer to a question.
+    pub(crate) fn find_question(&self, question: &Question) -> Option<Arc<Stored>> {
+        let flags = flags(question.dnssec_ok, question.checking_disabled);
+        self.find_key(&question.name, question.qtype, flags)
+    }
+
+    fn find_key(&self, name: &[u8], qtype: u16, flags: u8) -> Option<Arc<Stored>> {
+        let hash = self.hash(name, qtype, flags);
+        let mut shard = self.shard(hash);
+        let place = *shard.places.get(&hash)?;
+        let entry = shard.entries.get_mut(place)?.as_mut()?;
+        if *entry.name != *name || entry.qtype != qtype || entry.flags != flags {
+            return None;
+        }
+        entry.asked = true;
+        Some(entry.stored.clone())
+    }
+
+    /// Keeps an answer; what was known before for the same question goes.
+    pub(crate) fn keep(&self, question: &Question, stored: Arc<Stored>) {
+        let flags = flags(question.dnssec_ok, question.checking_disabled);
+        let hash = self.hash(&question.name, question.qtype, flags);
+        let entry = Entry { hash, name: question.name.clone(), qtype: question.qtype, flags, asked: false, stored };
+        self.shard(hash).keep(entry);
+    }
+
+    /// Returns how full the cache is.
+    pub(crate) fn fill(&self) -> Fill {
+        self.shards.iter().map(lock).fold(Fill::default(), |sum, shard| Fill {
+            entries: sum.entries + shard.places.len(),
+            bytes: sum.bytes + shard.bytes,
+        })
+    }
+
+    /// Returns how many bytes the cache may hold.
+    pub(crate) fn limit(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).limit).sum()
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&self) {
+        for shard in &self.shards {
+            let mut shard = lock(shard);
+            *shard = Shard::new(shard.limit);
+        }
+    }
+
+    fn hash(&self, name: &[u8], qtype: u16, flags: u8) -> u64 {
+        let mut hasher = self.key.build_hasher();
+        hasher.write(name);
+        hasher.write_u32(u32::from(qtype) << 8 | u32::from(flags));
+        hasher.finish()
+    }
+
+    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
+        // The map uses the low bits.
+        lock(&self.shards[(hash >> 48) as usize % SHARDS])
+    }
+}
+
+/// A shard that was left in the middle of a change by a panic is still a shard: at worst an entry is missing.
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn flags(dnssec_ok: bool, checking_disabled: bool) -> u8 {
+    u8::from(dnssec_ok) | u8::from(checking_disabled) << 1
+}
+
+struct Entry {
+    hash: u64,
+    name: Box<[u8]>,
+    qtype: u16,
+    flags: u8,
+    asked: bool,
+    stored: Arc<Stored>,
+}
+
+impl Entry {
+    fn bytes(&self) -> usize {
+        // The map's slot, its control byte and its share of free slots.
+        const PLACE: usize = 32;
+        size_of::<Option<Self>>() + PLACE + self.name.len() + self.stored.bytes()
+    }
+}
+
+/// Hashes are made with a secret key already.
+#[derive(Default)]
+struct AsIs(u64);
+
+impl Hasher for AsIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only u64 keys are hashed");
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+struct Shard {
+    places: HashMap<u64, usize, BuildHasherDefault<AsIs>>,
+    entries: Vec<Option<Entry>>,
+    free: Vec<usize>,
+    hand: usize,
+    bytes: usize,
+    limit: usize,
+}
+
+impl Shard {
+    fn new(limit: usize) -> Self {
+        Self { places: HashMap::default(), entries: Vec::new(), free: Vec::new(), hand: 0, bytes: 0, limit }
+    }
+
+    fn keep(&mut self, entry: Entry) {
+        let size = entry.bytes();
+        // One answer may not push everything else out.
+        if size > self.limit / 4 {
+            return;
+        }
+        if let Some(place) = self.places.get(&entry.hash).copied() {
+            self.forget(place);
+        }
+        while self.bytes + size > self.limit && !self.places.is_empty() {
+            self.evict();
+        }
+        self.bytes += size;
+        let hash = entry.hash;
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.entries[place] = Some(entry);
+                place
+            }
+            None => {
+                self.entries.push(Some(entry));
+                self.entries.len() - 1
+            }
+        };
+        self.places.insert(hash, place);
+    }
+
+    fn evict(&mut self) {
+        loop {
+            self.hand = if self.hand + 1 < self.entries.len() { self.hand + 1 } else { 0 };
+            match &mut self.entries[self.hand] {
+                Some(entry) if entry.asked => entry.asked = false,
+                Some(_) => return self.forget(self.hand),
+                None => {}
+            }
+        }
+    }
+
+    fn forget(&mut self, place: usize) {
+        if let Some(entry) = self.entries[place].take() {
+            self.bytes -= entry.bytes();
+            self.places.remove(&entry.hash);
+            self.free.push(place);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::query::{
+            qtype,
+            tests::{query, wire},
+        },
+        *,
+    };
+
+    fn stored(name: &str, ttl: u32, now: u64) -> (Question, Arc<Stored>) {
+        let bytes = query(name, qtype::A, None);
+        let asked = Query::parse(&bytes).unwrap();
+        let mut out = Vec::new();
+        encode::start(&asked, Head::code(0), &mut out);
+        encode::record(&mut out, encode::Section::Answer, encode::QNAME, 1, ttl, &[192, 0, 2, 1]);
+        let stored = Stored::new(out.into(), Box::default(), (0, true, None), now, ttl, 100).unwrap();
+        (asked.question(), Arc::new(stored))
+    }
+
+    #[test]
+    fn a_hit_has_the_clients_id_case_and_the_time_that_is_left() {
+        let cache = Cache::new(1 << 20);
+        let (question, answer) = stored("photos.example", 300, 1000);
+        cache.keep(&question, answer);
+        let mut bytes = query("PHOTOS.example", qtype::A, None);
+        bytes[0] = 0xab;
+        let asked = Query::parse(&bytes).unwrap();
+        let mut out = Vec::new();
+
+        cache.find(&asked).unwrap().write(&asked, 1100, &mut out);
+
+        assert_eq!(out[..2], bytes[..2]);
+        assert_eq!(out[12..28], wire("PHOTOS.example"));
+        assert_eq!(out[out.len() - 10..out.len() - 6], 200_u32.to_be_bytes());
+        assert_eq!(out[3] & 0x20, 0, "AD was not asked for");
+    }
+
+    #[test]
+    fn answers_age_and_a_clock_set_back_trusts_nothing() {
+        let (_, answer) = stored("a.example", 100, 1000);
+
+        let ages = [1000, 1089, 1091, 1100, 1199, 1200, 999].map(|now| answer.age(now));
+
+        use Age::*;
+        assert_eq!(ages, [Fresh, Fresh, Ending, Stale, Stale, Dead, Dead]);
+    }
+
+    #[test]
+    fn the_cache_never_holds_more_than_its_bytes_and_keeps_what_is_asked_for() {
+        let cache = Cache::new(64 << 10);
+        let (favourite, answer) = stored("favourite.example", 300, 0);
+        cache.keep(&favourite, answer);
+
+        for number in 0..5000 {
+            let (question, answer) = stored(&format!("host{number}.example"), 300, 0);
+            cache.keep(&question, answer);
+            assert!(cache.find_question(&favourite).is_some());
+        }
+
+        let fill = cache.fill();
+        assert!(fill.bytes <= 64 << 10, "{fill:?}");
+        assert!(fill.entries > 100, "{fill:?}");
+    }
+
+    #[test]
+    fn dnssec_answers_are_kept_apart() {
+        let cache = Cache::new(1 << 20);
+        let (question, answer) = stored("a.example", 300, 0);
+        cache.keep(&question, answer);
+
+        assert!(cache.find_question(&Question { dnssec_ok: true, ..question }).is_none());
+    }
+}

@@ -1,0 +1,178 @@
+//! What the plane counts. The hot path counts in a [`Tally`] of plain integers and adds it up once a batch.
+
+use std::time::Duration;
+
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+
+use super::{encode, query::Edns};
+use crate::metrics::Metrics;
+
+/// How a question ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// By a record of the house.
+    Local,
+    /// By the rule for a special name.
+    Special,
+    /// Blocked by a rule.
+    Blocked,
+    /// From the cache.
+    Cached,
+    /// By an expired answer.
+    Stale,
+    /// By asking others.
+    Resolved,
+    /// SERVFAIL.
+    Failed,
+    /// REFUSED or NOTIMP.
+    Refused,
+    /// FORMERR or BADVERS.
+    Malformed,
+}
+
+const OUTCOMES: [&str; 9] =
+    ["local", "special", "blocked", "cached", "stale", "resolved", "failed", "refused", "malformed"];
+
+/// Why nothing was said at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dropped {
+    /// It did not come from the house.
+    Origin,
+    /// No query: an answer, or a scrap.
+    NoQuery,
+    /// The client asks too much.
+    Limit,
+    /// The client has too many connections.
+    Connections,
+    /// The way back is full or gone.
+    Unsendable,
+}
+
+const DROPS: [&str; 5] = ["origin", "no_query", "limit", "connections", "unsendable"];
+
+/// How a question came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    /// A datagram of the kernel's.
+    Udp,
+    /// A connection of the kernel's.
+    Tcp,
+    /// A datagram out of the tunnel.
+    TunnelUdp,
+    /// A connection out of the tunnel.
+    TunnelTcp,
+    /// From another plane of this process.
+    House,
+}
+
+const TRANSPORTS: [&str; 5] = ["udp", "tcp", "tunnel_udp", "tunnel_tcp", "house"];
+
+impl Transport {
+    /// Returns how long an answer may be.
+    pub(crate) fn limit(self, edns: Option<Edns>) -> usize {
+        match self {
+            Self::Udp | Self::TunnelUdp => encode::udp_limit(edns),
+            Self::Tcp | Self::TunnelTcp | Self::House => usize::from(u16::MAX),
+        }
+    }
+}
+
+/// Counts of one thread that were not added up yet.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    outcomes: [u64; OUTCOMES.len()],
+    drops: [u64; DROPS.len()],
+}
+
+impl Tally {
+    /// Counts an answer.
+    pub(crate) fn answered(&mut self, outcome: Outcome) {
+        self.outcomes[outcome as usize] += 1;
+    }
+
+    /// Counts a silence.
+    pub(crate) fn dropped(&mut self, reason: Dropped) {
+        self.drops[reason as usize] += 1;
+    }
+}
+
+/// The series of the plane.
+#[derive(Debug)]
+pub(crate) struct Series {
+    questions: [[IntCounter; OUTCOMES.len()]; TRANSPORTS.len()],
+    drops: [IntCounter; DROPS.len()],
+    hits: IntCounter,
+    misses: IntCounter,
+    overload: IntCounterVec,
+    upstream: Histogram,
+    pub(crate) waiting: IntGauge,
+    pub(crate) cache_bytes: IntGauge,
+    pub(crate) cache_entries: IntGauge,
+    pub(crate) list_names: IntGaugeVec,
+}
+
+impl Series {
+    /// Makes the series, all at zero.
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        let plane = metrics.plane("dns");
+        let questions = plane.counters("questions_total", "Questions answered, by outcome.", &["outcome", "transport"]);
+        let drops = plane.counters("dropped_total", "Questions that nothing was said to.", &["reason"]);
+        let buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+        Self {
+            questions: TRANSPORTS
+                .map(|transport| OUTCOMES.map(|outcome| questions.with_label_values(&[outcome, transport]))),
+            drops: DROPS.map(|reason| drops.with_label_values(&[reason])),
+            hits: plane.counter("cache_hits_total", "Questions answered from the cache."),
+            misses: plane.counter("cache_misses_total", "Questions that others had to be asked for."),
+            overload: plane.counters("overload_total", "Questions given up because a bound was reached.", &["bound"]),
+            upstream: plane.histogram("upstream_seconds", "Time from asking others to their answer.", &buckets),
+            waiting: plane.gauge("waiting_questions", "Questions that wait for others now."),
+            cache_bytes: plane.gauge("cache_bytes", "Size of the answer cache."),
+            cache_entries: plane.gauge("cache_entries", "Answers in the cache."),
+            list_names: plane.gauges("list_names", "Names on each list.", &["list"]),
+        }
+    }
+
+    /// Adds up what a thread counted and clears it.
+    pub(crate) fn add(&self, transport: Transport, tally: &mut Tally) {
+        self.hits.inc_by(tally.outcomes[Outcome::Cached as usize]);
+        for (series, count) in self.questions[transport as usize].iter().zip(&mut tally.outcomes) {
+            if *count > 0 {
+                series.inc_by(std::mem::take(count));
+            }
+        }
+        for (series, count) in self.drops.iter().zip(&mut tally.drops) {
+            if *count > 0 {
+                series.inc_by(std::mem::take(count));
+            }
+        }
+    }
+
+    /// Counts one answer.
+    pub(crate) fn answered(&self, transport: Transport, outcome: Outcome) {
+        self.questions[transport as usize][outcome as usize].inc();
+        if outcome == Outcome::Cached {
+            self.hits.inc();
+        }
+    }
+
+    /// Counts one silence.
+    pub(crate) fn dropped(&self, reason: Dropped) {
+        self.drops[reason as usize].inc();
+    }
+
+    /// Counts a question that the cache did not know.
+    pub(crate) fn missed(&self) {
+        self.misses.inc();
+    }
+
+    /// Counts a question that was given up.
+    pub(crate) fn overloaded(&self, bound: &str) {
+        self.overload.with_label_values(&[bound]).inc();
+    }
+
+    /// Counts the time that others took.
+    pub(crate) fn upstream_took(&self, time: Duration) {
+        self.upstream.observe(time.as_secs_f64());
+    }
+}

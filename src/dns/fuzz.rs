@@ -1,0 +1,91 @@
+//! The front door for arbitrary bytes: what a fuzzer and the property tests push against.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+
+use super::{
+    Config, Core, HouseRoutes, Resolve, Testing,
+    answer::{Asker, Step, View, answer},
+    counters::Transport,
+    encode,
+    policy::Policy,
+};
+use crate::{
+    metrics::Metrics,
+    origin::{Directory, NetworkId, Networks, Origin, Source},
+};
+
+/// A server without upstream servers that hears from a client on the LAN.
+pub(super) struct House {
+    pub(super) core: Arc<Core>,
+    pub(super) policy: Arc<Policy>,
+}
+
+impl House {
+    /// Makes one; the configuration may be changed first.
+    pub(super) fn new(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config {
+            listen: Vec::new(),
+            domain: "home.example.".parse().expect("it is a name"),
+            state: PathBuf::new(),
+            cache_size: 1 << 20,
+            rrset_cache: 1 << 20,
+            ttl: 0..=86400,
+            stale: Duration::from_secs(3600),
+            prefetch: true,
+            minimise: true,
+            case_randomisation: true,
+            sha1: false,
+            negative_anchors: Vec::new(),
+            resolve: Resolve::Forward(Vec::new()),
+            root_hints: None,
+            trust_anchors: None,
+            forward: Vec::new(),
+            records: Vec::new(),
+            lists: Vec::new(),
+            groups: Vec::new(),
+            rebind_allow: Vec::new(),
+            directory: Directory::default(),
+            routes: HouseRoutes::default(),
+            testing: Testing { anchors: Some(Vec::new()), ..Testing::default() },
+        };
+        change(&mut config);
+        let networks = Arc::new(ArcSwap::from_pointee(Networks::default()));
+        let core = Arc::new(Core::new(config.cache_size, networks, &Metrics::new()));
+        let policy = Arc::new(Policy::build(config, None).expect("the configuration is sound"));
+        Self { core, policy }
+    }
+
+    /// Answers a message, `seconds` after 1970.
+    pub(super) fn answer(&self, asker: &Asker, bytes: &[u8], seconds: u64, out: &mut Vec<u8>) -> Step {
+        let networks = self.core.networks.load();
+        let instant = Instant::now();
+        let view = View { core: &self.core, policy: &self.policy, networks: &networks, now: seconds, instant };
+        answer(&view, asker, bytes, None, out)
+    }
+}
+
+/// Somebody in the house or outside.
+pub(super) fn asker(origin: Origin) -> Asker {
+    let source = Source { origin, relay: false };
+    Asker { source, client: [192, 0, 2, 77].into(), transport: Transport::Udp }
+}
+
+/// Gives any bytes to the server. What it says must be a message that can be walked and fits a datagram.
+pub fn message(bytes: &[u8]) {
+    static HOUSE: OnceLock<House> = OnceLock::new();
+    let house = HOUSE.get_or_init(|| House::new(|_| {}));
+    let mut out = Vec::new();
+    match house.answer(&asker(Origin::Lan(NetworkId::HOST)), bytes, 1000, &mut out) {
+        Step::Done(_) | Step::Refresh(..) => {
+            assert!(encode::ttl_offsets(&out).is_some(), "an answer that cannot be read: {out:?}");
+            assert!(out.len() <= usize::from(encode::UDP_SIZE) && bytes.get(..2) == out.get(..2));
+        }
+        Step::Silence(_) | Step::Ask(_) => {}
+    }
+}

@@ -1,0 +1,154 @@
+//! Names that have no place in the public DNS: asking for them outside would tell strangers what the house
+//! is looking for, and get an answer from whoever likes to give one.
+
+use std::collections::HashMap;
+
+use crate::dns::query::{ancestors, qtype};
+
+/// The zones that are answered here, and those which the owner sends elsewhere.
+#[derive(Debug)]
+pub(crate) struct Special {
+    zones: HashMap<Box<[u8]>, Answer>,
+    /// Zones of `dns.forward`, in wire form and lower case.
+    forward: Vec<Box<[u8]>>,
+}
+
+/// What a special name gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// 127.0.0.1 and ::1.
+    Loopback,
+    /// NXDOMAIN below the zone, NODATA at its top.
+    Nothing,
+    /// NODATA everywhere.
+    NoData,
+}
+
+/// Top-level names: RFC 6761, 6762, 7686, 9476, and `internal`, which is reserved for use inside.
+const TOP: [(&str, Answer); 7] = [
+    ("localhost", Answer::Loopback),
+    ("invalid", Answer::Nothing),
+    ("test", Answer::Nothing),
+    ("local", Answer::Nothing),
+    ("onion", Answer::Nothing),
+    ("alt", Answer::Nothing),
+    ("internal", Answer::Nothing),
+];
+
+/// Under `arpa`: RFC 8375, RFC 9462, and the reverse zones of RFC 6303, RFC 6761 and RFC 7793.
+const ARPA: [(&str, Answer); 21] = [
+    ("home.arpa", Answer::Nothing),
+    ("resolver.arpa", Answer::NoData),
+    ("10.in-addr.arpa", Answer::Nothing),
+    ("168.192.in-addr.arpa", Answer::Nothing),
+    ("0.in-addr.arpa", Answer::Nothing),
+    ("127.in-addr.arpa", Answer::Nothing),
+    ("254.169.in-addr.arpa", Answer::Nothing),
+    ("2.0.192.in-addr.arpa", Answer::Nothing),
+    ("100.51.198.in-addr.arpa", Answer::Nothing),
+    ("113.0.203.in-addr.arpa", Answer::Nothing),
+    ("255.255.255.255.in-addr.arpa", Answer::Nothing),
+    ("0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa", Answer::Nothing),
+    ("1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa", Answer::Nothing),
+    ("c.f.ip6.arpa", Answer::Nothing),
+    ("d.f.ip6.arpa", Answer::Nothing),
+    ("8.e.f.ip6.arpa", Answer::Nothing),
+    ("9.e.f.ip6.arpa", Answer::Nothing),
+    ("a.e.f.ip6.arpa", Answer::Nothing),
+    ("b.e.f.ip6.arpa", Answer::Nothing),
+    ("8.b.d.0.1.0.0.2.ip6.arpa", Answer::Nothing),
+    ("service.arpa", Answer::Nothing),
+];
+
+impl Special {
+    /// Compiles the zones; those of `dns.forward` win over what they cover.
+    pub(crate) fn new(forward: Vec<Box<[u8]>>) -> Self {
+        let private: Vec<(String, Answer)> = (16..32)
+            .map(|second| (format!("{second}.172.in-addr.arpa"), Answer::Nothing))
+            .chain((64..128).map(|second| (format!("{second}.100.in-addr.arpa"), Answer::Nothing)))
+            .collect();
+        let fixed = TOP.iter().chain(&ARPA).map(|(zone, answer)| (*zone, *answer));
+        let zones = fixed.chain(private.iter().map(|(zone, answer)| (zone.as_str(), *answer)));
+        Self { zones: zones.map(|(zone, answer)| (wire(zone), answer)).collect(), forward }
+    }
+
+    /// Returns what a name gets here and the length of its zone's name in wire form.
+    pub(crate) fn find(&self, name: &[u8], asked: u16) -> Option<(Answer, usize)> {
+        let (answer, zone) = self.zone(name, asked)?;
+        let forwarded = self.forward.iter().any(|forward| forward.len() >= zone && covers(forward, name));
+        (!forwarded).then_some((answer, zone))
+    }
+
+    fn zone(&self, name: &[u8], asked: u16) -> Option<(Answer, usize)> {
+        let top = ancestors(name).filter(|ancestor| ancestor.len() > 1).last()?;
+        if top == b"\x04arpa\0" {
+            return ancestors(name).find_map(|zone| Some((*self.zones.get(zone)?, zone.len())));
+        }
+        if let Some(answer) = TOP.iter().find(|(label, _)| top.get(1..top.len() - 1) == Some(label.as_bytes())) {
+            return Some((answer.1, top.len()));
+        }
+        // A single label is a name of the house that somebody forgot to qualify. NODATA, not NXDOMAIN: by
+        // RFC 8020 that would deny everything below a real top-level domain.
+        let addresses = matches!(asked, qtype::A | qtype::AAAA | qtype::HTTPS | qtype::SVCB);
+        (top.len() == name.len() && addresses).then_some((Answer::NoData, name.len()))
+    }
+}
+
+/// Says whether a name is this zone's or below it; both in wire form and lower case.
+pub(crate) fn covers(zone: &[u8], name: &[u8]) -> bool {
+    zone.len() <= name.len() && ancestors(name).any(|ancestor| ancestor == zone)
+}
+
+fn wire(zone: &str) -> Box<[u8]> {
+    let name: hickory_proto::rr::Name = zone.parse().expect("the table holds names");
+    let mut wire = super::wire(&name);
+    // Without a last dot, hickory's names still end in the root label.
+    wire.make_ascii_lowercase();
+    wire
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::query::tests::wire as name;
+
+    fn find(text: &str, asked: u16) -> Option<Answer> {
+        Special::new(Vec::new()).find(&name(text), asked).map(|(answer, _)| answer)
+    }
+
+    #[test]
+    fn special_names_stay_in_the_house() {
+        for text in [
+            "x.onion",
+            "printer.local",
+            "host.home.arpa",
+            "5.1.168.192.in-addr.arpa",
+            "1.1.20.172.in-addr.arpa",
+            "1.2.3.d.f.ip6.arpa",
+            "a.test",
+            "b.invalid",
+        ] {
+            assert_eq!(find(text, qtype::A), Some(Answer::Nothing), "{text}");
+        }
+        assert_eq!(find("a.localhost", qtype::A), Some(Answer::Loopback));
+        assert_eq!(find("_dns.resolver.arpa", qtype::SVCB), Some(Answer::NoData));
+        assert_eq!(find("nas", qtype::A), Some(Answer::NoData));
+    }
+
+    #[test]
+    fn public_names_do_not() {
+        for text in ["example.com", "notlocal", "1.32.172.in-addr.arpa", "8.8.8.8.in-addr.arpa", "test.example"] {
+            assert_eq!(find(text, 43), None, "{text}");
+        }
+        assert_eq!(find("com", 2), None);
+        assert_eq!(find("", qtype::A), None);
+    }
+
+    #[test]
+    fn a_forwarded_zone_is_asked_there() {
+        let special = Special::new(vec![name("1.168.192.in-addr.arpa").into()]);
+
+        assert_eq!(special.find(&name("5.1.168.192.in-addr.arpa"), qtype::PTR), None);
+        assert!(special.find(&name("5.2.168.192.in-addr.arpa"), qtype::PTR).is_some());
+    }
+}

@@ -1,0 +1,135 @@
+//! Datagrams of the kernel's: one thread and one socket for each core, a batch at a time.
+
+use std::{
+    io::{self, ErrorKind},
+    net::{IpAddr, SocketAddrV4, SocketAddrV6, UdpSocket},
+    os::fd::{AsFd, AsRawFd},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, SockaddrIn6, sendmsg, setsockopt, sockopt};
+use tokio::runtime::Handle;
+
+use super::{
+    Handled,
+    mmsg::{BATCH, Batch, WayBack},
+};
+use crate::{
+    dns::{
+        Core,
+        answer::{Asker, Step, View},
+        counters::{Dropped, Tally, Transport},
+    },
+    supervise::{Phase, Stop},
+};
+
+/// How long a thread sleeps at most before it looks whether it should stop.
+const NAP: Duration = Duration::from_millis(250);
+
+/// What the kernel may keep for us while a batch is worked on.
+const RECEIVE_BUFFER: usize = 1 << 20;
+
+/// Makes a socket tell which address was asked and by which interface.
+pub(in crate::dns) fn prepare(socket: &UdpSocket) -> io::Result<()> {
+    if socket.local_addr()?.is_ipv4() {
+        setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?;
+    } else {
+        setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+    }
+    // As much as the kernel permits; less works too.
+    let _ = socket2::SockRef::from(socket).set_recv_buffer_size(RECEIVE_BUFFER);
+    Ok(())
+}
+
+/// Answers datagrams until told to stop. Answers that must wait are sent by tasks of `runtime`.
+pub(in crate::dns) fn serve(socket: &UdpSocket, core: &Arc<Core>, runtime: &Handle, stop: &Stop) -> Result<(), String> {
+    let _inside = runtime.enter();
+    let fail = |error: io::Error| format!("UDP socket: {error}");
+    let waiting_socket = Arc::new(socket.try_clone().map_err(fail)?);
+    // The timeout is what ends the wait: the socket itself must block.
+    socket.set_nonblocking(false).map_err(fail)?;
+    socket.set_read_timeout(Some(NAP)).map_err(fail)?;
+    let mut batch = Batch::new();
+    let mut tally = Tally::default();
+    while stop.phase() == Phase::Run {
+        let count = match batch.receive(socket.as_fd()) {
+            Ok(count) => count,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => continue,
+            // What a client's refused answer left behind (ICMP).
+            Err(error) if is_clients_fault(&error) => continue,
+            Err(error) => return Err(fail(error)),
+        };
+        let Some(policy) = core.policy.load_full() else { continue };
+        let networks = core.networks.load();
+        let (now, instant) = (core.clock.seconds(), Instant::now());
+        let view = View { core, policy: &policy, networks: &networks, now, instant };
+        for at in 0..count.min(BATCH) {
+            let Some(way) = batch.way_back(at) else { continue };
+            let source = view.networks.classify(way.to.ip(), way.interface);
+            let asker = Asker { source, client: way.to.ip(), transport: Transport::Udp };
+            let Some((bytes, out)) = batch.datagram(at) else {
+                tally.dropped(Dropped::NoQuery);
+                continue;
+            };
+            // A reflected answer would go to a port that nobody asks from.
+            if way.to.port() == 0 || way.from.is_some_and(|from| from.is_multicast()) {
+                tally.dropped(Dropped::NoQuery);
+                continue;
+            }
+            match super::handle(core, &view, &policy, &asker, bytes, out) {
+                Handled::Now(Step::Done(outcome) | Step::Refresh(outcome, _)) => tally.answered(outcome),
+                Handled::Now(Step::Silence(reason)) => tally.dropped(reason),
+                Handled::Now(Step::Ask(_)) => {}
+                Handled::Later(waiting) => {
+                    out.clear();
+                    let (core, socket, bytes) = (core.clone(), waiting_socket.clone(), bytes.to_vec());
+                    runtime.spawn(async move {
+                        if let Some(answer) = super::later(&core, &asker, &bytes, waiting).await
+                            && send_one(&socket, &way, &answer).is_err()
+                        {
+                            core.series.dropped(Dropped::Unsendable);
+                        }
+                    });
+                }
+            }
+        }
+        for _ in 0..batch.send(socket.as_fd(), count) {
+            tally.dropped(Dropped::Unsendable);
+        }
+        core.series.add(Transport::Udp, &mut tally);
+    }
+    Ok(())
+}
+
+fn is_clients_fault(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable)
+}
+
+/// Sends one answer from the address that was asked.
+fn send_one(socket: &UdpSocket, way: &WayBack, answer: &[u8]) -> nix::Result<usize> {
+    let payload = [io::IoSlice::new(answer)];
+    let fd = socket.as_raw_fd();
+    // A full buffer loses the answer: a task must not wait for it.
+    let flags = MsgFlags::MSG_DONTWAIT;
+    match (way.to.ip(), way.from) {
+        (IpAddr::V4(to), Some(IpAddr::V4(from))) => {
+            let spec_dst = nix::libc::in_addr { s_addr: u32::from(from).to_be() };
+            let info = nix::libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: spec_dst, ipi_addr: spec_dst };
+            let to = SockaddrIn::from(SocketAddrV4::new(to, way.to.port()));
+            sendmsg(fd, &payload, &[ControlMessage::Ipv4PacketInfo(&info)], flags, Some(&to))
+        }
+        (IpAddr::V6(to), Some(IpAddr::V6(from))) => {
+            let interface = way.interface.filter(|_| from.is_unicast_link_local()).unwrap_or(0);
+            let address = nix::libc::in6_addr { s6_addr: from.octets() };
+            let info = nix::libc::in6_pktinfo { ipi6_addr: address, ipi6_ifindex: interface };
+            let scope = way.interface.filter(|_| to.is_unicast_link_local()).unwrap_or(0);
+            let to = SockaddrIn6::from(SocketAddrV6::new(to, way.to.port(), 0, scope));
+            sendmsg(fd, &payload, &[ControlMessage::Ipv6PacketInfo(&info)], flags, Some(&to))
+        }
+        _ => socket.send_to(answer, way.to).map_err(|error| match error.raw_os_error() {
+            Some(number) => nix::Error::from_raw(number),
+            None => nix::Error::EIO,
+        }),
+    }
+}

@@ -1,0 +1,339 @@
+//! One question is asked once, however many wait for it; what comes of it is kept.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use tokio::sync::watch;
+
+use super::{Resolved, Security};
+use crate::{
+    dns::{
+        Core,
+        cache::{Age, Stored},
+        encode::{Ede, Section, Writer, rcode},
+        local,
+        policy::Policy,
+        query::{Question, qtype},
+        resolver::{
+            driver::Wanted,
+            name::Name,
+            reply::address,
+            wire::{Record, target},
+        },
+    },
+    supervise,
+};
+
+type Landing = watch::Receiver<Option<Arc<Stored>>>;
+
+/// The questions that are under way. They are bounded by [`crate::dns::room::Room`].
+#[derive(Debug, Default)]
+pub(crate) struct Flights(Mutex<HashMap<Question, Landing>>);
+
+/// Seconds that a failure is remembered (RFC 9520 §3.2: at least 1, and not above 300).
+const FAILURE_LIFETIME: u32 = 5;
+
+/// The longest that a negative answer is kept (RFC 2308 §5).
+const LONGEST_NEGATIVE: u32 = 3 * 3600;
+
+/// Seconds that a refused private address is remembered.
+const FILTERED_LIFETIME: u32 = 60;
+
+impl Flights {
+    /// Asks others, or waits with those who asked already. `None`: whoever asked fell over.
+    pub(crate) async fn fetch(
+        &self,
+        core: &Arc<Core>,
+        policy: &Arc<Policy>,
+        question: Question,
+    ) -> Option<Arc<Stored>> {
+        let mut landing = self.join(core, policy, question, Wanted::Known);
+        landing.wait_for(Option::is_some).await.ok().and_then(|stored| stored.clone())
+    }
+
+    /// Asks others without waiting for what they say.
+    pub(crate) fn refresh(&self, core: &Arc<Core>, policy: &Arc<Policy>, question: Question) {
+        let _ = self.join(core, policy, question, Wanted::Renewed);
+    }
+
+    fn join(&self, core: &Arc<Core>, policy: &Arc<Policy>, question: Question, wanted: Wanted) -> Landing {
+        let mut flights = self.lock();
+        if let Some(landing) = flights.get(&question) {
+            return landing.clone();
+        }
+        let (tell, landing) = watch::channel(None);
+        flights.insert(question.clone(), landing.clone());
+        drop(flights);
+        let flight = Flight { core: core.clone(), question, wanted };
+        let policy = policy.clone();
+        // A task of its own: it ends as it likes when the client who asked first goes away.
+        supervise::task("dns question", async move {
+            let stored = flight.ask(&policy).await;
+            drop(flight);
+            tell.send_replace(Some(stored));
+        });
+        landing
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Question, Landing>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A question under way; when it is dropped, also by a panic, it is no more.
+struct Flight {
+    core: Arc<Core>,
+    question: Question,
+    wanted: Wanted,
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.core.flights.lock().remove(&self.question);
+    }
+}
+
+impl Flight {
+    async fn ask(&self, policy: &Policy) -> Arc<Stored> {
+        let (core, question) = (&self.core, &self.question);
+        let started = Instant::now();
+        let mut resolved = policy.upstream.load_full().resolve(question, self.wanted).await;
+        core.series.upstream_took(started.elapsed());
+        let now = core.clock.seconds();
+        if is_failure(resolved.rcode) {
+            // RFC 8767 §5: an expired answer is better than none. A validation failure is no failure to ask.
+            if resolved.security != Security::Bogus
+                && let Some(known) = core.cache.find_question(question)
+            {
+                match known.age(now) {
+                    Age::Fresh | Age::Ending => return known,
+                    Age::Stale => {
+                        let stale = Arc::new(known.gone_stale(now));
+                        core.cache.keep(question, stale.clone());
+                        return stale;
+                    }
+                    Age::Dead => {}
+                }
+            }
+        } else if leads_home(policy, question, &resolved) {
+            tracing::debug!("private address under a public name refused");
+            resolved = Resolved::negative(rcode::NOERROR, Vec::new(), Security::Insecure);
+            resolved.ede = Some(Ede::Filtered);
+        }
+        let (stored, lifetime) = store(policy, question, resolved, now);
+        let stored = Arc::new(stored);
+        if lifetime > 0 {
+            core.cache.keep(question, stored.clone());
+        }
+        stored
+    }
+}
+
+fn is_failure(code: u16) -> bool {
+    !matches!(code, rcode::NOERROR | rcode::NXDOMAIN | rcode::YXDOMAIN)
+}
+
+/// Says whether an answer is a rebinding attack, or looks like one.
+fn leads_home(policy: &Policy, question: &Question, resolved: &Resolved) -> bool {
+    let allowed = |name: &[u8]| policy.rebind_allow.iter().any(|zone| local::covers(zone, name));
+    let private = |record: &Record| address(record.rtype, &record.rdata).is_some_and(local::is_private);
+    resolved.answers.iter().any(private) && !allowed(&question.name)
+}
+
+/// Makes of what others said what clients are given, and says for how long.
+fn store(policy: &Policy, question: &Question, mut resolved: Resolved, now: u64) -> (Stored, u32) {
+    if is_failure(resolved.rcode) {
+        // What others refuse is a failure for our client.
+        resolved.rcode = rcode::SERVFAIL;
+        resolved.ede = resolved.ede.or(Some(Ede::NetworkError));
+        resolved.answers.clear();
+        resolved.authorities.clear();
+    }
+    let bounds = &policy.config.ttl;
+    let clamp = |ttl: u32| ttl.clamp(*bounds.start(), *bounds.end());
+    let keeps = |record: &Record| {
+        let dnssec = matches!(record.rtype, qtype::RRSIG | qtype::NSEC | qtype::NSEC3);
+        question.dnssec_ok || !dnssec || record.rtype == question.qtype
+    };
+    resolved.answers.retain(keeps);
+    resolved.answers = in_order(question, resolved.answers);
+    let positive = resolved.answers.iter().any(|record| record.rtype == question.qtype);
+    // Who else is an authority is no answer; what proves something is.
+    resolved.authorities.retain(|record| {
+        let subject = covered(record).unwrap_or(record.rtype);
+        let proof = matches!(subject, qtype::NSEC | qtype::NSEC3);
+        keeps(record) && (proof || !positive && subject == qtype::SOA)
+    });
+    for record in &mut resolved.answers {
+        record.ttl = clamp(record.ttl);
+    }
+    let soa = resolved.authorities.iter().filter(|record| record.rtype == qtype::SOA).find_map(|record| {
+        let minimum = record.rdata.last_chunk::<4>()?;
+        Some(record.ttl.min(u32::from_be_bytes(*minimum)))
+    });
+    let negative = soa.map(|ttl| ttl.min(LONGEST_NEGATIVE).min(*bounds.end()));
+    for record in &mut resolved.authorities {
+        record.ttl = record.ttl.min(negative.unwrap_or(*bounds.end()));
+    }
+    let shortest = resolved.answers.iter().map(|record| record.ttl).min();
+    let lifetime = match resolved.rcode {
+        rcode::SERVFAIL => FAILURE_LIFETIME,
+        _ if resolved.ede == Some(Ede::Filtered) => FILTERED_LIFETIME,
+        _ if positive => shortest.unwrap_or(0),
+        // RFC 2308 §5: without SOA a negative answer is not kept.
+        _ => negative.unwrap_or(0).min(shortest.unwrap_or(u32::MAX)),
+    };
+    let secure = resolved.security == Security::Secure;
+    let ede = resolved.ede;
+    let head = (resolved.rcode, secure, ede);
+    let aliases = resolved.answers.iter().filter(|record| record.rtype == qtype::CNAME);
+    let aliases = aliases.filter_map(|record| Some(target(&record.rdata)?.as_wire().into()));
+    let aliases = aliases.collect();
+    let stale = if lifetime > 0 { policy.config.stale.as_secs() } else { 0 };
+    let stored = message(question, &resolved).and_then(|bytes| Stored::new(bytes, aliases, head, now, lifetime, stale));
+    match stored {
+        Some(stored) => (stored, lifetime),
+        // What does not fit into a message is a failure.
+        None => {
+            let failed = Resolved::failed(Ede::NetworkError);
+            let bytes = message(question, &failed).expect("a question alone fits into a message");
+            let head = (rcode::SERVFAIL, false, Some(Ede::NetworkError));
+            let stored = Stored::new(bytes, Box::default(), head, now, FAILURE_LIFETIME, 0);
+            (stored.expect("a message of ours can be walked"), FAILURE_LIFETIME)
+        }
+    }
+}
+
+/// Returns the type that a signature covers.
+fn covered(record: &Record) -> Option<u16> {
+    let covered = record.rdata.first_chunk::<2>().filter(|_| record.rtype == qtype::RRSIG)?;
+    Some(u16::from_be_bytes(*covered))
+}
+
+/// Puts aliases before what they lead to: clients read an answer from its beginning (RFC 1034 §4.3.2).
+fn in_order(question: &Question, mut answers: Vec<Record>) -> Vec<Record> {
+    let Some(mut name) = Name::from_wire(&question.name) else { return answers };
+    let mut ordered = Vec::with_capacity(answers.len());
+    while !answers.is_empty() {
+        let rewrites =
+            |record: &Record| name.is_below(&record.name) && covered(record).unwrap_or(record.rtype) == qtype::DNAME;
+        let (dnames, rest): (Vec<_>, Vec<_>) = answers.into_iter().partition(rewrites);
+        let (here, rest): (Vec<_>, Vec<_>) = rest.into_iter().partition(|record| record.name == name);
+        answers = rest;
+        let alias = here.iter().find(|record| record.rtype == qtype::CNAME);
+        let next = alias.and_then(|record| target(&record.rdata));
+        ordered.extend(dnames);
+        ordered.extend(here);
+        let Some(next) = next else { break };
+        name = next;
+    }
+    ordered.extend(answers);
+    ordered
+}
+
+fn message(question: &Question, resolved: &Resolved) -> Option<Box<[u8]>> {
+    let mut writer = Writer::new(&question.name, question.qtype);
+    for (section, records) in [(Section::Answer, &resolved.answers), (Section::Authority, &resolved.authorities)] {
+        for record in records {
+            writer.record(section, record);
+        }
+    }
+    writer.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+    use crate::dns::{
+        Resolve, Transport, Upstream,
+        encode::{self, Head, QNAME, Section},
+        fuzz::House,
+        query::{Query, qtype, tests::query},
+    };
+
+    /// A house whose upstream server is not there.
+    fn cut_off() -> House {
+        let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let upstream = Upstream { address, transport: Transport::Plain };
+        House::new(|config| config.resolve = Resolve::Forward(vec![upstream]))
+    }
+
+    fn known(age: u64, lifetime: u32, now: u64) -> (Question, Arc<Stored>) {
+        let bytes = query("www.example", qtype::A, None);
+        let asked = Query::parse(&bytes).unwrap();
+        let mut out = Vec::new();
+        encode::start(&asked, Head::code(0), &mut out);
+        encode::record(&mut out, Section::Answer, QNAME, 1, lifetime, &[192, 0, 2, 1]);
+        let stored = Stored::new(out.into(), Box::default(), (0, false, None), now - age, lifetime, 3600).unwrap();
+        (asked.question(), Arc::new(stored))
+    }
+
+    #[tokio::test]
+    async fn rfc8767_an_expired_answer_stands_in_for_a_failure_and_for_a_while_only() {
+        for (age, rcode, ede) in [
+            (400, rcode::NOERROR, Some(Ede::Stale)),
+            (300 + 3600, rcode::SERVFAIL, Some(Ede::NoReachableAuthority)),
+            (100, rcode::NOERROR, None),
+        ] {
+            let house = cut_off();
+            let now = house.core.clock.seconds();
+            let (question, stored) = known(age, 300, now);
+            house.core.cache.keep(&question, stored);
+
+            let given = house.core.flights.fetch(&house.core, &house.policy, question.clone()).await.unwrap();
+
+            assert_eq!((given.rcode, given.ede), (rcode, ede), "{age}");
+            let kept = house.core.cache.find_question(&question).unwrap();
+            assert_eq!(kept.ede, ede, "{age}");
+            assert!(house.core.flights.lock().is_empty());
+        }
+    }
+
+    #[test]
+    fn negative_answers_are_kept_as_long_as_their_soa_says() {
+        let house = cut_off();
+        let (question, _) = known(0, 1, 10);
+        let soa = |ttl, minimum: u32| {
+            let mut rdata = vec![0; 2 + 16];
+            rdata.extend(minimum.to_be_bytes());
+            vec![Record { name: Name::root(), rtype: qtype::SOA, class: 1, ttl, rdata: rdata.into() }]
+        };
+        let lifetime = |authorities| {
+            let negative = Resolved::negative(rcode::NXDOMAIN, authorities, Security::Insecure);
+            store(&house.policy, &question, negative, 10).1
+        };
+
+        assert_eq!(lifetime(soa(900, 60)), 60);
+        assert_eq!(lifetime(soa(30, 60)), 30);
+        assert_eq!(lifetime(soa(999_999, 999_999)), LONGEST_NEGATIVE);
+        assert_eq!(lifetime(Vec::new()), 0);
+    }
+
+    #[test]
+    fn aliases_stand_before_what_they_lead_to() {
+        let (question, _) = known(0, 1, 10);
+        let name = |text| Name::parse(text).unwrap();
+        let record =
+            |owner, rtype, rdata: &[u8]| Record { name: name(owner), rtype, class: 1, ttl: 60, rdata: rdata.into() };
+        let alias = |owner, to| record(owner, qtype::CNAME, name(to).as_wire());
+        let shuffled = vec![
+            record("d.new.example", qtype::A, &[192, 0, 2, 1]),
+            alias("b.example", "d.old.example"),
+            alias("d.old.example", "d.new.example"),
+            record("old.example", qtype::DNAME, name("new.example").as_wire()),
+            alias("www.example", "b.example"),
+            alias("stray.example", "www.example"),
+        ];
+
+        let names: Vec<_> = in_order(&question, shuffled).iter().map(|one| one.name.to_string()).collect();
+
+        let wanted =
+            ["www.example.", "b.example.", "old.example.", "d.old.example.", "d.new.example.", "stray.example."];
+        assert_eq!(names, wanted);
+    }
+}

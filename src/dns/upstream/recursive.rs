@@ -1,0 +1,223 @@
+//! Our own resolver as the plane sees it: from the root, and for zones and servers that are asked over plain
+//! DNS.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
+
+use super::{Resolved, Security};
+use crate::dns::{
+    Config, Resolve, Transport,
+    encode::Ede,
+    policy::Error,
+    query::{Question, qtype},
+    resolver::{
+        self, Answer, Asked, Placed, Support,
+        anchor::Anchors,
+        driver::{Driver, Settings, Wanted},
+        hints, master,
+        name::Name,
+        rrset::Security as Judged,
+        wire::{self, IN, Record},
+    },
+};
+
+/// Threads among which questions are shared; with more, they would know less of one another.
+const MOST_THREADS: usize = 2;
+
+/// A resolver at work.
+pub(super) struct Recursive(Driver);
+
+impl Recursive {
+    /// Starts a resolver. Nothing is sent yet.
+    pub(super) fn start(config: &Config) -> Result<Self, Error> {
+        let testing = &config.testing;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let settings = Settings {
+            threads: cores.min(MOST_THREADS),
+            fixed_time: testing.now,
+            follow_wall: testing.follow_clock,
+            log: testing.log_upstream,
+        };
+        let wrong = |error: std::io::Error| Error::Upstream { key: "dns.resolve", problem: error.to_string() };
+        Ok(Self(Driver::start(core_config(config)?, settings).map_err(wrong)?))
+    }
+
+    /// Asks. What the resolver does not say in time is a failure of whoever waits.
+    pub(super) async fn resolve(&self, question: &Question, wanted: Wanted) -> Resolved {
+        let Some(name) = Name::from_wire(&question.name) else { return Resolved::failed(Ede::NetworkError) };
+        let asked = Asked {
+            question: wire::Question { name, rtype: question.qtype },
+            checking_disabled: question.checking_disabled,
+        };
+        match self.0.ask(asked, wanted).await {
+            Some(answer) => resolved(&answer, question),
+            None => Resolved::failed(Ede::NotReady),
+        }
+    }
+}
+
+fn core_config(config: &Config) -> Result<resolver::Config, Error> {
+    let testing = &config.testing;
+    let support = Support { sha1: config.sha1, short_keys: testing.short_keys };
+    let mut forward: Vec<(Name, Vec<SocketAddr>)> = Vec::new();
+    if let Resolve::Forward(servers) = &config.resolve {
+        forward.push((Name::root(), servers.iter().map(|server| server.address).collect()));
+    }
+    let anchors = anchors(config, support)?;
+    let mut negative_anchors: Vec<(Name, Option<u64>)> =
+        config.negative_anchors.iter().filter_map(|(name, until)| Some((own_name(name)?, Some(*until)))).collect();
+    for zone in &config.forward {
+        let Some(name) = own_name(&zone.zone) else { continue };
+        // A zone of the house is not what the public DNS proves under its name, unless an anchor says so.
+        if anchors.nearest(&name).is_none_or(|(owner, _)| *owner != name) {
+            negative_anchors.push((name.clone(), None));
+        }
+        forward.push((name, zone.to.clone()));
+    }
+    Ok(resolver::Config {
+        hints: root_servers(config)?,
+        priming: testing.priming,
+        anchors,
+        negative_anchors,
+        forward,
+        minimise: config.minimise,
+        case_randomisation: config.case_randomisation,
+        cookies: testing.cookies,
+        aggressive: testing.aggressive,
+        support,
+        edns_size: testing.edns_size,
+        ipv4: testing.ipv4,
+        ipv6: testing.ipv6,
+        special_servers: testing.special_servers,
+        prefetch: config.prefetch,
+        cache_bytes: config.rrset_cache,
+        ttl: config.ttl.clone(),
+        stale: config.stale,
+        port: testing.server_port,
+        ..resolver::Config::default()
+    })
+}
+
+/// Says whether every server is asked over plain DNS: then the resolver asks, and validates what they say.
+pub(super) fn asks_plainly(config: &Config) -> bool {
+    match &config.resolve {
+        Resolve::Recursive => true,
+        Resolve::Forward(servers) => servers.iter().all(|server| server.transport == Transport::Plain),
+    }
+}
+
+fn own_name(name: &hickory_proto::rr::Name) -> Option<Name> {
+    Name::from_wire(&crate::dns::local::wire(name))
+}
+
+fn root_servers(config: &Config) -> Result<Vec<(Name, Vec<IpAddr>)>, Error> {
+    if !config.testing.root_servers.is_empty() {
+        let name = Name::parse("a.root-servers.net").expect("a name");
+        return Ok(vec![(name, config.testing.root_servers.clone())]);
+    }
+    let Some(file) = &config.root_hints else { return Ok(hints::root()) };
+    let wrong = |problem| Error::Upstream { key: "dns.root_hints", problem };
+    let found = master::hints(&read(file).map_err(wrong)?);
+    if found.is_empty() {
+        return Err(wrong(format!("{} holds no address of a root server", file.display())));
+    }
+    Ok(found)
+}
+
+fn anchors(config: &Config, support: Support) -> Result<Anchors, Error> {
+    let wrong = |problem| Error::Upstream { key: "dns.trust_anchors", problem };
+    let records = match (&config.testing.anchors, &config.trust_anchors) {
+        (Some(lines), _) => master::records(&lines.join("\n")).map_err(|error| wrong(error.to_string()))?,
+        (None, Some(file)) => {
+            let records = read(file).map_err(wrong)?;
+            if !records.iter().any(|record| matches!(record.rtype, wire::rtype::DS | wire::rtype::DNSKEY)) {
+                return Err(wrong(format!("{} holds no DS or DNSKEY record", file.display())));
+            }
+            records
+        }
+        (None, None) => return Ok(Anchors::root()),
+    };
+    let mut anchors = Anchors::default();
+    for (name, reason) in master::add_anchors(&records, support, &mut anchors) {
+        tracing::warn!(%name, reason, "trust anchor is of no use");
+    }
+    Ok(anchors)
+}
+
+fn read(file: &Path) -> Result<Vec<Record>, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    master::records(&text).map_err(|error| format!("{}: {error}", file.display()))
+}
+
+fn resolved(answer: &Answer, question: &Question) -> Resolved {
+    let signed = question.dnssec_ok || question.qtype == qtype::RRSIG;
+    let records = |section: &[Placed]| section.iter().flat_map(|placed| placed_records(placed, signed)).collect();
+    let ede = answer.why.map(Ede::from);
+    Resolved {
+        rcode: answer.rcode,
+        answers: records(&answer.answer),
+        authorities: records(&answer.authority),
+        security: match answer.security {
+            _ if ede.is_some_and(Ede::is_bogus) => Security::Bogus,
+            Judged::Secure => Security::Secure,
+            Judged::Bogus | Judged::Insecure | Judged::Unchecked => Security::Insecure,
+        },
+        ede,
+    }
+}
+
+fn placed_records(placed: &Placed, signed: bool) -> Vec<Record> {
+    let set = &placed.set;
+    let record = |rtype, rdata: &std::sync::Arc<[u8]>| Record {
+        name: set.name.clone(),
+        rtype,
+        class: IN,
+        ttl: placed.ttl,
+        rdata: rdata.clone(),
+    };
+    let data = set.data.iter().map(|rdata| record(set.rtype, rdata));
+    let signatures = set.signatures.iter().filter(|_| signed).map(|rdata| record(wire::rtype::RRSIG, rdata));
+    data.chain(signatures).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::fuzz::House;
+
+    fn core(change: fn(&mut Config)) -> Result<resolver::Config, String> {
+        let mut config = House::new(|_| {}).policy.config.clone();
+        config.resolve = Resolve::Recursive;
+        config.testing.anchors = None;
+        change(&mut config);
+        core_config(&config).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn files_that_cannot_be_used_are_named_by_their_key() {
+        assert_eq!(core(|_| {}).unwrap().hints.len(), 13);
+        let hints = core(|config| config.root_hints = Some("/nowhere/root.hints".into())).unwrap_err();
+        assert!(hints.starts_with("dns.root_hints: /nowhere/root.hints: "), "{hints}");
+        let anchors = core(|config| config.trust_anchors = Some("/nowhere/root.key".into())).unwrap_err();
+        assert!(anchors.starts_with("dns.trust_anchors: /nowhere/root.key: "), "{anchors}");
+    }
+
+    #[test]
+    fn a_forwarded_zone_is_not_validated_unless_it_has_an_anchor() {
+        let forward = |config: &mut Config| {
+            let zone = |zone: &str| crate::dns::Forward {
+                zone: zone.parse().unwrap(),
+                to: vec![SocketAddr::from(([192, 168, 1, 1], 53))],
+            };
+            config.forward = vec![zone("corp.example."), zone("signed.example.")];
+            config.testing.anchors = Some(vec![". DS 1 8 2 00".into(), "signed.example. DS 1 8 2 00".into()]);
+        };
+
+        let config = core(forward).unwrap();
+
+        assert_eq!(config.negative_anchors, [(Name::parse("corp.example").unwrap(), None)]);
+        assert_eq!(config.forward.len(), 2);
+    }
+}

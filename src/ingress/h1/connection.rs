@@ -1,0 +1,440 @@
+//! One HTTP/1.1 connection of a client: head, answer, body, and again.
+//!
+//! Reading the client, driving the upstream and writing the client are one task with one timer. A connection
+//! at rest holds no buffer: what arrives is read into one that the core's connections share.
+
+use std::{future::poll_fn, pin::Pin, rc::Rc, sync::Arc, task::Poll, time::Instant};
+
+use bytes::{Buf, Bytes, BytesMut};
+use hyper::{HeaderMap, Method, StatusCode, header};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{
+    body::{Decoder, Encoder},
+    head::{Form, Framing, Limits, Parse, Reject, RequestHead, Scheme, Version, parse},
+    outbound::Outbound,
+    response::{Persistence, ResponseFraming, encode},
+    upload::Upload,
+};
+use crate::ingress::{
+    Policy,
+    deadline::Deadline,
+    headers::{self, Told},
+    permits::Permit,
+    proxy::{self, Failure, Uplink as _, Visitor},
+    record::Record,
+    serve::{Answer, Refusal},
+    server::{Core, Presence, close_in_order},
+    tunnel,
+    upstream::{Arrival, Feed, Outgoing, RequestBody},
+};
+
+/// What a connection is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::ingress) enum Service {
+    /// Requests go to routes.
+    Routes,
+    /// Plain HTTP: requests are sent to https on this port.
+    Redirect(u16),
+}
+
+/// What becomes of the connection.
+enum Next {
+    /// Another request may come.
+    Request,
+    /// The client is to see all that was written, then it ends.
+    Close,
+    /// It ends now.
+    Abort,
+}
+
+/// Serves a connection until it ends.
+pub(in crate::ingress) async fn serve<S>(
+    core: &Rc<Core>,
+    mut stream: S,
+    visitor: &Visitor,
+    presence: &Presence,
+    service: Service,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut policy = core.shared.policy.load_full();
+    let mut input = BytesMut::new();
+    let mut deadline = Deadline::after(policy.config.timeouts.header);
+    let mut first = true;
+    loop {
+        let head = match read_head(core, &mut stream, &mut input, &mut deadline, &policy, presence, first).await {
+            Ok(Some(head)) => head,
+            Ok(None) => return close_in_order(&mut stream).await,
+            Err(reject) => {
+                let status = StatusCode::from_u16(reject.status).unwrap_or(StatusCode::BAD_REQUEST);
+                tracing::debug!(reason = reject.reason, origin = ?visitor.origin, "request refused");
+                let mut record = Record::new(core, visitor, Instant::now(), Method::GET);
+                deadline.set(policy.config.timeouts.body);
+                let answer = Answer::fixed(status);
+                record.status = status;
+                if write_answer(core, &mut stream, &mut deadline, &Method::GET, Version::Http11, answer, false).await {
+                    close_in_order(&mut stream).await;
+                }
+                return;
+            }
+        };
+        first = false;
+        core.refresh(&mut policy);
+        let mut request = Request { core, stream: &mut stream, input: &mut input, deadline: &mut deadline, visitor };
+        let next = match service {
+            Service::Routes => request.answer(&policy, head).await,
+            Service::Redirect(port) => request.redirect(&policy, head, port).await,
+        };
+        match next {
+            Answered::Next(Next::Request) if !core.is_draining() => deadline.set(policy.config.timeouts.idle),
+            Answered::Next(Next::Request | Next::Close) => return close_in_order(&mut stream).await,
+            Answered::Next(Next::Abort) => return,
+            Answered::Tunnel(tunnel) => {
+                let Tunnel { upstream, early, permit, _record } = *tunnel;
+                return tunnel::run(&mut stream, input, upstream, early, &permit, policy.config.timeouts.body).await;
+            }
+        }
+    }
+}
+
+enum Answered {
+    Next(Next),
+    Tunnel(Box<Tunnel>),
+}
+
+struct Tunnel {
+    upstream: crate::ingress::upstream::UpstreamStream,
+    early: Bytes,
+    permit: Permit,
+    _record: Record,
+}
+
+/// Waits for a request's head; `None` if the client went away or stayed silent for too long.
+async fn read_head<S>(
+    core: &Core,
+    stream: &mut S,
+    input: &mut BytesMut,
+    deadline: &mut Deadline,
+    policy: &Policy,
+    presence: &Presence,
+    first: bool,
+) -> Result<Option<Box<RequestHead>>, Reject>
+where
+    S: AsyncRead + Unpin,
+{
+    let limits = Limits::new(policy.config.max_header, policy.config.max_fields);
+    let mut waiting = false;
+    loop {
+        if !input.is_empty() {
+            match parse(input, &limits)? {
+                Parse::Complete { head, used } => {
+                    input.advance(used);
+                    if input.is_empty() {
+                        *input = BytesMut::new();
+                    }
+                    return Ok(Some(head));
+                }
+                Parse::Partial if !waiting => {
+                    waiting = true;
+                    deadline.set(policy.config.timeouts.header);
+                }
+                Parse::Partial => {}
+            }
+        }
+        presence.idle.set(input.is_empty() && !first);
+        let read = poll_fn(|cx| {
+            if let Poll::Ready(read) = core.poll_read_shared(stream, input, cx) {
+                return Poll::Ready(Some(read));
+            }
+            deadline.poll(cx).map(|()| None)
+        })
+        .await;
+        presence.idle.set(false);
+        match read {
+            Some(Ok(0) | Err(_)) => return Ok(None),
+            Some(Ok(_)) => {}
+            None if input.is_empty() => return Ok(None),
+            None => return Err(Reject { status: 408, reason: "head takes too long" }),
+        }
+    }
+}
+
+struct Request<'a, 's, S> {
+    core: &'a Rc<Core>,
+    stream: &'s mut S,
+    input: &'s mut BytesMut,
+    deadline: &'s mut Deadline,
+    visitor: &'a Visitor,
+}
+
+impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
+    async fn answer(&mut self, policy: &Arc<Policy>, head: Box<RequestHead>) -> Answered {
+        let head = *head;
+        let (core, visitor) = (self.core, self.visitor);
+        let mut record = Record::new(core, visitor, Instant::now(), head.method.clone());
+        if let Form::Absolute(scheme) = head.form
+            && (scheme == Scheme::Https) != (visitor.scheme == "https")
+        {
+            return self.refuse(&mut record, &head.method, head.version, proxy::MISDIRECTED.into()).await;
+        }
+        let admitted = match proxy::admit(core, policy, visitor, (&head.host, &head.path), &head.headers) {
+            Ok(admitted) => admitted,
+            Err(refusal) => return self.refuse(&mut record, &head.method, head.version, refusal.into()).await,
+        };
+        record.route = Some(admitted.route.clone());
+        let no_body = matches!(head.framing, Framing::None | Framing::Length(0));
+        if let Some(answer) = proxy::builtin(policy, visitor, &admitted.route.to) {
+            let keep = head.keep_alive && no_body;
+            record.status = answer.status;
+            record.bytes = answer.body.len() as u64;
+            self.deadline.set(policy.config.timeouts.body);
+            let written =
+                write_answer(core, self.stream, self.deadline, &head.method, head.version, answer, keep).await;
+            return Answered::Next(match (written, keep) {
+                (true, true) => Next::Request,
+                (true, false) => Next::Close,
+                (false, _) => Next::Abort,
+            });
+        }
+        let feed = (!no_body).then(|| {
+            Feed::new(match head.framing {
+                Framing::Length(length) => Some(length),
+                _ => None,
+            })
+        });
+        let body = feed.clone().map_or(RequestBody::Empty, RequestBody::Fed);
+        let key = head.websocket;
+        let told = Told { host: &head.host, client: admitted.client, scheme: visitor.scheme, websocket: key.is_some() };
+        let target = (&head.path, head.query.as_deref());
+        let outgoing = Outgoing::new(head.method.clone(), target, (&head.headers, &head.nominated), &told, body);
+        drop(head.headers);
+        let permit = core.permits.issue(visitor.origin, head.host, head.path, admitted.route);
+        let mut upload = Upload {
+            stream: &mut *self.stream,
+            input: &mut *self.input,
+            decoder: Decoder::new(head.framing),
+            feed,
+            ahead: b"",
+            expects: head.expect_continue,
+        };
+        let forwarded = proxy::forward(core, policy, &permit, outgoing, &mut upload, self.deadline).await;
+        let arrival = match forwarded {
+            Ok(arrival) => arrival,
+            Err(Failure::Status(status)) => {
+                return self.refuse(&mut record, &head.method, head.version, Answer::fixed(status)).await;
+            }
+            Err(Failure::Revoked) => {
+                return self.refuse(&mut record, &head.method, head.version, proxy::MISDIRECTED.into()).await;
+            }
+        };
+        record.status = arrival.head.status;
+        if arrival.head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return self.switch(record, arrival, permit, key.as_ref()).await;
+        }
+        let reply = Reply { method: &head.method, version: head.version, keep_alive: head.keep_alive };
+        Answered::Next(relay(core, policy, upload, arrival, &permit, self.deadline, &reply, &mut record).await)
+    }
+
+    /// Plain HTTP: the way to https for hosts of the origin's table, and one answer for all others.
+    async fn redirect(&mut self, policy: &Arc<Policy>, head: Box<RequestHead>, port: u16) -> Answered {
+        let (core, visitor) = (self.core, self.visitor);
+        let mut record = Record::new(core, visitor, Instant::now(), head.method.clone());
+        let answer = match proxy::admit(core, policy, visitor, (&head.host, &head.path), &head.headers) {
+            Err(refusal) if refusal != Refusal::Status(StatusCode::NOT_FOUND) => refusal.into(),
+            // Which paths there are is said by https alone.
+            _ => {
+                let port = if port == 443 { String::new() } else { format!(":{port}") };
+                let query = head.query.as_deref().map_or(String::new(), |query| format!("?{query}"));
+                let location = format!("https://{}{port}{}{query}", head.host, head.path);
+                Answer::redirect(&location).unwrap_or_else(|| Answer::fixed(StatusCode::BAD_REQUEST))
+            }
+        };
+        self.refuse(&mut record, &head.method, head.version, answer).await
+    }
+
+    /// Writes an answer of ours, after which the connection ends.
+    async fn refuse(&mut self, record: &mut Record, method: &Method, version: Version, answer: Answer) -> Answered {
+        record.status = answer.status;
+        record.bytes = answer.body.len() as u64;
+        self.deadline.set(self.core.shared.policy.load().config.timeouts.body);
+        let written = write_answer(self.core, self.stream, self.deadline, method, version, answer, false).await;
+        Answered::Next(if written { Next::Close } else { Next::Abort })
+    }
+
+    /// Becomes a tunnel, if the upstream has really agreed to a WebSocket.
+    async fn switch(
+        &mut self,
+        mut record: Record,
+        mut arrival: Arrival,
+        permit: Permit,
+        key: Option<&header::HeaderValue>,
+    ) -> Answered {
+        let agreed = key.is_some_and(|key| tunnel::is_agreed(&arrival.head.headers, key));
+        let stream = arrival.body.into_stream();
+        let (true, Some((upstream, early))) = (agreed, stream) else {
+            self.core.shared.series.upstream_failure("protocol");
+            let answer = Answer::fixed(StatusCode::BAD_GATEWAY);
+            return self.refuse(&mut record, &Method::GET, Version::Http11, answer).await;
+        };
+        headers::to_client(&mut arrival.head.headers);
+        let mut output = BytesMut::new();
+        let framing = ResponseFraming::Empty;
+        let status = StatusCode::SWITCHING_PROTOCOLS;
+        let persistence = Persistence::WebSocket;
+        encode(&mut output, Version::Http11, status, &arrival.head.headers, framing, persistence, None);
+        if !write_all(self.stream, self.deadline, &mut output).await {
+            return Answered::Next(Next::Abort);
+        }
+        Answered::Tunnel(Box::new(Tunnel { upstream, early, permit, _record: record }))
+    }
+}
+
+/// What the client's request says about the response to it.
+struct Reply<'a> {
+    method: &'a Method,
+    version: Version,
+    keep_alive: bool,
+}
+
+/// Sends a response on, and what is left of the request's body with it.
+#[expect(clippy::too_many_arguments, reason = "called once; its callers' state is one struct each already")]
+async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
+    core: &Rc<Core>,
+    policy: &Policy,
+    mut upload: Upload<'_, S>,
+    arrival: Arrival,
+    permit: &Permit,
+    deadline: &mut Deadline,
+    reply: &Reply<'_>,
+    record: &mut Record,
+) -> Next {
+    let Arrival { mut head, mut body } = arrival;
+    let limit = policy.config.timeouts.body;
+    let bodiless = *reply.method == Method::HEAD || head.status == StatusCode::NOT_MODIFIED;
+    let length = if bodiless { announced(&head.headers) } else { body.length() };
+    let framing = ResponseFraming::choose(reply.method, head.status, reply.version, length);
+    let keep = reply.keep_alive && framing != ResponseFraming::Close && !core.is_draining();
+    let persistence = if keep { Persistence::KeepAlive } else { Persistence::Close };
+    headers::to_client(&mut head.headers);
+    let mut out = Outbound { head: core.spare_buffer(), data: Bytes::new(), after: b"" };
+    encode(&mut out.head, reply.version, head.status, &head.headers, framing, persistence, None);
+    drop(head);
+    let mut encoder = framing.encoder();
+    let mut ended = false;
+    let mut unflushed = false;
+    deadline.set(limit);
+    let end = poll_fn(|cx| {
+        loop {
+            // A broken upload shows itself in the response or at its end; what is on its way is still sent.
+            let mut moved = matches!(upload.poll_pump(cx), Poll::Ready(Ok(())));
+            match body.send(cx) {
+                Ok(sent) => moved |= sent,
+                Err(_) => return Poll::Ready(Next::Abort),
+            }
+            if !ended && out.has_room() {
+                match body.poll_data(cx) {
+                    Poll::Ready(Some(Ok(data))) => {
+                        record.bytes += data.len() as u64;
+                        if out.push(&mut encoder, data).is_err() {
+                            return Poll::Ready(Next::Abort);
+                        }
+                        moved = true;
+                    }
+                    Poll::Ready(None) => {
+                        let Ok(last) = encoder.finish() else { return Poll::Ready(Next::Abort) };
+                        out.end(last);
+                        ended = true;
+                    }
+                    Poll::Ready(Some(Err(_))) => {
+                        // Its length was a lie or it went away: the client must not take this for the whole.
+                        record.upstream_broke_off();
+                        return Poll::Ready(Next::Abort);
+                    }
+                    Poll::Pending => {}
+                }
+                if moved && !ended && out.has_room() {
+                    continue;
+                }
+            }
+            if !out.is_empty() {
+                match out.poll_write(upload.stream, cx) {
+                    Poll::Ready(Ok(())) => {
+                        unflushed = true;
+                        moved = true;
+                    }
+                    Poll::Ready(Err(_)) => return Poll::Ready(Next::Abort),
+                    Poll::Pending => {}
+                }
+            } else if unflushed && !moved {
+                match Pin::new(&mut *upload.stream).poll_flush(cx) {
+                    Poll::Ready(Ok(())) => unflushed = false,
+                    Poll::Ready(Err(_)) => return Poll::Ready(Next::Abort),
+                    Poll::Pending => {}
+                }
+            }
+            if ended && out.is_empty() && !unflushed {
+                return Poll::Ready(Next::Request);
+            }
+            if moved {
+                deadline.set(limit);
+                continue;
+            }
+            if permit.poll_revoked(cx).is_ready() {
+                return Poll::Ready(Next::Abort);
+            }
+            return deadline.poll(cx).map(|()| Next::Abort);
+        }
+    })
+    .await;
+    core.keep_buffer(out.head);
+    match end {
+        Next::Request if keep && upload.is_done() => Next::Request,
+        Next::Request => Next::Close,
+        other => other,
+    }
+}
+
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Writes an answer of ours in one piece; says whether the client took it.
+async fn write_answer<S: AsyncWrite + Unpin>(
+    core: &Core,
+    stream: &mut S,
+    deadline: &mut Deadline,
+    method: &Method,
+    version: Version,
+    answer: Answer,
+    keep: bool,
+) -> bool {
+    let length = Some(answer.body.len() as u64);
+    let framing = ResponseFraming::choose(method, answer.status, version, length);
+    let persistence = if keep { Persistence::KeepAlive } else { Persistence::Close };
+    let mut output = core.spare_buffer();
+    encode(&mut output, version, answer.status, &answer.headers, framing, persistence, None);
+    if framing.encoder() != Encoder::Empty {
+        output.extend_from_slice(&answer.body);
+    }
+    let written = write_all(stream, deadline, &mut output).await;
+    core.keep_buffer(output);
+    written
+}
+
+async fn write_all<S: AsyncWrite + Unpin>(stream: &mut S, deadline: &mut Deadline, output: &mut BytesMut) -> bool {
+    poll_fn(|cx| {
+        while !output.is_empty() {
+            match Pin::new(&mut *stream).poll_write(cx, output) {
+                Poll::Ready(Ok(written @ 1..)) => output.advance(written),
+                Poll::Ready(_) => return Poll::Ready(false),
+                Poll::Pending => return deadline.poll(cx).map(|()| false),
+            }
+        }
+        match Pin::new(&mut *stream).poll_flush(cx) {
+            Poll::Ready(flushed) => Poll::Ready(flushed.is_ok()),
+            Poll::Pending => deadline.poll(cx).map(|()| false),
+        }
+    })
+    .await
+}

@@ -1,0 +1,92 @@
+//! The body of a request on its way from the client's connection.
+
+use std::{
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BytesMut};
+use hyper::StatusCode;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+
+use super::{
+    body::{Decoder, Piece},
+    response::CONTINUE,
+};
+use crate::ingress::{proxy::Uplink, upstream::Feed};
+
+/// What is read at once of a body.
+const BODY_READ: usize = 64 * 1024;
+
+/// The body of a request, from the client's connection into the feed of the upstream's.
+pub(super) struct Upload<'a, S> {
+    pub(super) stream: &'a mut S,
+    pub(super) input: &'a mut BytesMut,
+    pub(super) decoder: Decoder,
+    pub(super) feed: Option<Rc<Feed>>,
+    pub(super) ahead: &'static [u8],
+    pub(super) expects: bool,
+}
+
+impl<S> Upload<'_, S> {
+    /// Whether nothing more of the body is to come.
+    pub(super) fn is_done(&self) -> bool {
+        self.decoder.is_end()
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Uplink for Upload<'_, S> {
+    fn go_ahead(&mut self) {
+        if std::mem::take(&mut self.expects) {
+            self.ahead = CONTINUE;
+        }
+    }
+
+    fn poll_pump(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StatusCode>> {
+        if !self.ahead.is_empty() {
+            let written = ready!(Pin::new(&mut *self.stream).poll_write(cx, self.ahead));
+            let written = written.map_err(|_| StatusCode::BAD_REQUEST)?;
+            self.ahead = self.ahead.get(written..).unwrap_or_default();
+            if self.ahead.is_empty() {
+                let _ = Pin::new(&mut *self.stream).poll_flush(cx);
+            }
+            return Poll::Ready(Ok(()));
+        }
+        let Some(feed) = &self.feed else { return Poll::Pending };
+        if !feed.wants() {
+            return Poll::Pending;
+        }
+        loop {
+            match self.decoder.decode(self.input) {
+                Ok(Piece::Data(range)) => {
+                    let mut data = self.input.split_to(range.end);
+                    data.advance(range.start);
+                    feed.push(data.freeze());
+                    return Poll::Ready(Ok(()));
+                }
+                Ok(Piece::End(used)) => {
+                    self.input.advance(used);
+                    feed.end();
+                    return Poll::Ready(Ok(()));
+                }
+                Ok(Piece::More(used)) => self.input.advance(used),
+                Err(reject) => {
+                    feed.break_off();
+                    return Poll::Ready(Err(StatusCode::from_u16(reject.status).unwrap_or(StatusCode::BAD_REQUEST)));
+                }
+            }
+            let wanted = self.decoder.remaining().and_then(|left| usize::try_from(left).ok()).unwrap_or(BODY_READ);
+            self.input.reserve(wanted.clamp(1024, BODY_READ));
+            let read = ready!(pin!(self.stream.read_buf(self.input)).poll(cx));
+            if !matches!(read, Ok(1..)) {
+                feed.break_off();
+                return Poll::Ready(Err(StatusCode::BAD_REQUEST));
+            }
+        }
+    }
+
+    fn is_owed(&self) -> bool {
+        self.feed.as_ref().is_some_and(|feed| feed.wants()) && !self.decoder.is_end()
+    }
+}

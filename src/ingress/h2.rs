@@ -1,0 +1,356 @@
+//! HTTP/2 towards clients: hyper speaks it, within the limits that stand here; what is done with a request
+//! is the same as for HTTP/1.1.
+
+use std::{
+    cell::Cell,
+    convert::Infallible,
+    future::poll_fn,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode, Uri,
+    body::{Body, Frame, Incoming, SizeHint},
+    header,
+    rt::Executor,
+    server::conn::http2,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::spawn_local,
+};
+
+use crate::{
+    ingress::{
+        canonical::{CanonicalHost, CanonicalPath},
+        deadline::Deadline,
+        headers::{self, Told},
+        permits::Permit,
+        proxy::{self, Failure, NoUplink, Visitor},
+        record::Record,
+        serve::{Answer, Refusal},
+        server::{Core, caught},
+        upstream::{Arrival, Outgoing, RequestBody, UpstreamBody},
+    },
+    supervise::Phase,
+};
+
+/// How long a client may take to notice that the connection is being closed.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Serves a connection until it ends.
+pub(super) async fn serve<S>(core: &Rc<Core>, stream: S, visitor: Visitor)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let (idle, patience) = {
+        let timeouts = &core.shared.policy.load().config.timeouts;
+        (timeouts.idle, timeouts.header)
+    };
+    let visitor = Rc::new(visitor);
+    let active = Rc::new(Cell::new(0));
+    let service = service_fn(|request| handle(core.clone(), visitor.clone(), request));
+    let connection = http2::Builder::new(Streams { core: core.clone(), active: active.clone() })
+        .timer(TokioTimer::new())
+        .auto_date_header(false)
+        .max_concurrent_streams(100)
+        .initial_stream_window_size(256 * 1024)
+        .initial_connection_window_size(1024 * 1024)
+        .max_frame_size(16 * 1024)
+        .max_send_buf_size(64 * 1024)
+        .max_header_list_size(16 * 1024)
+        .header_table_size(4096)
+        // Rapid reset (CVE-2023-44487) and its kin that makes us reset (CVE-2025-8671).
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(256)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let mut drain = pin!(core.stop.reached(Phase::Drain));
+    let mut deadline = Deadline::after(patience);
+    let mut leaving = false;
+    poll_fn(|cx| {
+        loop {
+            if connection.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            if !leaving && drain.as_mut().poll(cx).is_ready() {
+                leaving = true;
+                connection.as_mut().graceful_shutdown();
+                deadline.set(FAREWELL);
+                continue;
+            }
+            if active.get() > 0 {
+                deadline.set(if leaving { FAREWELL } else { idle });
+            }
+            if deadline.poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if leaving {
+                return Poll::Ready(());
+            }
+            leaving = true;
+            connection.as_mut().graceful_shutdown();
+            deadline.set(FAREWELL);
+        }
+    })
+    .await;
+}
+
+/// Starts the task of a stream and ends it when nothing moves for too long: a client that keeps a stream's
+/// window shut would otherwise hold what waits for it.
+#[derive(Clone)]
+struct Streams {
+    core: Rc<Core>,
+    active: Rc<Cell<usize>>,
+}
+
+/// The deadline of one stream, once its response has begun.
+#[derive(Default)]
+struct Progress {
+    until: Cell<Option<tokio::time::Instant>>,
+}
+
+tokio::task_local! {
+    static PROGRESS: Rc<Progress>;
+}
+
+struct Active(Rc<Cell<usize>>);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        let progress = Rc::new(Progress::default());
+        let core = self.core.clone();
+        self.active.set(self.active.get() + 1);
+        let active = Active(self.active.clone());
+        let watched = progress.clone();
+        let work = async move {
+            let _active = active;
+            let mut stream = pin!(stream);
+            let mut timer = Deadline::after(Duration::from_secs(60));
+            let ended = poll_fn(|cx| {
+                if stream.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                let Some(until) = watched.until.get() else { return Poll::Pending };
+                timer.set_at(until);
+                timer.poll(cx)
+            });
+            caught(&core, ended).await;
+        };
+        spawn_local(PROGRESS.scope(progress, work));
+    }
+}
+
+/// Answers one request.
+async fn handle(
+    core: Rc<Core>,
+    visitor: Rc<Visitor>,
+    request: Request<Incoming>,
+) -> Result<Response<Outbound>, Infallible> {
+    let (head, body) = request.into_parts();
+    let mut record = Record::new(&core, &visitor, Instant::now(), head.method.clone());
+    let answered = match Wanted::read(&head.method, &head.uri, &head.headers, &visitor, &core) {
+        Ok(wanted) => answer(&core, &visitor, head.method, head.headers, wanted, body, record).await,
+        Err(refusal) => {
+            let answer = Answer::from(refusal);
+            record.status = answer.status;
+            ours(answer)
+        }
+    };
+    Ok(answered)
+}
+
+/// Host and path of a request, in canonical form.
+struct Wanted {
+    host: CanonicalHost,
+    path: CanonicalPath,
+    query: Option<String>,
+}
+
+impl Wanted {
+    fn read(method: &Method, uri: &Uri, headers: &HeaderMap, visitor: &Visitor, core: &Core) -> Result<Self, Refusal> {
+        let refused = |status| Err(Refusal::Status(status));
+        let bad = || Refusal::Status(StatusCode::BAD_REQUEST);
+        if headers.len() > core.shared.policy.load().config.max_fields {
+            return refused(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        }
+        if matches!(*method, Method::CONNECT | Method::TRACE) {
+            return refused(StatusCode::NOT_IMPLEMENTED);
+        }
+        if headers.get(header::EXPECT).is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+            return refused(StatusCode::EXPECTATION_FAILED);
+        }
+        let mut hosts = headers.get_all(header::HOST).iter();
+        let field = match (hosts.next(), hosts.next()) {
+            (None, _) => None,
+            (Some(host), None) => Some(host.to_str().map_err(|_| bad())?),
+            (Some(_), Some(_)) => return Err(bad()),
+        };
+        let read = |text: &str| CanonicalHost::from_authority(text).map_err(|_| bad());
+        let (host, _) = match (uri.authority(), field) {
+            (None, None) => return Err(bad()),
+            (Some(authority), None) => read(authority.as_str())?,
+            (None, Some(field)) => read(field)?,
+            (Some(authority), Some(field)) => {
+                // RFC 9113 §8.3.1: they must say the same.
+                let (meant, said) = (read(authority.as_str())?, read(field)?);
+                if meant != said {
+                    return Err(bad());
+                }
+                meant
+            }
+        };
+        if uri.scheme_str().is_some_and(|scheme| scheme != visitor.scheme) {
+            return Err(proxy::MISDIRECTED);
+        }
+        let path = match uri.path() {
+            "*" if *method == Method::OPTIONS => "/",
+            path => path,
+        };
+        let path = CanonicalPath::parse(path).map_err(|_| bad())?;
+        let query = uri.query().map(|query| query.replace('"', "%22").replace('<', "%3C").replace('>', "%3E"));
+        if query.as_ref().is_some_and(|query| !query.bytes().all(|byte| byte.is_ascii_graphic())) {
+            return Err(bad());
+        }
+        Ok(Self { host, path, query })
+    }
+}
+
+async fn answer(
+    core: &Rc<Core>,
+    visitor: &Visitor,
+    method: Method,
+    headers: HeaderMap,
+    wanted: Wanted,
+    body: Incoming,
+    mut record: Record,
+) -> Response<Outbound> {
+    let policy = core.shared.policy.load_full();
+    let refuse = |mut record: Record, answer: Answer| {
+        record.status = answer.status;
+        record.bytes = answer.body.len() as u64;
+        ours(answer)
+    };
+    let Wanted { host, path, query } = wanted;
+    let admitted = match proxy::admit(core, &policy, visitor, (&host, &path), &headers) {
+        Ok(admitted) => admitted,
+        Err(refusal) => return refuse(record, refusal.into()),
+    };
+    record.route = Some(admitted.route.clone());
+    if let Some(answer) = proxy::builtin(&policy, visitor, &admitted.route.to) {
+        return refuse(record, answer);
+    }
+    let body = if body.is_end_stream() { RequestBody::Empty } else { RequestBody::Stream(body) };
+    let told = Told { host: &host, client: admitted.client, scheme: visitor.scheme, websocket: false };
+    let outgoing = Outgoing::new(method, (&path, query.as_deref()), (&headers, &[]), &told, body);
+    let permit = core.permits.issue(visitor.origin, host, path, admitted.route);
+    let mut deadline = Deadline::after(policy.config.timeouts.response);
+    let Arrival { mut head, body } =
+        match proxy::forward(core, &policy, &permit, outgoing, &mut NoUplink, &mut deadline).await {
+            Ok(arrival) => arrival,
+            Err(Failure::Status(status)) => return refuse(record, Answer::fixed(status)),
+            Err(Failure::Revoked) => return refuse(record, proxy::MISDIRECTED.into()),
+        };
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        core.shared.series.upstream_failure("protocol");
+        return refuse(record, Answer::fixed(StatusCode::BAD_GATEWAY));
+    }
+    record.status = head.status;
+    headers::to_client(&mut head.headers);
+    let limit = policy.config.timeouts.body;
+    let progress = PROGRESS.with(Rc::clone);
+    progress.moved(limit);
+    let theirs = Theirs { body, permit, record, progress, limit };
+    let mut response = Response::new(Outbound::Theirs(Box::new(theirs)));
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
+    response
+}
+
+fn ours(answer: Answer) -> Response<Outbound> {
+    let mut response = Response::new(Outbound::Ours(answer.body));
+    *response.status_mut() = answer.status;
+    *response.headers_mut() = answer.headers;
+    response
+}
+
+impl Progress {
+    fn moved(&self, limit: Duration) {
+        self.until.set(Some(tokio::time::Instant::now() + limit));
+    }
+}
+
+/// The body of a response.
+enum Outbound {
+    Ours(Bytes),
+    Theirs(Box<Theirs>),
+}
+
+struct Theirs {
+    body: UpstreamBody,
+    permit: Permit,
+    record: Record,
+    progress: Rc<Progress>,
+    limit: Duration,
+}
+
+/// A response that cannot be ended as it began; the stream is reset.
+#[derive(Debug, thiserror::Error)]
+#[error("the response broke off")]
+struct BrokenOff;
+
+impl Body for Outbound {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        match self.get_mut() {
+            Self::Ours(body) if body.is_empty() => Poll::Ready(None),
+            Self::Ours(body) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(body))))),
+            Self::Theirs(theirs) => {
+                if theirs.permit.poll_revoked(cx).is_ready() {
+                    return Poll::Ready(Some(Err(BrokenOff)));
+                }
+                if theirs.body.send(cx).is_err() {
+                    return Poll::Ready(Some(Err(BrokenOff)));
+                }
+                theirs.body.poll_data(cx).map(|data| {
+                    theirs.progress.moved(theirs.limit);
+                    data.map(|data| match data {
+                        Ok(data) => {
+                            theirs.record.bytes += data.len() as u64;
+                            Ok(Frame::data(data))
+                        }
+                        Err(_) => {
+                            theirs.record.upstream_broke_off();
+                            Err(BrokenOff)
+                        }
+                    })
+                })
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Ours(body) if body.is_empty())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Ours(body) => SizeHint::with_exact(body.len() as u64),
+            Self::Theirs(theirs) => theirs.body.length().map_or_else(SizeHint::default, SizeHint::with_exact),
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Fields between two connections: what belongs to one hop is taken off, what speaks of the client is ours.
+
+use std::{fmt::Write, net::IpAddr};
+
+use bytes::{BufMut, BytesMut};
+use hyper::{
+    HeaderMap,
+    header::{self, HeaderName, HeaderValue},
+};
+
+use crate::ingress::{canonical::CanonicalHost, h1::response::put_field};
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// What an upstream is told of the client.
+pub(super) struct Told<'a> {
+    pub(super) host: &'a CanonicalHost,
+    pub(super) client: IpAddr,
+    /// `http` or `https`.
+    pub(super) scheme: &'static str,
+    /// The request is a good WebSocket handshake.
+    pub(super) websocket: bool,
+}
+
+/// Writes the fields of a request as they are sent upstream, framing excepted; `nominated` is what Connection named.
+pub(super) fn to_upstream(out: &mut BytesMut, headers: &HeaderMap, nominated: &[HeaderName], told: &Told<'_>) {
+    out.reserve(256 + headers.len() * 48);
+    put_field(out, b"host", told.host.as_str().as_bytes());
+    // Ours are not theirs to take away: what Connection names is left out of what the client sent.
+    let passes = |name: &HeaderName| passes_up(name.as_str()) && !nominated.contains(name);
+    for name in headers.keys().filter(|name| passes(name)) {
+        let values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+        if *name == header::COOKIE {
+            // RFC 9113 §8.2.3: cookie crumbs are one field again before they leave HTTP/2.
+            let crumbs: Vec<&[u8]> = values.collect();
+            put_field(out, b"cookie", &crumbs.join(&b"; "[..]));
+        } else {
+            values.for_each(|value| put_field(out, name.as_str().as_bytes(), value));
+        }
+    }
+    if told.websocket {
+        out.put_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
+    }
+    put_field(out, b"x-forwarded-host", told.host.as_str().as_bytes());
+    put_field(out, b"x-forwarded-proto", told.scheme.as_bytes());
+    let _ = write!(out, "x-forwarded-for: {}\r\n", told.client);
+}
+
+/// Turns the fields of a response into those that are sent to the client, framing excepted.
+pub(super) fn to_client(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let nominated: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+            // A response without them would mean something else (RFC 9110 §7.6.1 forbids naming them).
+            .filter(|name| *name != header::CONTENT_LENGTH && *name != header::SET_COOKIE && *name != header::LOCATION)
+            .collect();
+        for name in nominated {
+            headers.remove(name);
+        }
+    }
+    for name in [
+        header::CONNECTION,
+        header::TRANSFER_ENCODING,
+        header::TRAILER,
+        header::UPGRADE,
+        header::PROXY_AUTHENTICATE,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+        // Other ways to this host would pass by the table.
+        HeaderName::from_static("alt-svc"),
+    ] {
+        headers.remove(name);
+    }
+}
+
+/// Returns the client behind trusted proxies: the first address from the right that is none of them.
+pub(super) fn client_behind(headers: &HeaderMap, peer: IpAddr, trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
+    let mut client = peer;
+    let lines: Vec<&str> = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
+    for hop in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
+        if !trusted(client) {
+            break;
+        }
+        let Ok(address) = hop.trim().parse::<IpAddr>() else { break };
+        client = address.to_canonical();
+    }
+    client
+}
+
+/// Names of hop-by-hop fields (RFC 9110 §7.6.1), of framing, of what only we may say, and of what makes
+/// some servers see another path or method than the one that was matched.
+fn passes_up(name: &str) -> bool {
+    let ours = name.starts_with("x-forwarded")
+        || name.contains('_')
+        || matches!(
+            name,
+            "connection"
+                | "host"
+                | "keep-alive"
+                | "proxy-connection"
+                | "proxy-authenticate"
+                | "proxy-authorization"
+                | "te"
+                | "trailer"
+                | "transfer-encoding"
+                | "upgrade"
+                | "http2-settings"
+                | "content-length"
+                | "expect"
+                | "forwarded"
+                | "via"
+                | "x-real-ip"
+                | "x-client-ip"
+                | "x-cluster-client-ip"
+                | "client-ip"
+                | "true-client-ip"
+                | "cf-connecting-ip"
+                | "cf-connecting-ipv6"
+                | "fastly-client-ip"
+                | "x-original-url"
+                | "x-original-uri"
+                | "x-original-host"
+                | "x-original-method"
+                | "x-rewrite-url"
+                | "x-http-method"
+                | "x-http-method-override"
+                | "x-method-override"
+                | "x-host"
+                | "x-scheme"
+                | "x-url-scheme"
+        );
+    !ours
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        lines.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn what_the_client_says_of_itself_is_replaced() {
+        let host = CanonicalHost::parse("photos.home.example").unwrap();
+        let headers = fields(&[
+            ("host", "PHOTOS.home.example:443"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-prefix", "/admin"),
+            ("x-real-ip", "10.0.0.1"),
+            ("x-original-url", "/admin"),
+            ("forwarded", "for=10.0.0.1"),
+            ("x-secret", "nominated"),
+            ("accept", "*/*"),
+        ]);
+        let told = Told { host: &host, client: "203.0.113.9".parse().unwrap(), scheme: "https", websocket: false };
+        let nominated = [HeaderName::from_static("x-secret"), HeaderName::from_static("x-forwarded-for")];
+
+        let mut out = BytesMut::new();
+        to_upstream(&mut out, &headers, &nominated, &told);
+
+        let expected = "host: photos.home.example\r\naccept: */*\r\nx-forwarded-host: photos.home.example\r\n\
+                        x-forwarded-proto: https\r\nx-forwarded-for: 203.0.113.9\r\n";
+        assert_eq!(str::from_utf8(&out).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_client_behind_trusted_proxies_is_read_from_the_right() {
+        let trusted = |address: IpAddr| address.to_string().starts_with("192.0.2.");
+        let headers = fields(&[("x-forwarded-for", "10.0.0.1, 203.0.113.9, 192.0.2.7")]);
+
+        let behind = |peer: &str| client_behind(&headers, peer.parse().unwrap(), trusted).to_string();
+
+        assert_eq!(behind("192.0.2.1"), "203.0.113.9");
+        assert_eq!(behind("198.51.100.1"), "198.51.100.1");
+    }
+
+    #[test]
+    fn cookie_crumbs_become_one_field() {
+        let host = CanonicalHost::parse("a.example").unwrap();
+        let headers = fields(&[("cookie", "a=1"), ("cookie", "b=2")]);
+        let told = Told { host: &host, client: "203.0.113.9".parse().unwrap(), scheme: "https", websocket: false };
+
+        let mut out = BytesMut::new();
+        to_upstream(&mut out, &headers, &[], &told);
+
+        let cookies: Vec<_> = str::from_utf8(&out).unwrap().lines().filter(|line| line.starts_with("cookie")).collect();
+        assert_eq!(cookies, ["cookie: a=1; b=2"]);
+    }
+}

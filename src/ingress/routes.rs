@@ -1,0 +1,227 @@
+//! One table of routes for each distinct set of permissions.
+//!
+//! A host or path that an origin may not use is not in its table, so there is no check to pass by. What is
+//! in another table leaves two traces here, both of which only take away: a name that any table has exactly
+//! is never answered by this table's wildcard, and a path that stands in a route of its own is never
+//! answered by the shorter path of another route.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, atomic::AtomicUsize},
+};
+
+use rustls::ServerConfig;
+
+use crate::{
+    ingress::{
+        Builtin, Config, HostPattern, PeerReach, Route as Written, RoutesReach,
+        canonical::CanonicalPath,
+        certs::{Certificate, Certificates},
+        series::RouteSeries,
+        upstream::Dial,
+    },
+    origin::{NetworkId, Origin, PeerId},
+};
+
+/// What one set of origins may use.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) hosts: Arc<Hosts>,
+    pub(super) tls: Option<Arc<ServerConfig>>,
+}
+
+/// The hosts of a table.
+#[derive(Debug, Default)]
+pub(super) struct Hosts {
+    exact: HashMap<Box<str>, Site>,
+    wildcard: HashMap<Box<str>, Site>,
+    /// Every exact name of every table.
+    reserved: Arc<HashSet<Box<str>>>,
+}
+
+/// A host, or all hosts under a wildcard.
+#[derive(Debug)]
+pub(super) struct Site {
+    /// `None` if there is no TLS listener.
+    pub(super) certificate: Option<Arc<Certificate>>,
+    /// Longest path first.
+    paths: Vec<(CanonicalPath, Option<Arc<Route>>)>,
+}
+
+/// A route with what it needs at work.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) name: Arc<str>,
+    pub(super) to: Target,
+    pub(super) log: bool,
+    pub(super) series: RouteSeries,
+}
+
+/// Where requests go.
+#[derive(Debug)]
+pub(super) enum Target {
+    Upstreams { dials: Vec<Arc<Dial>>, next: AtomicUsize },
+    Builtin(Builtin),
+}
+
+impl Table {
+    pub(super) fn certificate(&self, host: &str) -> Option<&Arc<Certificate>> {
+        self.hosts.site(host)?.certificate.as_ref()
+    }
+}
+
+impl Hosts {
+    /// Finds a host, in its canonical form.
+    pub(super) fn site(&self, host: &str) -> Option<&Site> {
+        if let Some(site) = self.exact.get(host) {
+            return Some(site);
+        }
+        if self.wildcard.is_empty() || self.reserved.contains(host) {
+            return None;
+        }
+        let (label, base) = host.split_once('.')?;
+        if label.is_empty() { None } else { self.wildcard.get(base) }
+    }
+
+    /// Returns every certificate of these hosts.
+    pub(super) fn certificates(&self) -> impl Iterator<Item = &Arc<Certificate>> {
+        self.exact.values().chain(self.wildcard.values()).filter_map(|site| site.certificate.as_ref())
+    }
+}
+
+impl Site {
+    /// Finds the route of a path. To open takes the path as it stands; closed is whatever a server behind might
+    /// take for one that is closed.
+    pub(super) fn route(&self, path: &CanonicalPath) -> Option<&Arc<Route>> {
+        let found = self.paths.iter().find(|(prefix, route)| match route {
+            Some(_) => path.starts_with_prefix(prefix),
+            None => path.might_be_under(prefix),
+        });
+        found.and_then(|(_, route)| route.as_ref())
+    }
+}
+
+/// The tables, and which origin has which.
+pub(super) struct Tables {
+    by_origin: HashMap<Origin, Arc<Table>>,
+    /// For an origin that the configuration does not know.
+    nothing: Arc<Table>,
+}
+
+impl Tables {
+    /// No routes for anybody.
+    pub(super) fn none() -> Self {
+        let nothing = Arc::new(Table { hosts: Arc::default(), tls: None });
+        Self { by_origin: HashMap::new(), nothing }
+    }
+
+    pub(super) fn of(&self, origin: Origin) -> &Arc<Table> {
+        self.by_origin.get(&origin).unwrap_or(&self.nothing)
+    }
+
+    /// Returns each table once or more.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Table>> {
+        self.by_origin.values()
+    }
+
+    /// Builds the tables; `route` makes what a written route needs at work for the table of an origin.
+    pub(super) fn build<E>(
+        config: &Config,
+        certificates: &Certificates,
+        mut route: impl FnMut(Origin, &Written) -> Result<Arc<Route>, E>,
+        mut tls: impl FnMut(Origin, &Arc<Hosts>) -> Result<Arc<ServerConfig>, E>,
+    ) -> Result<Self, E> {
+        let exact = config.routes.iter().filter_map(|route| match &route.host {
+            HostPattern::Exact(host) => Some(host.as_str().into()),
+            HostPattern::Wildcard(_) => None,
+        });
+        let reserved: Arc<HashSet<Box<str>>> = Arc::new(exact.collect());
+        // WAN is alone in its class, whatever the others may use.
+        let mut classes: BTreeMap<(bool, Vec<bool>), Vec<Origin>> = BTreeMap::new();
+        for origin in origins(config) {
+            let admitted = config.routes.iter().map(|route| admits(config, route, origin)).collect();
+            classes.entry((origin == Origin::Wan, admitted)).or_default().push(origin);
+        }
+        let mut by_origin = HashMap::new();
+        for ((_, admitted), origins) in classes {
+            // Names the table over reloads: its ticket keys and its upstream connections stay its own.
+            let key = *origins.first().expect("a class has an origin");
+            let hosts = Arc::new(hosts(config, certificates, &reserved, &admitted, |written| route(key, written))?);
+            let tls =
+                if config.https.is_empty() && !matches!(key, Origin::Vpn(_)) { None } else { Some(tls(key, &hosts)?) };
+            let table = Arc::new(Table { hosts, tls });
+            by_origin.extend(origins.into_iter().map(|origin| (origin, table.clone())));
+        }
+        Ok(Self { by_origin, ..Self::none() })
+    }
+}
+
+fn origins(config: &Config) -> impl Iterator<Item = Origin> {
+    let house = [NetworkId::HOST, NetworkId::MAIN].into_iter().chain(config.networks.iter().copied());
+    let lan: std::collections::BTreeSet<Origin> = house.map(Origin::Lan).collect();
+    let peers: std::collections::BTreeSet<Origin> = config.peers.iter().map(|reach| Origin::Vpn(reach.peer)).collect();
+    std::iter::once(Origin::Wan).chain(lan).chain(peers)
+}
+
+fn admits(config: &Config, route: &Written, origin: Origin) -> bool {
+    route.access.admits(origin)
+        && match origin {
+            Origin::Vpn(peer) => reaches(&config.peers, peer, &route.host),
+            _ => true,
+        }
+}
+
+fn reaches(peers: &[PeerReach], peer: PeerId, host: &HostPattern) -> bool {
+    peers.iter().filter(|reach| reach.peer == peer).any(|reach| match (&reach.routes, host) {
+        (RoutesReach::All, _) => true,
+        (RoutesReach::Hosts(hosts), HostPattern::Exact(host)) => hosts.contains(host),
+        // `route:HOST` names one host; a wildcard is more than that.
+        (RoutesReach::Hosts(_), HostPattern::Wildcard(_)) => false,
+    })
+}
+
+fn hosts<E>(
+    config: &Config,
+    certificates: &Certificates,
+    reserved: &Arc<HashSet<Box<str>>>,
+    admitted: &[bool],
+    mut make: impl FnMut(&Written) -> Result<Arc<Route>, E>,
+) -> Result<Hosts, E> {
+    let mut hosts = Hosts { reserved: reserved.clone(), ..Hosts::default() };
+    for (written, admitted) in config.routes.iter().zip(admitted) {
+        if !admitted {
+            continue;
+        }
+        let site = hosts.entry(&written.host, certificates);
+        if !site.paths.iter().any(|(path, _)| *path == written.path) {
+            site.paths.push((written.path.clone(), Some(make(written)?)));
+        }
+    }
+    for written in &config.routes {
+        let (HostPattern::Exact(name) | HostPattern::Wildcard(name)) = &written.host;
+        let sites = match &written.host {
+            HostPattern::Exact(_) => &mut hosts.exact,
+            HostPattern::Wildcard(_) => &mut hosts.wildcard,
+        };
+        if let Some(site) = sites.get_mut(name.as_str())
+            && !site.paths.iter().any(|(path, _)| *path == written.path)
+        {
+            site.paths.push((written.path.clone(), None));
+        }
+    }
+    for site in hosts.exact.values_mut().chain(hosts.wildcard.values_mut()) {
+        site.paths.sort_by_key(|(path, _)| std::cmp::Reverse(path.as_str().trim_end_matches('/').len()));
+    }
+    Ok(hosts)
+}
+
+impl Hosts {
+    fn entry(&mut self, host: &HostPattern, certificates: &Certificates) -> &mut Site {
+        let (sites, name) = match host {
+            HostPattern::Exact(name) => (&mut self.exact, name),
+            HostPattern::Wildcard(base) => (&mut self.wildcard, base),
+        };
+        let site = || Site { certificate: certificates.get(host).cloned(), paths: Vec::new() };
+        sites.entry(name.as_str().into()).or_insert_with(site)
+    }
+}

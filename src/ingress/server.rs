@@ -1,0 +1,399 @@
+//! The cores: a thread with its own runtime, listeners and upstream connections each. Nothing of a
+//! connection ever moves to another core.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    future::poll_fn,
+    io,
+    net::{IpAddr, SocketAddr},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, SystemTime},
+};
+
+use bytes::BytesMut;
+use hyper::StatusCode;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpListener,
+    runtime::LocalOptions,
+    sync::mpsc,
+    task::{AbortHandle, spawn_local},
+    time::{Instant, sleep, timeout},
+};
+
+use crate::{
+    ingress::{
+        Listener, Policy, Shared,
+        census::Counted,
+        h1::connection::{self, Service},
+        h2,
+        permits::Permits,
+        proxy::Visitor,
+        tls::{self, Handshake},
+        upstream::{Dial, DialError, Pools},
+    },
+    limit::Client,
+    origin::Origin,
+    stream::{Accepted, Stream},
+    supervise::{Phase, Stop, panic_text},
+};
+
+const READ: usize = 16 * 1024;
+const SPARE_BUFFERS: usize = 64;
+/// How long a client may take to read what was written before a close, and how much of it is listened to.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 256 * 1024;
+const SWEEP: Duration = Duration::from_secs(5);
+const RENEWAL: Duration = Duration::from_secs(60 * 60);
+/// Streams out of the tunnel that wait for a core.
+pub(super) const HANDED_OVER: usize = 64;
+
+/// What one core has for itself.
+pub(super) struct Core {
+    pub(super) shared: Arc<Shared>,
+    pub(super) pools: Rc<Pools>,
+    pub(super) permits: Rc<Permits>,
+    pub(super) stop: Stop,
+    scratch: RefCell<BytesMut>,
+    spare: RefCell<Vec<BytesMut>>,
+    draining: Cell<bool>,
+    connections: RefCell<HashMap<u64, (Rc<Presence>, AbortHandle)>>,
+    next: Cell<u64>,
+}
+
+/// What the core knows of one of its connections.
+#[derive(Debug, Default)]
+pub(super) struct Presence {
+    /// It waits for a request: nothing is lost if it ends.
+    pub(super) idle: Cell<bool>,
+}
+
+impl Core {
+    fn new(shared: Arc<Shared>, stop: Stop) -> Rc<Self> {
+        Rc::new(Self {
+            shared,
+            pools: Rc::default(),
+            permits: Rc::default(),
+            stop,
+            scratch: RefCell::new(BytesMut::with_capacity(READ)),
+            spare: RefCell::default(),
+            draining: Cell::new(false),
+            connections: RefCell::default(),
+            next: Cell::new(0),
+        })
+    }
+
+    /// Brings a connection's policy up to date.
+    pub(super) fn refresh(&self, policy: &mut Arc<Policy>) {
+        if self.shared.generation() != policy.generation {
+            *policy = self.shared.policy.load_full();
+        }
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Reads into a buffer that the core's connections share, and from there to the end of `input`.
+    pub(super) fn poll_read_shared<S: AsyncRead + Unpin>(
+        &self,
+        stream: &mut S,
+        input: &mut BytesMut,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let mut scratch = self.scratch.borrow_mut();
+        scratch.clear();
+        let read = ready!(pin!(stream.read_buf(&mut *scratch)).poll(cx));
+        input.extend_from_slice(&scratch);
+        Poll::Ready(read)
+    }
+
+    pub(super) fn spare_buffer(&self) -> BytesMut {
+        self.spare.borrow_mut().pop().unwrap_or_else(|| BytesMut::with_capacity(2 * READ))
+    }
+
+    pub(super) fn keep_buffer(&self, mut buffer: BytesMut) {
+        let mut spare = self.spare.borrow_mut();
+        buffer.clear();
+        if spare.len() < SPARE_BUFFERS && buffer.capacity() >= READ {
+            spare.push(buffer);
+        }
+    }
+
+    /// Counts and tells that an upstream could not be connected to; returns the answer's status.
+    pub(super) fn dial_failed(&self, dial: &Dial, error: DialError) -> StatusCode {
+        let (reason, status) = match error {
+            DialError::Name => ("name", StatusCode::BAD_GATEWAY),
+            DialError::Refused => ("connect", StatusCode::BAD_GATEWAY),
+            DialError::Tls => ("tls", StatusCode::BAD_GATEWAY),
+            DialError::TimedOut => ("connect_timeout", StatusCode::GATEWAY_TIMEOUT),
+        };
+        self.shared.series.upstream_failure(reason);
+        tracing::info!(upstream = ?dial.upstream.host, port = dial.upstream.port, reason, "upstream failed");
+        status
+    }
+}
+
+/// Runs the plane on its cores until told to stop.
+pub(super) fn run(shared: &Arc<Shared>, listeners: &[Vec<Listener>], stop: &Stop) -> Result<(), String> {
+    // One core that fell over takes the others with it: the supervisor starts them all again.
+    let (fell, all) = crate::supervise::stop();
+    let (senders, receivers): (Vec<_>, Vec<_>) = listeners.iter().map(|_| mpsc::channel(HANDED_OVER)).unzip();
+    let failure = std::thread::scope(|scope| {
+        let cores: Vec<_> = listeners
+            .iter()
+            .zip(receivers)
+            .enumerate()
+            .map(|(index, (listeners, handed))| {
+                let (shared, stop, fell, all) = (shared.clone(), stop.clone(), fell.clone(), all.clone());
+                let senders = if index == 0 { senders.clone() } else { Vec::new() };
+                let work = move || {
+                    let ended = catch_unwind(AssertUnwindSafe(|| core(shared, listeners, handed, senders, stop, all)));
+                    let ended = ended.unwrap_or_else(|panic| Err(panic_text(panic.as_ref())));
+                    if ended.is_err() {
+                        fell.advance(Phase::Now);
+                    }
+                    ended
+                };
+                std::thread::Builder::new().name(format!("ingress-{index}")).spawn_scoped(scope, work)
+            })
+            .collect();
+        let mut failure = None;
+        for core in cores {
+            match core {
+                Ok(core) => {
+                    let ended = core.join().unwrap_or_else(|panic| Err(panic_text(panic.as_ref())));
+                    failure = failure.or(ended.err());
+                }
+                Err(error) => {
+                    fell.advance(Phase::Now);
+                    failure = failure.or(Some(format!("no thread: {error}")));
+                }
+            }
+        }
+        failure
+    });
+    failure.map_or(Ok(()), Err)
+}
+
+fn core(
+    shared: Arc<Shared>,
+    listeners: &[Listener],
+    handed: mpsc::Receiver<Accepted>,
+    senders: Vec<mpsc::Sender<Accepted>>,
+    stop: Stop,
+    all: Stop,
+) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+    let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
+    runtime.block_on(async move {
+        let core = Core::new(shared, stop.clone());
+        let mut accepting = Vec::new();
+        for listener in listeners {
+            let socket = listener.socket.try_clone().and_then(TcpListener::from_std);
+            let socket = socket.map_err(|error| format!("listener {}: {error}", listener.address))?;
+            accepting.push(spawn_local(accept(core.clone(), socket, listener.service)));
+        }
+        accepting.push(spawn_local(take_over(core.clone(), handed)));
+        accepting.push(spawn_local(upkeep(core.clone())));
+        if !senders.is_empty() {
+            accepting.push(spawn_local(hand_over(core.shared.clone(), senders)));
+            accepting.push(spawn_local(renew(core.shared.clone())));
+        }
+        tokio::select! {
+            () = stop.reached(Phase::Drain) => {}
+            () = all.reached(Phase::Now) => {}
+        }
+        for task in accepting {
+            task.abort();
+        }
+        core.draining.set(true);
+        for (presence, task) in core.connections.borrow().values() {
+            if presence.idle.get() {
+                task.abort();
+            }
+        }
+        let quiet = async {
+            while !core.connections.borrow().is_empty() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! {
+            () = quiet => {}
+            () = stop.reached(Phase::Now) => {}
+            () = all.reached(Phase::Now) => {}
+        }
+        Ok(())
+    })
+}
+
+async fn accept(core: Rc<Core>, listener: TcpListener, service: Service) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, client)) => {
+                // An address of a link is known with its interface; others are told apart by prefix alone.
+                let interface = match client {
+                    SocketAddr::V6(v6) if v6.scope_id() != 0 => Some(v6.scope_id()),
+                    _ => None,
+                };
+                let origin = core.shared.networks.load().classify(client.ip(), interface).origin;
+                let Ok(local) = stream.local_addr() else { continue };
+                let _ = stream.set_nodelay(true);
+                begin(&core, Accepted { stream: Stream::Kernel(stream), origin, client, local }, service);
+            }
+            Err(error) => {
+                // Out of descriptors, mostly: others must close first.
+                tracing::debug!(%error, "accept failed");
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// Hands the streams of the tunnel to the cores in turn. One that no core has room for is closed.
+async fn hand_over(shared: Arc<Shared>, cores: Vec<mpsc::Sender<Accepted>>) {
+    let mut turn = 0;
+    while let Some(mut accepted) = poll_fn(|cx| shared.poll_inlet(cx)).await {
+        for _ in 0..cores.len() {
+            turn = (turn + 1) % cores.len();
+            match cores[turn].try_send(accepted) {
+                Ok(()) => break,
+                Err(mpsc::error::TrySendError::Full(back) | mpsc::error::TrySendError::Closed(back)) => accepted = back,
+            }
+        }
+    }
+}
+
+async fn take_over(core: Rc<Core>, mut handed: mpsc::Receiver<Accepted>) {
+    while let Some(accepted) = handed.recv().await {
+        match accepted.local.port() {
+            443 => begin(&core, accepted, Service::Routes),
+            80 => begin(&core, accepted, Service::Redirect(443)),
+            _ => {}
+        }
+    }
+}
+
+/// Looks after idle upstream connections, and after what a reload may have forbidden.
+async fn upkeep(core: Rc<Core>) {
+    let mut generation = core.shared.watch_generation();
+    loop {
+        match timeout(SWEEP, generation.changed()).await {
+            Ok(Ok(())) => core.permits.review(&core.shared.policy.load_full()),
+            Ok(Err(_)) => return,
+            Err(_) => core.pools.sweep(Instant::now()),
+        }
+    }
+}
+
+async fn renew(shared: Arc<Shared>) {
+    loop {
+        sleep(RENEWAL).await;
+        let policy = shared.policy.load_full();
+        if let Err(error) = policy.renew(&shared.provider, SystemTime::now()) {
+            tracing::error!(%error, "a certificate cannot be renewed");
+        }
+    }
+}
+
+/// Starts the task of a connection.
+fn begin(core: &Rc<Core>, accepted: Accepted, service: Service) {
+    let peer = accepted.client.ip().to_canonical();
+    let client = (accepted.origin == Origin::Wan).then(|| Client::of(peer));
+    let Some(counted) = core.shared.census.admit(client) else {
+        core.shared.series.refused.inc();
+        return;
+    };
+    let id = core.next.get();
+    core.next.set(id + 1);
+    let presence = Rc::new(Presence::default());
+    let guard = Guard { core: core.clone(), id, _counted: counted };
+    core.shared.series.open.inc();
+    let task = spawn_local(guarded(guard, accepted, peer, presence.clone(), service));
+    core.connections.borrow_mut().insert(id, (presence, task.abort_handle()));
+}
+
+/// Takes a connection off the books, however it ended.
+struct Guard {
+    core: Rc<Core>,
+    id: u64,
+    _counted: Counted,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.core.connections.borrow_mut().remove(&self.id);
+        self.core.shared.series.open.dec();
+    }
+}
+
+async fn guarded(guard: Guard, accepted: Accepted, peer: IpAddr, presence: Rc<Presence>, service: Service) {
+    caught(&guard.core, serve(&guard.core, accepted, peer, &presence, service)).await;
+}
+
+/// Lets a panic end this work and nothing else.
+pub(super) async fn caught(core: &Core, work: impl Future<Output = ()>) {
+    let mut work = pin!(work);
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+        Ok(step) => step,
+        Err(panic) => {
+            core.shared.series.panics.inc();
+            tracing::error!(failure = panic_text(panic.as_ref()), "a connection fell over");
+            Poll::Ready(())
+        }
+    })
+    .await;
+}
+
+async fn serve(core: &Rc<Core>, accepted: Accepted, peer: IpAddr, presence: &Presence, service: Service) {
+    let Accepted { stream, origin, .. } = accepted;
+    let mut visitor = Visitor { origin, peer, scheme: "http", certificate: None };
+    if let Service::Redirect(_) = service {
+        return connection::serve(core, stream, &visitor, presence, service).await;
+    }
+    let policy = core.shared.policy.load_full();
+    let limit = policy.config.timeouts.handshake;
+    let handshake = tls::accept(stream, policy.tables.of(origin), limit).await;
+    drop(policy);
+    let (stream, certificate) = match handshake {
+        Handshake::Done(stream, certificate) => {
+            core.shared.series.handshake("done");
+            (stream, certificate)
+        }
+        Handshake::UnknownName(stream) => {
+            core.shared.series.handshake("unknown_name");
+            return tls::refuse(stream, limit).await;
+        }
+        Handshake::Failed => return core.shared.series.handshake("failed"),
+        Handshake::TimedOut => return core.shared.series.handshake("timed_out"),
+    };
+    visitor.scheme = "https";
+    visitor.certificate = Some(certificate);
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        h2::serve(core, *stream, visitor).await;
+    } else {
+        connection::serve(core, *stream, &visitor, presence, service).await;
+    }
+}
+
+/// Ends a connection so that the client sees all that was written: a close with unread input would become a
+/// reset, which can overtake the answer (RFC 9112 §9.6).
+pub(super) async fn close_in_order<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
+    let drain = async {
+        if stream.shutdown().await.is_err() {
+            return;
+        }
+        let mut left = LINGER_BYTES;
+        let mut sink = [0; 1024];
+        while let Ok(read @ 1..) = stream.read(&mut sink).await {
+            let Some(rest) = left.checked_sub(read) else { return };
+            left = rest;
+        }
+    };
+    let _ = timeout(LINGER, drain).await;
+}

@@ -1,0 +1,98 @@
+//! TLS towards clients: the SNI chooses before anything is said.
+//!
+//! A name that is not in the origin's table gets a fatal `unrecognized_name` alert (RFC 6066 §3) and a
+//! close, whether it exists for somebody else, never existed, is missing or is an address. Configuration,
+//! ticket keys and certificates belong to one table, so nothing of one table resumes in another.
+
+use std::{sync::Arc, time::Duration};
+
+use rustls::{
+    ServerConfig,
+    crypto::CryptoProvider,
+    server::{Acceptor, ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
+
+use crate::ingress::{
+    routes::{Hosts, Table},
+    server::close_in_order,
+};
+
+/// Alert record: fatal (2), unrecognized_name (112).
+pub(super) const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x70];
+
+/// How a handshake ended.
+pub(super) enum Handshake<S> {
+    /// Well; with the name of the certificate that was shown.
+    Done(Box<TlsStream<S>>, Arc<str>),
+    /// The SNI is not in the table: [`refuse`] is next.
+    UnknownName(S),
+    /// Not TLS, or not with us.
+    Failed,
+    /// The deadline came first.
+    TimedOut,
+}
+
+/// Makes the configuration of one table.
+pub(super) fn config(
+    hosts: Arc<Hosts>,
+    provider: &Arc<CryptoProvider>,
+    tickets: Arc<dyn ProducesTickets>,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(BySni(hosts)));
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.ticketer = tickets;
+    config.send_tls13_tickets = 1;
+    Ok(Arc::new(config))
+}
+
+/// Reads the ClientHello, then goes on with the table's configuration, or with the alert.
+pub(super) async fn accept<S>(stream: S, table: &Table, limit: Duration) -> Handshake<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let deadline = Instant::now() + limit;
+    let acceptor = LazyConfigAcceptor::new(Acceptor::default(), stream);
+    tokio::pin!(acceptor);
+    let start = match timeout_at(deadline, acceptor.as_mut()).await {
+        Ok(Ok(start)) => start,
+        Ok(Err(_)) => return Handshake::Failed,
+        Err(_) => return Handshake::TimedOut,
+    };
+    let chosen = match start.client_hello().server_name() {
+        Some(name) => table.certificate(&name.to_ascii_lowercase()).map(|certificate| certificate.name.clone()),
+        None => None,
+    };
+    let (Some(certificate), Some(config)) = (chosen, &table.tls) else { return Handshake::UnknownName(start.io) };
+    match timeout_at(deadline, start.into_stream(config.clone())).await {
+        Ok(Ok(stream)) => Handshake::Done(Box::new(stream), certificate),
+        Ok(Err(_)) => Handshake::Failed,
+        Err(_) => Handshake::TimedOut,
+    }
+}
+
+/// Tells that the name is unknown, and nothing else.
+pub(super) async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, limit: Duration) {
+    if let Ok(Ok(())) = timeout(limit, stream.write_all(&UNRECOGNIZED_NAME)).await {
+        close_in_order(&mut stream).await;
+    }
+}
+
+#[derive(Debug)]
+struct BySni(Arc<Hosts>);
+
+impl ResolvesServerCert for BySni {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name()?.to_ascii_lowercase();
+        Some(self.0.site(&name)?.certificate.as_ref()?.key())
+    }
+}

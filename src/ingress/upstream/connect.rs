@@ -1,0 +1,207 @@
+//! One connection to an upstream: its address, TCP, TLS if the route says so.
+
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
+use sha2::{Digest, Sha256};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::TlsConnector;
+
+use super::UpstreamStream;
+use crate::{
+    ingress::{Upstream, UpstreamHost, UpstreamTls},
+    lookup::Lookup,
+};
+
+/// An upstream with all that a connection to it needs.
+#[derive(Debug)]
+pub(in crate::ingress) struct Dial {
+    pub(in crate::ingress) upstream: Upstream,
+    /// Which of a core's pools its connections are kept in: one per upstream and table.
+    pub(in crate::ingress) pool: u32,
+    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+}
+
+/// An upstream's TLS that cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The CA's file.
+    #[error("{path}: {why}", path = path.display())]
+    Ca {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// The upstream's name cannot stand in TLS.
+    #[error("upstream \"{0}\" is no name that a certificate could be for")]
+    Name(String),
+    /// The library refuses.
+    #[error(transparent)]
+    Setup(#[from] rustls::Error),
+}
+
+/// Why there is no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::ingress) enum DialError {
+    /// Its name has no address.
+    Name,
+    /// Nobody answers there.
+    Refused,
+    /// TLS failed, or it is somebody else.
+    Tls,
+    /// The deadline came first.
+    TimedOut,
+}
+
+impl Dial {
+    pub(in crate::ingress) fn new(
+        upstream: &Upstream,
+        pool: u32,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, TlsError> {
+        let tls = match &upstream.tls {
+            None => None,
+            Some(tls) => {
+                let name = match &upstream.host {
+                    UpstreamHost::Address(address) => ServerName::IpAddress((*address).into()),
+                    UpstreamHost::Name(name) => {
+                        ServerName::try_from(name.clone()).map_err(|_| TlsError::Name(name.clone()))?
+                    }
+                };
+                Some((client_config(tls, provider)?, name))
+            }
+        };
+        Ok(Self { upstream: upstream.clone(), pool, tls })
+    }
+
+    /// Connects within a deadline for the whole.
+    pub(in crate::ingress) async fn connect(
+        &self,
+        lookup: &Lookup,
+        limit: Duration,
+    ) -> Result<UpstreamStream, DialError> {
+        timeout(limit, self.connect_unbounded(lookup)).await.unwrap_or(Err(DialError::TimedOut))
+    }
+
+    async fn connect_unbounded(&self, lookup: &Lookup) -> Result<UpstreamStream, DialError> {
+        let tcp = match &self.upstream.host {
+            UpstreamHost::Address(address) => tcp((*address, self.upstream.port).into()).await,
+            UpstreamHost::Name(name) => {
+                let addresses = lookup.addresses(name).await.map_err(|_| DialError::Name)?;
+                let mut last = Err(io::ErrorKind::NotFound.into());
+                for address in addresses {
+                    last = tcp((address, self.upstream.port).into()).await;
+                    if last.is_ok() {
+                        break;
+                    }
+                }
+                last
+            }
+        };
+        let tcp = tcp.map_err(|_| DialError::Refused)?;
+        match &self.tls {
+            None => Ok(UpstreamStream::Plain(tcp)),
+            Some((config, name)) => {
+                let tls = TlsConnector::from(config.clone()).connect(name.clone(), tcp).await;
+                Ok(UpstreamStream::Tls(Box::new(tls.map_err(|_| DialError::Tls)?)))
+            }
+        }
+    }
+}
+
+async fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+fn client_config(tls: &UpstreamTls, provider: &Arc<CryptoProvider>) -> Result<Arc<ClientConfig>, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
+    let pinned = |pin| Pinned { pin, provider: provider.clone() };
+    let mut config = match tls {
+        UpstreamTls::Public => {
+            let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+            builder.with_root_certificates(roots).with_no_client_auth()
+        }
+        UpstreamTls::Ca(path) => {
+            let wrong = |why: String| TlsError::Ca { path: path.clone(), why };
+            let mut roots = RootCertStore::empty();
+            for certificate in CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))? {
+                let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
+                roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
+            }
+            if roots.is_empty() {
+                return Err(wrong("holds no certificate".into()));
+            }
+            builder.with_root_certificates(roots).with_no_client_auth()
+        }
+        UpstreamTls::Fingerprint(digest) => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(pinned(Some(*digest)))).with_no_client_auth()
+        }
+        UpstreamTls::Insecure => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(pinned(None))).with_no_client_auth()
+        }
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Believes one certificate, or any; the handshake's signature is checked in both cases.
+struct Pinned {
+    /// SHA-256 of the leaf's DER form; `None` only for `insecure`.
+    pin: Option<[u8; 32]>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl fmt::Debug for Pinned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pinned")
+    }
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        match self.pin {
+            Some(pin) if Sha256::digest(leaf).as_slice() != pin => {
+                Err(rustls::CertificateError::ApplicationVerificationFailure.into())
+            }
+            _ => Ok(ServerCertVerified::assertion()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, leaf, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, leaf, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

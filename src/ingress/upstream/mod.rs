@@ -1,0 +1,16 @@
+//! The side of the servers behind: connections to them, kept per core and per table.
+
+mod body;
+mod connect;
+mod outgoing;
+mod pool;
+mod stream;
+mod wire;
+
+pub(super) use body::{Feed, RequestBody};
+pub use connect::TlsError;
+pub(super) use connect::{Dial, DialError};
+pub(super) use outgoing::Outgoing;
+pub(super) use pool::Pools;
+pub(super) use stream::UpstreamStream;
+pub(super) use wire::{Arrival, UpstreamBody, Wire};

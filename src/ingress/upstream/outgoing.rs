@@ -1,0 +1,207 @@
+//! A request on its way to an upstream: the head, written once, and the body as it comes.
+
+use std::{
+    io::IoSlice,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use hyper::{HeaderMap, Method, body::Body, header::HeaderName};
+use tokio::io::AsyncWrite;
+
+use super::{RequestBody, body::BrokenOff};
+use crate::ingress::{
+    canonical::CanonicalPath,
+    h1::{body::Encoder, response::put_decimal},
+    headers::{self, Told},
+};
+
+/// Data below this is copied behind the head.
+const COALESCE: usize = 16 * 1024;
+
+/// A request that is on its way upstream.
+pub(in crate::ingress) struct Outgoing {
+    method: Method,
+    /// The head, and small data behind it.
+    head: BytesMut,
+    /// How much of `head` was written.
+    written: usize,
+    /// What comes after `head`, if it is too large to be copied.
+    data: Bytes,
+    after: &'static [u8],
+    body: RequestBody,
+    encoder: Encoder,
+    /// All of the body has been taken.
+    complete: bool,
+    unflushed: bool,
+    /// Something of it was written.
+    begun: bool,
+    /// The upstream takes no more of it.
+    refused: bool,
+}
+
+impl Outgoing {
+    /// Makes the request as the upstream will see it: exactly what was matched.
+    pub(in crate::ingress) fn new(
+        method: Method,
+        (path, query): (&CanonicalPath, Option<&str>),
+        (headers, nominated): (&HeaderMap, &[HeaderName]),
+        told: &Told<'_>,
+        body: RequestBody,
+    ) -> Self {
+        let mut head = BytesMut::with_capacity(1000);
+        head.put_slice(method.as_str().as_bytes());
+        head.put_u8(b' ');
+        head.put_slice(path.as_str().as_bytes());
+        if let Some(query) = query {
+            head.put_u8(b'?');
+            head.put_slice(query.as_bytes());
+        }
+        head.put_slice(b" HTTP/1.1\r\n");
+        headers::to_upstream(&mut head, headers, nominated, told);
+        let encoder = match body.length() {
+            Some(0) => Encoder::Empty,
+            Some(length) => Encoder::Length(length),
+            None => Encoder::Chunked,
+        };
+        match encoder {
+            Encoder::Length(length) => {
+                head.put_slice(b"content-length: ");
+                put_decimal(&mut head, length);
+                head.put_slice(b"\r\n");
+            }
+            Encoder::Chunked => head.put_slice(b"transfer-encoding: chunked\r\n"),
+            // RFC 9110 §8.6: where a body would mean something, its absence is said.
+            _ if matches!(method, Method::POST | Method::PUT | Method::PATCH) => {
+                head.put_slice(b"content-length: 0\r\n");
+            }
+            _ => {}
+        }
+        head.put_slice(b"\r\n");
+        Self {
+            method,
+            head,
+            written: 0,
+            data: Bytes::new(),
+            after: b"",
+            complete: matches!(body, RequestBody::Empty),
+            body,
+            encoder,
+            unflushed: false,
+            begun: false,
+            refused: false,
+        }
+    }
+
+    pub(super) fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// Whether all of it has been written.
+    pub(super) fn is_sent(&self) -> bool {
+        self.complete && self.is_written() && !self.unflushed && !self.refused
+    }
+
+    /// Makes it ready for another connection, if it may be sent again: RFC 9110 §9.2.2 lets what is idempotent be
+    /// repeated, and what never left may be sent anyway.
+    pub(in crate::ingress) fn rewind(&mut self) -> bool {
+        let repeatable = matches!(self.body, RequestBody::Empty) && self.method.is_idempotent();
+        if repeatable {
+            self.written = 0;
+        }
+        self.refused = false;
+        repeatable || !self.begun
+    }
+
+    /// Writes what can be written; says whether that was anything.
+    pub(in crate::ingress) fn send<W: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut W,
+        cx: &mut Context<'_>,
+    ) -> Result<bool, BrokenOff> {
+        let mut moved = false;
+        while !self.refused {
+            moved |= self.take(cx)?;
+            if self.is_written() {
+                if self.unflushed {
+                    match Pin::new(&mut *stream).poll_flush(cx) {
+                        Poll::Ready(Ok(())) => self.unflushed = false,
+                        Poll::Ready(Err(_)) => self.refused = true,
+                        Poll::Pending => {}
+                    }
+                }
+                break;
+            }
+            let head = self.head.get(self.written..).unwrap_or_default();
+            let step = if self.data.is_empty() && self.after.is_empty() {
+                Pin::new(&mut *stream).poll_write(cx, head)
+            } else {
+                let parts = [IoSlice::new(head), IoSlice::new(&self.data), IoSlice::new(self.after)];
+                let begin = usize::from(head.is_empty());
+                Pin::new(&mut *stream).poll_write_vectored(cx, parts.get(begin..).unwrap_or_default())
+            };
+            match step {
+                Poll::Ready(Ok(written @ 1..)) => {
+                    self.advance(written);
+                    moved = true;
+                }
+                // Its answer may have come before it closed.
+                Poll::Ready(_) => self.refused = true,
+                Poll::Pending => break,
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Takes what the body has, as far as there is room.
+    fn take(&mut self, cx: &mut Context<'_>) -> Result<bool, BrokenOff> {
+        let mut moved = false;
+        while !self.complete && self.data.is_empty() && self.after.is_empty() && self.waiting() < COALESCE {
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else { break };
+            moved = true;
+            match frame {
+                Some(frame) => {
+                    let data = frame?.into_data().unwrap_or_default();
+                    if self.waiting() + data.len() <= COALESCE {
+                        self.encoder.put(&data, &mut self.head).map_err(|_| BrokenOff)?;
+                    } else {
+                        let frame = self.encoder.frame(data.len()).map_err(|_| BrokenOff)?;
+                        self.head.put_slice(frame.before());
+                        self.data = data;
+                        self.after = frame.after;
+                    }
+                }
+                None => {
+                    self.head.put_slice(self.encoder.finish().map_err(|_| BrokenOff)?);
+                    self.complete = true;
+                }
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Bytes of `head` that wait.
+    fn waiting(&self) -> usize {
+        self.head.len() - self.written
+    }
+
+    fn is_written(&self) -> bool {
+        self.waiting() == 0 && self.data.is_empty() && self.after.is_empty()
+    }
+
+    fn advance(&mut self, written: usize) {
+        self.begun = true;
+        self.unflushed = true;
+        let from_head = written.min(self.waiting());
+        self.written += from_head;
+        let from_data = (written - from_head).min(self.data.len());
+        self.data.advance(from_data);
+        self.after = self.after.get(written - from_head - from_data..).unwrap_or_default();
+        // A head without a body is kept, because it may have to be sent again.
+        if self.waiting() == 0 && !matches!(self.body, RequestBody::Empty) {
+            self.head.clear();
+            self.written = 0;
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! One connection to an upstream that speaks HTTP/1.1, and the body that comes over it. It has no task of its
+//! own: whoever waits for the response drives it.
+
+use std::{
+    cell::RefCell,
+    io,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use hyper::{Method, StatusCode};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, ReadBuf},
+    time::Instant,
+};
+
+use super::{Outgoing, Pools, UpstreamStream, body::BrokenOff};
+use crate::ingress::h1::{
+    body::{Decoder, Piece},
+    head::Framing,
+    reply::{ReplyHead, Unreadable},
+};
+
+/// What is read at once of a large body.
+const BULK: usize = 64 * 1024;
+/// From here on a body is read into a buffer of its own.
+const LARGE: usize = 16 * 1024;
+/// Responses before the response (RFC 9110 §15.2).
+const INTERIM_MAX: u32 = 16;
+
+/// A connection to an upstream.
+pub(in crate::ingress) struct Wire {
+    pub(super) pool: u32,
+    stream: UpstreamStream,
+    /// What was read and not yet used.
+    input: Bytes,
+    bulk: BytesMut,
+    /// The last read filled the shared buffer: more will come at once.
+    full: bool,
+    /// Something of the response has come.
+    heard: bool,
+    interim: u32,
+    /// It has carried a request before.
+    pub(super) reused: bool,
+    pub(super) idle_since: Instant,
+}
+
+/// A response whose body is still to come.
+pub(in crate::ingress) struct Arrival {
+    pub(in crate::ingress) head: ReplyHead,
+    pub(in crate::ingress) body: UpstreamBody,
+}
+
+/// The body of a response, with the connection that it comes over.
+pub(in crate::ingress) struct UpstreamBody {
+    wire: Option<Box<Wire>>,
+    /// The request, some of which may still be on its way.
+    outgoing: Outgoing,
+    /// `None` if the body ends with the connection.
+    decoder: Option<Decoder>,
+    keep_alive: bool,
+    pools: Rc<Pools>,
+}
+
+/// A response that did not come, or not to its end.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::ingress) enum Fault {
+    /// The connection failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// What came is no response.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    /// The connection was closed too early.
+    #[error("closed before the end")]
+    Closed,
+}
+
+impl Wire {
+    pub(in crate::ingress) fn new(pool: u32, stream: UpstreamStream) -> Box<Self> {
+        let (input, bulk) = (Bytes::new(), BytesMut::new());
+        let idle_since = Instant::now();
+        Box::new(Self { pool, stream, input, bulk, full: false, heard: false, interim: 0, reused: false, idle_since })
+    }
+
+    /// Sends what can be sent of a request; says whether that was anything.
+    pub(in crate::ingress) fn send(
+        &mut self,
+        outgoing: &mut Outgoing,
+        cx: &mut Context<'_>,
+    ) -> Result<bool, BrokenOff> {
+        outgoing.send(&mut self.stream, cx)
+    }
+
+    /// Whether the upstream may just have closed an idle connection at the moment we took it.
+    pub(in crate::ingress) fn was_stale(&self) -> bool {
+        self.reused && !self.heard
+    }
+
+    /// Waits for the head of the response.
+    pub(in crate::ingress) fn poll_head(
+        &mut self,
+        scratch: &RefCell<BytesMut>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<ReplyHead, Fault>> {
+        loop {
+            if !self.input.is_empty()
+                && let Some((head, used)) = ReplyHead::read(&self.input)?
+            {
+                self.input.advance(used);
+                if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
+                    return Poll::Ready(Ok(head));
+                }
+                self.interim += 1;
+                if self.interim > INTERIM_MAX {
+                    return Poll::Ready(Err(Unreadable("too many interim responses").into()));
+                }
+                continue;
+            }
+            if ready!(self.poll_read(scratch, cx))? == 0 {
+                return Poll::Ready(Err(Fault::Closed));
+            }
+            self.heard = true;
+        }
+    }
+
+    /// Reads into the buffer that all share, and from there behind `input`.
+    fn poll_read(&mut self, scratch: &RefCell<BytesMut>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut scratch = scratch.borrow_mut();
+        scratch.clear();
+        let read = ready!(pin!(self.stream.read_buf(&mut *scratch)).poll(cx))?;
+        self.full = read >= LARGE;
+        if self.input.is_empty() {
+            self.input = Bytes::copy_from_slice(&scratch);
+        } else {
+            let mut joined = BytesMut::from(std::mem::take(&mut self.input));
+            joined.extend_from_slice(&scratch);
+            self.input = joined.freeze();
+        }
+        Poll::Ready(Ok(read))
+    }
+
+    /// Reads into a buffer of its own, which is handed on without a copy.
+    fn poll_read_bulk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.bulk.capacity() < LARGE {
+            self.bulk.reserve(BULK);
+        }
+        let read = ready!(pin!(self.stream.read_buf(&mut self.bulk)).poll(cx))?;
+        self.full = read >= LARGE;
+        self.input = self.bulk.split().freeze();
+        Poll::Ready(Ok(read))
+    }
+
+    /// Makes it ready for the next request; says whether that may come: nothing may be left of the last one.
+    pub(super) fn rest(&mut self) -> bool {
+        self.bulk = BytesMut::new();
+        self.full = false;
+        self.heard = false;
+        self.interim = 0;
+        self.reused = true;
+        self.idle_since = Instant::now();
+        std::mem::take(&mut self.input).is_empty()
+    }
+
+    /// Whether nothing has come: neither the end nor what nobody asked for.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        let mut byte = [0];
+        let mut cx = Context::from_waker(Waker::noop());
+        Pin::new(&mut self.stream).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)).is_pending()
+    }
+}
+
+impl UpstreamBody {
+    pub(in crate::ingress) fn new(head: &ReplyHead, outgoing: Outgoing, wire: Box<Wire>, pools: Rc<Pools>) -> Self {
+        let bodiless = *outgoing.method() == Method::HEAD
+            || head.status.is_informational()
+            || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let framing = if bodiless { Some(Framing::None) } else { head.framing };
+        Self { wire: Some(wire), outgoing, decoder: framing.map(Decoder::new), keep_alive: head.keep_alive, pools }
+    }
+
+    /// Returns how many bytes are to come, if the head said so.
+    pub(in crate::ingress) fn length(&self) -> Option<u64> {
+        self.decoder.as_ref().and_then(Decoder::remaining)
+    }
+
+    /// Sends on what is left of the request; says whether that was anything.
+    pub(in crate::ingress) fn send(&mut self, cx: &mut Context<'_>) -> Result<bool, BrokenOff> {
+        match &mut self.wire {
+            Some(wire) if !self.outgoing.is_sent() => wire.send(&mut self.outgoing, cx),
+            _ => Ok(false),
+        }
+    }
+
+    /// Returns the next bytes. At the end the connection goes back to its pool; trailers are dropped.
+    pub(in crate::ingress) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Fault>>> {
+        let step = ready!(self.poll_piece(cx));
+        if !matches!(step, Ok(Some(_)))
+            && let Some(wire) = self.wire.take()
+            && step.is_ok()
+            && self.decoder.is_some()
+            && self.keep_alive
+            && self.outgoing.is_sent()
+        {
+            self.pools.give(wire);
+        }
+        Poll::Ready(step.transpose())
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
+        let Some(wire) = &mut self.wire else { return Poll::Ready(Ok(None)) };
+        loop {
+            let mut large = wire.full;
+            match &mut self.decoder {
+                None if wire.input.is_empty() => {}
+                None => return Poll::Ready(Ok(Some(std::mem::take(&mut wire.input)))),
+                Some(decoder) => {
+                    let malformed = |_| Fault::Unreadable(Unreadable("body: malformed"));
+                    match decoder.decode(&wire.input).map_err(malformed)? {
+                        Piece::Data(range) => {
+                            let mut data = wire.input.split_to(range.end);
+                            data.advance(range.start);
+                            return Poll::Ready(Ok(Some(data)));
+                        }
+                        Piece::End(used) => {
+                            wire.input.advance(used);
+                            return Poll::Ready(Ok(None));
+                        }
+                        Piece::More(used) => wire.input.advance(used),
+                    }
+                    large |= decoder.remaining().is_some_and(|left| left >= LARGE as u64);
+                }
+            }
+            let read = if large { wire.poll_read_bulk(cx) } else { wire.poll_read(&self.pools.scratch, cx) };
+            if ready!(read)? == 0 {
+                return Poll::Ready(if self.decoder.is_none() { Ok(None) } else { Err(Fault::Closed) });
+            }
+        }
+    }
+
+    /// Takes the connection out after a 101, with what was read beyond the head.
+    pub(in crate::ingress) fn into_stream(self) -> Option<(UpstreamStream, Bytes)> {
+        self.wire.map(|wire| (wire.stream, wire.input))
+    }
+}

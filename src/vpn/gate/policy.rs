@@ -1,0 +1,227 @@
+//! Who may come in and what each may begin, compiled from the configuration.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+
+use crate::{
+    origin::PeerId,
+    vpn::{
+        Config, Reach,
+        gate::owner::Owners,
+        keys::{PresharedKey, PrivateKey, PublicKey},
+    },
+};
+
+/// A configuration that contradicts itself.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Two peers with one prefix.
+    #[error("peers \"{first}\" and \"{second}\" both have {prefix}")]
+    SharedPrefix {
+        /// Who had it.
+        first: String,
+        /// Who wants it too.
+        second: String,
+        /// The prefix.
+        prefix: IpNet,
+    },
+    /// Two peers with one key.
+    #[error("peers \"{first}\" and \"{second}\" have the same public key")]
+    SharedKey {
+        /// Who had it.
+        first: String,
+        /// Who wants it too.
+        second: String,
+    },
+    /// A peer with the gate's own key.
+    #[error("peer \"{0}\" has the gate's own public key")]
+    OwnKey(String),
+    /// An inner address of the gate that no single host can have.
+    #[error("the gate cannot have the inner address {0}")]
+    NoHost(IpAddr),
+    /// A peer with an address of the gate.
+    #[error("peer \"{peer}\" has {address}, which is the gate's own address")]
+    GateAddress {
+        /// Who wants it.
+        peer: String,
+        /// The gate's address.
+        address: IpAddr,
+    },
+}
+
+/// What the gate serves inside the tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Service {
+    /// TCP and UDP 53.
+    Dns,
+    /// TCP 80 and 443.
+    Ingress,
+    /// TCP on the metrics port.
+    Metrics,
+}
+
+/// One peer as the gate knows it.
+#[derive(Clone, Debug)]
+pub struct Admitted {
+    /// What the owner calls it.
+    pub name: String,
+    /// Who it is.
+    pub public_key: PublicKey,
+    /// Mixed into the handshake.
+    pub preshared_key: Option<PresharedKey>,
+    dns: bool,
+    ingress: bool,
+    metrics: bool,
+}
+
+/// Who may come in and what each may begin.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The gate's key.
+    pub private_key: PrivateKey,
+    /// By id, in a stable order.
+    pub peers: BTreeMap<PeerId, Admitted>,
+    /// The gate's inner addresses.
+    pub addresses: Vec<IpAddr>,
+    owners: Owners,
+    metrics_port: Option<u16>,
+}
+
+impl Policy {
+    /// Compiles a configuration.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        let addresses: Vec<IpAddr> = config.addresses.iter().map(IpNet::addr).collect();
+        let no_host = |address: &&IpAddr| {
+            address.is_unspecified() || address.is_multicast() || **address == IpAddr::from([255; 4])
+        };
+        if let Some(address) = addresses.iter().find(no_host) {
+            return Err(Error::NoHost(*address));
+        }
+        let gate: HashSet<IpAddr> = addresses.iter().copied().collect();
+        let mut owners = Owners::default();
+        let mut names: HashMap<PeerId, &str> = HashMap::new();
+        let mut keys: HashMap<PublicKey, &str> = HashMap::new();
+        let mut peers = BTreeMap::new();
+        for peer in &config.peers {
+            names.insert(peer.id, &peer.name);
+            if peer.public_key == config.private_key.public_key() {
+                return Err(Error::OwnKey(peer.name.clone()));
+            }
+            if let Some(first) = keys.insert(peer.public_key, &peer.name) {
+                return Err(Error::SharedKey { first: first.into(), second: peer.name.clone() });
+            }
+            for prefix in &peer.addresses {
+                if prefix.prefix_len() == prefix.max_prefix_len() && gate.contains(&prefix.addr()) {
+                    return Err(Error::GateAddress { peer: peer.name.clone(), address: prefix.addr() });
+                }
+                owners.insert(prefix.trunc(), peer.id).map_err(|owner| Error::SharedPrefix {
+                    first: names.get(&owner).copied().unwrap_or_default().into(),
+                    second: peer.name.clone(),
+                    prefix: prefix.trunc(),
+                })?;
+            }
+            let reaches = |wanted: fn(&Reach) -> bool| peer.may_reach.iter().any(wanted);
+            let services = reaches(|reach| matches!(reach, Reach::Services));
+            let routes = services || reaches(|reach| matches!(reach, Reach::Route(_)));
+            let admitted = Admitted {
+                name: peer.name.clone(),
+                public_key: peer.public_key,
+                preshared_key: peer.preshared_key.clone(),
+                // A route is of no use without its name.
+                dns: routes || reaches(|reach| matches!(reach, Reach::Dns)),
+                ingress: routes,
+                metrics: services,
+            };
+            peers.insert(peer.id, admitted);
+        }
+        let private_key = config.private_key.clone();
+        // Port 0 is nobody's, also where it means "choose one" outside.
+        let metrics_port = config.metrics_port.filter(|port| *port != 0);
+        Ok(Self { private_key, peers, addresses, owners, metrics_port })
+    }
+
+    /// Returns the peer that an inner address belongs to. The gate's own addresses are nobody's, also when
+    /// they lie in a peer's prefix.
+    pub fn owner(&self, address: IpAddr) -> Option<PeerId> {
+        if self.is_gate(address) { None } else { self.owners.owner(address) }
+    }
+
+    /// Says whether an address is the gate's own, inside the tunnel.
+    pub fn is_gate(&self, address: IpAddr) -> bool {
+        self.addresses.contains(&address)
+    }
+
+    /// Returns what is served on a TCP port of the gate.
+    pub fn tcp_service(&self, port: u16) -> Option<Service> {
+        match port {
+            53 => Some(Service::Dns),
+            80 | 443 => Some(Service::Ingress),
+            _ if Some(port) == self.metrics_port => Some(Service::Metrics),
+            _ => None,
+        }
+    }
+
+    /// Returns what is served on a UDP port of the gate.
+    pub fn udp_service(&self, port: u16) -> Option<Service> {
+        (port == 53).then_some(Service::Dns)
+    }
+
+    /// Says whether a peer may begin to use a service.
+    pub fn may_reach(&self, peer: PeerId, service: Service) -> bool {
+        self.peers.get(&peer).is_some_and(|peer| match service {
+            Service::Dns => peer.dns,
+            Service::Ingress => peer.ingress,
+            Service::Metrics => peer.metrics,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vpn::gate::tests::{config, peer};
+
+    #[test]
+    fn services_are_all_and_dns_is_only_dns() {
+        let mut dns_only = peer(1, "10.77.0.3/32");
+        dns_only.may_reach = vec![Reach::Dns];
+        let mut one_route = peer(2, "10.77.0.4/32");
+        one_route.may_reach = vec![Reach::Route("photos.home.example".into())];
+        let policy = Policy::new(&config(vec![peer(0, "10.77.0.2/32"), dns_only, one_route])).unwrap();
+        let may = |id, service| policy.may_reach(PeerId(id), service);
+
+        assert!(may(0, Service::Dns) && may(0, Service::Ingress) && may(0, Service::Metrics));
+        assert!(may(1, Service::Dns) && !may(1, Service::Ingress) && !may(1, Service::Metrics));
+        assert!(may(2, Service::Dns) && may(2, Service::Ingress) && !may(2, Service::Metrics));
+        assert!(!may(9, Service::Dns));
+    }
+
+    #[test]
+    fn contradictions_are_refused_by_name() {
+        let twice = Policy::new(&config(vec![peer(0, "10.77.0.2/32"), peer(1, "10.77.0.2/32")]));
+        let gate = Policy::new(&config(vec![peer(0, "10.77.0.1/32")]));
+        let mut copy = peer(1, "10.77.0.3/32");
+        copy.public_key = peer(0, "10.77.0.2/32").public_key;
+        let key = Policy::new(&config(vec![peer(0, "10.77.0.2/32"), copy]));
+
+        assert_eq!(twice.unwrap_err().to_string(), "peers \"peer0\" and \"peer1\" both have 10.77.0.2/32");
+        assert!(matches!(gate, Err(Error::GateAddress { .. })));
+        assert!(matches!(key, Err(Error::SharedKey { .. })));
+        for address in ["0.0.0.0/0", "255.255.255.255/32", "224.0.0.1/32", "ff02::1/128", "::/0"] {
+            let config = Config { addresses: vec![address.parse().unwrap()], ..config(vec![]) };
+            assert!(matches!(Policy::new(&config), Err(Error::NoHost(_))), "{address}");
+        }
+    }
+
+    #[test]
+    fn nobody_owns_the_gates_own_address() {
+        let policy = Policy::new(&config(vec![peer(0, "10.77.0.0/24")])).unwrap();
+
+        assert_eq!(policy.owner("10.77.0.1".parse().unwrap()), None);
+        assert_eq!(policy.owner("10.77.0.9".parse().unwrap()), Some(PeerId(0)));
+    }
+}

@@ -1,0 +1,207 @@
+//! The edge: hearthgate as built, with a house's configuration.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, process::Output};
+
+use super::{
+    client,
+    tunnel::Key,
+    world::{Program, World, within},
+};
+
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_hearthgate");
+
+/// Where the Internet reaches the house, by IPv4 through the router and by IPv6 directly.
+pub(crate) const WAN_V4: &str = "11.0.9.1";
+/// The edge's address on the LAN.
+pub(crate) const LAN_V4: &str = "192.168.1.2";
+/// The gate's address inside the tunnel.
+pub(crate) const INNER_V4: &str = "10.77.0.1";
+/// The same for IPv6.
+pub(crate) const INNER_V6: &str = "fd77::1";
+
+/// The running hearthgate and the keys of its gate and peers.
+pub(crate) struct Edge {
+    process: Program,
+    config: PathBuf,
+    state: PathBuf,
+    /// The gate's own.
+    pub(crate) gate: Key,
+    /// Of group `admins`, inner addresses 10.77.0.2 and fd77::2.
+    pub(crate) laptop: Key,
+    /// Of no group, inner addresses 10.77.0.3 and fd77::3.
+    pub(crate) phone: Key,
+}
+
+impl Edge {
+    /// Writes the house's configuration, starts the edge and waits until its planes answer.
+    pub(crate) fn start(world: &World) -> Self {
+        let keys = [Key::new(), Key::new(), Key::new()];
+        let [gate, laptop, phone] = keys;
+        let state = world.path("state");
+        let config = world.path("hearthgate.toml");
+        std::fs::write(world.path("ads.hosts"), "0.0.0.0 blocked.good.tld\n0.0.0.0 ads.tld www.ads.tld\n")
+            .expect("it is ours");
+        std::fs::write(world.path("gate.key"), format!("{}\n", gate.private)).expect("it is ours");
+        std::fs::write(&config, file(world, &laptop, &phone)).expect("it is ours");
+        std::fs::create_dir(&state).expect("it is ours");
+        for path in [&state, &world.path("gate.key")] {
+            super::world::shell(&format!("chown nobody {}", path.display()));
+        }
+        super::world::shell(&format!("chmod 600 {}", world.path("gate.key").display()));
+
+        let path = config.display().to_string();
+        let process = world.edge.spawn(&world.path("hearthgate.log"), PROGRAM, &["run", "--config", &path]);
+        let mut edge = Self { process, config, state, gate, laptop, phone };
+        let up = within(30, || !edge.process.runs() || edge.answers(world));
+        assert!(up && edge.process.runs(), "hearthgate does not serve:\n{}", edge.process.printed());
+        edge
+    }
+
+    fn answers(&self, world: &World) -> bool {
+        let listeners = world.edge.run("ss -Hlntu");
+        [":53 ", ":80 ", ":443 ", ":9153 "].iter().all(|port| listeners.contains(port))
+            && world.edge.output("dig @127.0.0.1 nas.home.example +time=1 +tries=1").status.success()
+    }
+
+    /// Runs a command of hearthgate beside the running one.
+    pub(crate) fn command(&self, world: &World, arguments: &[&str]) -> Output {
+        let mut command = world.edge.command(PROGRAM);
+        command.args(arguments).arg("--config").arg(&self.config).output().expect("timeout is there")
+    }
+
+    /// Returns the configuration's path.
+    pub(crate) fn config(&self) -> &PathBuf {
+        &self.config
+    }
+
+    /// Says whether the process still runs.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.process.runs()
+    }
+
+    /// Returns the process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Returns the certificate of the house's own CA.
+    pub(crate) fn ca(&self) -> PathBuf {
+        let found = super::world::shell(&format!("find {} -name *ca*.pem -not -name *key*", self.state.display()));
+        let first = found.lines().next().unwrap_or_else(|| panic!("no CA below {}", self.state.display()));
+        first.into()
+    }
+
+    /// Reads the metrics as this box.
+    pub(crate) fn metrics(&self, world: &World) -> Metrics {
+        let text = client::curl(&world.edge, &["http://127.0.0.1:9153/metrics"]);
+        let (_, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no metrics: {text}"));
+        Metrics { text: body.to_owned() }
+    }
+}
+
+/// What `/metrics` said at one moment.
+pub(crate) struct Metrics {
+    /// The text format.
+    pub(crate) text: String,
+}
+
+impl Metrics {
+    /// Returns the values of the series whose names begin so.
+    pub(crate) fn series(&self, prefix: &str) -> BTreeMap<String, f64> {
+        let lines = self.text.lines().filter(|line| line.starts_with(prefix));
+        lines
+            .filter_map(|line| line.rsplit_once(' '))
+            .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
+            .collect()
+    }
+}
+
+/// Every address at which a host on the Internet can try the edge's TLS.
+pub(crate) fn from_wan(port: u16) -> Vec<SocketAddr> {
+    let direct = format!("{}::2", super::world::BEFORE[0]);
+    [WAN_V4, &direct].map(|address| SocketAddr::new(address.parse().expect("an address"), port)).into()
+}
+
+fn file(world: &World, laptop: &Key, phone: &Key) -> String {
+    let at = |name: &str| world.path(name).display().to_string();
+    // Without authoritative servers the edge knows the house's own names only.
+    let hints = match world.path("root.hints").exists() {
+        true => format!("root_hints    = \"{}\"\ntrust_anchors = \"{}\"", at("root.hints"), at("root.key")),
+        false => String::new(),
+    };
+    format!(
+        r#"
+[node]
+domain = "home.example"
+state  = "{state}"
+user   = "nobody"
+
+[lan]
+interfaces = ["eth0"]
+
+[dns]
+listen        = ["lan:53", "lo:53"]
+resolve       = "recursive"
+{hints}
+
+[dns.records]
+nas = ["192.168.1.10", "::10"]
+
+[[dns.list]]
+name   = "ads"
+source = "{list}"
+action = "block"
+
+[[dns.group]]
+name  = "default"
+lists = ["ads"]
+
+[ingress]
+http  = ["0.0.0.0:80", "[::]:80"]
+https = ["0.0.0.0:443", "[::]:443"]
+
+[[route]]
+host   = "photos.home.example"
+access = "public"
+to     = ["http://192.168.1.20:8001"]
+
+[[route]]
+host   = "files.home.example"
+access = ["lan", "vpn"]
+to     = ["http://192.168.1.20:8001"]
+
+[[route]]
+host   = "admin.home.example"
+access = "vpn:admins"
+to     = ["http://192.168.1.20:8002"]
+
+[vpn]
+listen      = ["0.0.0.0:443", "[::]:443"]
+endpoint    = "11.0.9.1:443"
+addresses   = ["10.77.0.1/24", "fd77::1/64"]
+mode        = "userspace"
+private_key = "{key}"
+
+[[vpn.peer]]
+name       = "laptop"
+group      = "admins"
+public_key = "{laptop}"
+addresses  = ["10.77.0.2/32", "fd77::2/128"]
+may_reach  = ["services"]
+
+[[vpn.peer]]
+name       = "phone"
+public_key = "{phone}"
+addresses  = ["10.77.0.3/32", "fd77::3/128"]
+may_reach  = ["services"]
+
+[metrics]
+listen = ["lan:9153", "lo:9153"]
+"#,
+        state = at("state"),
+        list = at("ads.hosts"),
+        key = at("gate.key"),
+        laptop = laptop.public,
+        phone = phone.public,
+    )
+}
