@@ -12,24 +12,30 @@ use hearthgate::dns::resolver::{
     anchor::Anchors,
     name::Name,
     signature::Ds,
-    wire::{IN, Message, Question, Record, rtype},
+    wire::{IN, Message, Question, Record, rcode, rtype},
 };
 
 use super::{
+    dice::Dice,
+    encode::encode,
+    model::Check,
     sign::EPOCH,
-    world::{Dice, Manner, World},
+    world::{Manner, POISON, World, name},
     zone::Said,
 };
 
 /// Says something of its own to a question, or leaves it to the world.
 pub type Attacker = Box<dyn FnMut(&Question, IpAddr) -> Option<Said>>;
 
+/// A message, or that the server cannot be reached.
+type Arrival = (ExchangeId, Option<Vec<u8>>);
+
 pub struct Play {
     pub world: World,
     pub resolver: Resolver,
     pub now: Now,
     dice: Dice,
-    arrivals: BTreeMap<(Duration, u64), (ExchangeId, Vec<u8>)>,
+    arrivals: BTreeMap<(Duration, u64), Arrival>,
     cancelled: HashSet<ExchangeId>,
     serial: u64,
     pub packets: u64,
@@ -44,18 +50,25 @@ pub struct Play {
     pub answers: Vec<(Ticket, Arc<Answer>)>,
     /// What was asked of whom.
     pub log: Vec<String>,
+    /// A hash of all that the resolver sent and answered, with the time.
+    pub transcript: u64,
+    /// The resolver believed something that it must not.
+    pub fooled: bool,
 }
 
 pub fn config(world: &World) -> Config {
     let mut anchors = Anchors::default();
-    anchors.add_ds(Name::root(), Ds::parse(&world.anchor).expect("we made it"));
+    for (zone, ds) in &world.anchors {
+        anchors.add_ds(zone.clone(), Ds::parse(ds).expect("we made it"));
+    }
     Config {
         hints: world.hints.clone(),
         anchors,
+        negative_anchors: world.negative_anchors.clone(),
         support: Support { sha1: false, short_keys: false },
         special_servers: true,
         prefetch: false,
-        ipv6: false,
+        ipv6: world.six,
         ..Config::default()
     }
 }
@@ -79,6 +92,8 @@ impl Play {
             counts: HashMap::new(),
             answers: Vec::new(),
             log: Vec::new(),
+            transcript: 0xcbf2_9ce4_8422_2325,
+            fooled: false,
         }
     }
 
@@ -98,10 +113,7 @@ impl Play {
     }
 
     pub fn ask(&mut self, name: &Name, kind: u16) -> Ticket {
-        let question = Question { name: name.clone(), rtype: kind };
-        let ticket = self.resolver.ask(Asked { question, checking_disabled: false }, self.now);
-        self.perform();
-        ticket
+        self.ask_for(name, kind, Check::Here)
     }
 
     /// Asks and waits.
@@ -110,13 +122,21 @@ impl Play {
         self.wait(ticket)
     }
 
+    pub fn ask_for(&mut self, name: &Name, kind: u16, check: Check) -> Ticket {
+        let question = Question { name: name.clone(), rtype: kind };
+        let asked = Asked { question, checking_disabled: check == Check::There };
+        let ticket = self.resolver.ask(asked, self.now);
+        self.perform();
+        ticket
+    }
+
     pub fn wait(&mut self, ticket: Ticket) -> Arc<Answer> {
         let until = self.now.since_start + Duration::from_secs(60);
         loop {
             if let Some(place) = self.answers.iter().position(|(of, _)| *of == ticket) {
-                return self.answers.swap_remove(place).1;
+                return self.answers.remove(place).1;
             }
-            assert!(self.step(until), "no answer within a minute");
+            assert!(self.step(until), "world {}: no answer within a minute", self.world.seed);
         }
     }
 
@@ -128,8 +148,10 @@ impl Play {
             (Some(key @ (at, _)), _) if at <= until && timeout.is_none_or(|timeout| at <= timeout) => {
                 let (exchange, bytes) = self.arrivals.remove(&key).expect("just seen");
                 self.advance(at);
-                if !self.cancelled.contains(&exchange) {
-                    self.resolver.handle_message(exchange, &bytes, self.now);
+                match bytes {
+                    _ if self.cancelled.contains(&exchange) => {}
+                    Some(bytes) => self.resolver.handle_message(exchange, &bytes, self.now),
+                    None => self.resolver.handle_failure(exchange, self.now),
                 }
             }
             (_, Some(timeout)) if timeout <= until => {
@@ -145,7 +167,14 @@ impl Play {
     fn perform(&mut self) {
         while let Some(output) = self.resolver.next_output() {
             match output {
-                Output::Answer(ticket, answer) => self.answers.push((ticket, answer)),
+                Output::Answer(ticket, answer) => {
+                    self.note(format!("{ticket:?} {} {:?} {:?}", answer.rcode, answer.security, answer.why).as_bytes());
+                    for set in answer.answer.iter().map(|placed| &placed.set) {
+                        self.note(set.name.as_wire());
+                        set.data.iter().for_each(|data| self.note(data));
+                    }
+                    self.answers.push((ticket, answer));
+                }
                 Output::Cancel(exchange) => {
                     self.cancelled.insert(exchange);
                 }
@@ -154,61 +183,125 @@ impl Play {
         }
     }
 
+    /// FNV-1a.
+    fn note(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.transcript = (self.transcript ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
     fn send(&mut self, exchange: ExchangeId, server: SocketAddr, tcp: bool, message: &[u8]) {
         self.packets += 1;
         *self.counts.entry(server.ip()).or_default() += 1;
+        self.note(format!("{:?} {server} {tcp}", self.now.since_start).as_bytes());
+        self.note(message);
+        self.fooled |= server.ip() == IpAddr::from(POISON);
         let asked = Message::parse(message).expect("we write messages");
         let question = asked.question.clone().expect("we ask");
         if self.log.len() < 1000 {
+            let manner = self.world.servers.get(&server.ip()).map(|server| server.manner);
             self.log.push(format!(
-                "{:?} {} {} of {}",
-                self.now.since_start,
+                "{:.3} {} {} of {} {manner:?}{}",
+                self.now.since_start.as_secs_f64(),
                 question.name,
                 question.rtype,
-                server.ip()
+                server.ip(),
+                if tcp { " over TCP" } else { "" },
             ));
         }
         let delay = self.world.servers.get(&server.ip()).map_or(10, |server| server.delay);
         let at = self.now.since_start + Duration::from_millis(delay);
-        if self.world.forged {
-            for _ in 0..self.dice.below(3) {
-                let mut forged = message.to_vec();
-                forged[2] |= 0x84;
-                let change = self.dice.below(12);
-                match self.dice.below(3) {
-                    0 => forged[0] ^= 1,
-                    1 => forged.truncate(change),
-                    _ => forged[13] ^= 1,
-                }
-                self.arrive(at - Duration::from_millis(1), exchange, forged);
-            }
+        if self.world.forged && !tcp {
+            self.forge(exchange, &asked, at - Duration::from_millis(1));
         }
         if self.outage || !tcp && self.dice.below(1000) < self.world.loss {
             return;
         }
-        let attack = self.attacker.as_mut().and_then(|attacker| attacker(&question, server.ip()));
-        let said = attack.map(|said| (said, Manner::Good)).or_else(|| self.said(server.ip(), &question));
-        let Some((said, manner)) = said else { return };
+        if let Some(said) = self.attacker.as_mut().and_then(|attacker| attacker(&question, server.ip())) {
+            return self.arrive(at, exchange, Some(encode(&asked, &said, Manner::Good, tcp)));
+        }
+        let Some(known) = self.world.servers.get(&server.ip()) else { return };
+        let (manner, poisons, zone) = (known.manner, known.poisons, known.zones.first().cloned());
+        if manner == Manner::Unreachable {
+            return self.arrive(at, exchange, None);
+        }
+        let Some(mut said) = self.said(server.ip(), &asked) else { return };
+        if let (true, Some(zone)) = (poisons, zone) {
+            self.poison(&mut said, &zone);
+        }
         let slower = if manner == Manner::Slow { Duration::from_millis(700) } else { Duration::ZERO };
         let mut bytes = encode(&asked, &said, manner, tcp);
+        if manner == Manner::Garbage {
+            bytes.truncate(self.dice.below(12 + asked.raw_question.len()));
+            let place = self.dice.below(bytes.len());
+            if let Some(byte) = bytes.get_mut(place) {
+                *byte ^= 0x5a;
+            }
+        }
         if self.dice.percent(self.mutated) {
             mutate(&mut bytes, &mut self.dice);
         }
-        self.arrive(at + slower, exchange, bytes);
+        self.arrive(at + slower, exchange, Some(bytes));
     }
 
-    fn arrive(&mut self, at: Duration, exchange: ExchangeId, bytes: Vec<u8>) {
+    fn arrive(&mut self, at: Duration, exchange: ExchangeId, bytes: Option<Vec<u8>>) {
         self.serial += 1;
         self.arrivals.insert((at, self.serial), (exchange, bytes));
     }
 
-    fn said(&self, address: IpAddr, question: &Question) -> Option<(Said, Manner)> {
+    /// Somebody who does not see the question guesses: the ID, the question or its case is wrong.
+    fn forge(&mut self, exchange: ExchangeId, asked: &Message, at: Duration) {
+        let question = asked.question.as_ref().expect("we ask");
+        for _ in 0..self.dice.below(3) {
+            let rdata = POISON.into();
+            let record = Record { name: question.name.clone(), rtype: rtype::A, class: IN, ttl: 86400, rdata };
+            let said = Said { authoritative: true, answer: vec![record], ..Said::default() };
+            let mut forged = asked.clone();
+            let mut manner = Manner::Good;
+            match self.dice.below(3) {
+                1 if !question.name.is_root() => forged.raw_question[1] ^= 2,
+                2 if asked.raw_question.iter().any(u8::is_ascii_uppercase) => manner = Manner::Lowers,
+                _ => forged.id ^= 1 << self.dice.below(16),
+            }
+            self.arrive(at, exchange, Some(encode(&forged, &said, manner, false)));
+        }
+    }
+
+    /// Adds what a server of the zone has no say in.
+    fn poison(&mut self, said: &mut Said, zone: &Name) {
+        let others: Vec<&Name> = self.world.zones.keys().filter(|other| !other.is_under(zone)).collect();
+        if others.is_empty() {
+            return;
+        }
+        let victim = *self.dice.pick(&others);
+        let evil = name("ns.evil");
+        let make = |name: &Name, rtype, rdata: &[u8]| {
+            let rdata = rdata.into();
+            Record { name: name.clone(), rtype, class: IN, ttl: 86400, rdata }
+        };
+        let address = |name: &Name| make(name, rtype::A, &POISON);
+        said.authority.push(make(victim, rtype::NS, evil.as_wire()));
+        said.additional.push(address(&evil));
+        let servers = &self.world.zones[victim].nodes[victim][&rtype::NS];
+        for server in servers.iter().filter_map(|data| Name::from_wire(data)).filter(|server| !server.is_under(zone)) {
+            said.additional.push(address(&server));
+        }
+        if !said.answer.is_empty() {
+            let www = super::world::under("www", victim);
+            said.answer.push(address(&www));
+            said.answer.push(make(&www, rtype::AAAA, &[6; 16]));
+        }
+    }
+
+    fn said(&self, address: IpAddr, asked: &Message) -> Option<Said> {
+        let question = asked.question.as_ref().expect("we ask");
         let server = self.world.servers.get(&address)?;
         let fail = |rcode| Said { rcode, ..Said::default() };
-        let said = match server.manner {
-            Manner::Dead => return None,
-            Manner::Refuses => fail(5),
-            Manner::Fails => fail(2),
+        let mut said = match server.manner {
+            Manner::Dead | Manner::Unreachable => return None,
+            Manner::Refuses => fail(rcode::REFUSED),
+            Manner::Fails => fail(rcode::SERVFAIL),
+            Manner::NoEdns if asked.edns.is_some() => fail(rcode::FORMERR),
             Manner::Upward => {
                 let rdata = self.world.hints[0].0.as_wire().into();
                 let record = Record { name: Name::root(), rtype: rtype::NS, class: IN, ttl: 3600, rdata };
@@ -222,62 +315,27 @@ impl Play {
                     });
                     zones.max_by_key(|zone| zone.label_count())
                 };
-                let zone = place(question.rtype).or_else(|| place(0));
-                match zone {
-                    None => fail(5),
+                match place(question.rtype).or_else(|| place(0)) {
+                    None => fail(rcode::REFUSED),
                     Some(zone) => self.world.zones[zone].answer(&question.name, question.rtype),
                 }
             }
         };
-        let mut said = said;
         if server.manner == Manner::Lies {
             for record in &mut said.answer {
                 if record.rtype == rtype::A && record.rdata.starts_with(&[192]) {
-                    record.rdata = vec![6, 6, 6, 6].into();
+                    record.rdata = POISON.into();
                 }
             }
         }
-        Some((said, server.manner))
+        Some(said)
     }
-}
-
-fn encode(asked: &Message, said: &Said, manner: Manner, tcp: bool) -> Vec<u8> {
-    let mut out = asked.id.to_be_bytes().to_vec();
-    let truncated = !tcp && manner == Manner::Truncates;
-    let flags = 0x8000
-        | u16::from(said.authoritative) << 10
-        | u16::from(truncated) << 9
-        | u16::from(asked.recursion_desired) << 8
-        | said.rcode;
-    out.extend(flags.to_be_bytes());
-    out.extend([0, 1]);
-    let none = Vec::new();
-    let sections = if truncated { [&none, &none, &none] } else { [&said.answer, &said.authority, &said.additional] };
-    for section in sections {
-        out.extend(u16::try_from(section.len()).expect("few records").to_be_bytes());
-    }
-    let question = asked.question.as_ref().expect("we ask");
-    if manner == Manner::Lowers {
-        out.extend(asked.raw_question.to_ascii_lowercase());
-    } else {
-        out.extend(&asked.raw_question);
-    }
-    out.extend(question.rtype.to_be_bytes());
-    out.extend([0, 1]);
-    for record in sections.into_iter().flatten() {
-        out.extend(record.name.as_wire());
-        out.extend(record.rtype.to_be_bytes());
-        out.extend([0, 1]);
-        out.extend(record.ttl.to_be_bytes());
-        out.extend(u16::try_from(record.rdata.len()).expect("short").to_be_bytes());
-        out.extend(&*record.rdata);
-    }
-    out
 }
 
 /// Changes something after the ID and the flags.
 fn mutate(bytes: &mut Vec<u8>, dice: &mut Dice) {
     for _ in 0..1 + dice.below(6) {
+        bytes.resize(bytes.len().max(12), 0);
         let place = 2 + dice.below(bytes.len().saturating_sub(2));
         match dice.below(7) {
             0 => bytes[place] ^= 1 << dice.below(8),

@@ -15,7 +15,6 @@ use hearthgate::dns::resolver::{
 
 use super::sign::{Flaw, Key};
 
-pub const TTL: u32 = 3600;
 const SOA: u16 = rtype::SOA;
 
 /// How a zone denies.
@@ -24,6 +23,26 @@ pub enum Signing {
     Unsigned,
     Nsec,
     Nsec3 { opt_out: bool, iterations: u16 },
+}
+
+/// What is wrong with a zone, on all its servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    None,
+    /// With the signatures, those over the keys excepted.
+    All(Flaw),
+    /// With the signatures over NSEC and NSEC3.
+    Denials(Flaw),
+    /// With the signatures over the keys.
+    Keys(Flaw),
+    /// The keys are not there.
+    Keyless,
+    /// Nothing is said of what does not exist.
+    NoDenial,
+    /// The NSEC of the apex is given for every other name.
+    WrongDenial,
+    /// What a wildcard has is given for names that exist.
+    Replay,
 }
 
 /// What is there under one name.
@@ -38,10 +57,8 @@ pub struct Zone {
     pub key: Rc<Key>,
     /// All names with records, also delegations and the glue below them.
     pub nodes: BTreeMap<Name, Node>,
-    /// What is wrong with its signatures, that over its keys excepted.
-    pub flaw: Flaw,
-    /// The parent's DS is of another key.
-    pub wrong_ds: bool,
+    pub fault: Fault,
+    pub ttl: u32,
     /// The server follows aliases inside the zone.
     pub follows: bool,
     pub sealed: RefCell<HashMap<(Name, u16), Rc<Sealed>>>,
@@ -65,8 +82,8 @@ impl Zone {
             signing,
             key,
             nodes: BTreeMap::new(),
-            flaw: Flaw::None,
-            wrong_ds: false,
+            fault: Fault::None,
+            ttl: 3600,
             follows: true,
             sealed: RefCell::default(),
             chain: RefCell::default(),
@@ -123,14 +140,24 @@ impl Zone {
     }
 
     fn seal(&self, name: &Name, kind: u16, data: &[Arc<[u8]>]) -> Rc<Sealed> {
-        let record =
-            |rtype, rdata: &Arc<[u8]>| Record { name: name.clone(), rtype, class: IN, ttl: TTL, rdata: rdata.clone() };
+        let record = |rtype, rdata: &Arc<[u8]>| Record {
+            name: name.clone(),
+            rtype,
+            class: IN,
+            ttl: self.ttl,
+            rdata: rdata.clone(),
+        };
         let mut sealed: Sealed = data.iter().map(|data| record(kind, data)).collect();
         let cut = self.cut(name);
         let signed = self.is_signed() && !data.is_empty() && (cut.is_none() || matches!(kind, rtype::DS | rtype::NSEC));
         if signed {
-            let flaw = if kind == rtype::DNSKEY { Flaw::None } else { self.flaw };
-            let rrsig = self.key.sign(&self.name, name, kind, TTL, data, flaw);
+            let flaw = match (self.fault, kind) {
+                (Fault::Keys(flaw), rtype::DNSKEY) => flaw,
+                (Fault::All(flaw), kind) if kind != rtype::DNSKEY => flaw,
+                (Fault::Denials(flaw), rtype::NSEC | rtype::NSEC3) => flaw,
+                _ => Flaw::None,
+            };
+            let rrsig = self.key.sign(&self.name, name, kind, self.ttl, data, flaw);
             sealed.extend(rrsig.iter().map(|data| record(rtype::RRSIG, data)));
         }
         Rc::new(sealed)
@@ -224,9 +251,18 @@ impl Zone {
         }
     }
 
-    /// The name has a record of denial of its own; with opt-out, what only leads to unsigned delegations has none.
-    pub fn is_in_chain(&self, name: &Name) -> bool {
-        !matches!(self.signing, Signing::Nsec3 { .. }) || self.hashes().values().any(|(at, _)| at == name)
+    /// With opt-out, unsigned delegations are not in the chain, nor what has only such below it.
+    pub fn is_hidden(&self, name: &Name) -> bool {
+        matches!(self.signing, Signing::Nsec3 { opt_out: true, .. })
+            && self.exists(name)
+            && !self.hashes().values().any(|(at, _)| at == name)
+    }
+
+    /// Says whether the server gives what a wildcard has for this name, which exists.
+    pub fn replays(&self, name: &Name, kind: u16) -> bool {
+        let Some(wildcard) = name.parent().and_then(|parent| parent.wildcard()) else { return false };
+        let has = |name: &Name| self.nodes.get(name).is_some_and(|node| node.contains_key(&kind));
+        self.fault == Fault::Replay && self.exists(name) && *name != wildcard && !has(name) && has(&wildcard)
     }
 
     fn next_closer(&self, name: &Name) -> Name {
@@ -253,7 +289,11 @@ impl Zone {
 
     fn prove(&self, said: &mut Said, over: &[Name]) {
         for name in over {
-            let sealed = self.over(name);
+            let sealed = match self.fault {
+                Fault::NoDenial => return,
+                Fault::WrongDenial => self.over(&self.name),
+                _ => self.over(name),
+            };
             if sealed.first().is_some_and(|first| !said.authority.contains(first)) {
                 said.authority.extend(sealed.iter().cloned());
             }
@@ -283,7 +323,7 @@ impl Zone {
                     return said;
                 };
                 let rdata = next.as_wire().into();
-                said.answer.push(Record { name: name.clone(), rtype: rtype::CNAME, class: IN, ttl: TTL, rdata });
+                said.answer.push(Record { name: name.clone(), rtype: rtype::CNAME, class: IN, ttl: self.ttl, rdata });
                 name = next;
                 if !self.follows {
                     return said;
@@ -291,21 +331,24 @@ impl Zone {
                 continue;
             }
             let hashed = matches!(self.signing, Signing::Nsec3 { .. });
-            let (owner, expanded) = if self.exists(&name) {
+            let (owner, expanded) = if self.replays(&name, kind) {
+                (name.parent().and_then(|parent| parent.wildcard()).expect("just seen"), true)
+            } else if self.exists(&name) {
                 (name.clone(), false)
             } else {
                 (self.encloser(&name).wildcard().expect("short"), true)
             };
             let Some(node) = self.nodes.get(&owner) else {
                 if !expanded {
-                    let over = if self.is_in_chain(&name) { vec![name.clone()] } else { self.provable(&name) };
+                    let over = if self.is_hidden(&name) { self.provable(&name) } else { vec![name] };
                     self.negative(&mut said, &over);
                     return said;
                 }
                 said.rcode = 3;
-                let mut over = vec![name.clone(), owner];
+                let mut over = vec![name.clone(), owner.clone()];
                 if hashed {
-                    over = vec![self.encloser(&name), self.next_closer(&name), over.remove(1)];
+                    over = self.provable(&name);
+                    over.extend(over[0].wildcard());
                 }
                 self.negative(&mut said, &over);
                 return said;
@@ -313,7 +356,7 @@ impl Zone {
             let found = [kind, rtype::CNAME].into_iter().find(|kind| node.contains_key(kind));
             let Some(found) = found else {
                 let over = match (expanded, hashed) {
-                    (false, _) if !self.is_in_chain(&name) => self.provable(&name),
+                    (false, true) if self.is_hidden(&name) => self.provable(&name),
                     (false, _) => vec![name.clone()],
                     (true, false) => vec![name.clone(), owner],
                     (true, true) => vec![self.encloser(&name), self.next_closer(&name), owner],
@@ -342,9 +385,7 @@ impl Zone {
         if self.is_signed() {
             if node.contains_key(&rtype::DS) {
                 said.authority.extend(self.set(cut, rtype::DS).iter().cloned());
-            } else if matches!(self.signing, Signing::Nsec3 { .. })
-                && !self.hashes().values().any(|(name, _)| name == cut)
-            {
+            } else if self.is_hidden(cut) {
                 self.prove(said, &self.provable(cut));
             } else {
                 self.prove(said, std::slice::from_ref(cut));

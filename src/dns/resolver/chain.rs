@@ -130,7 +130,8 @@ impl Shared {
         let question = Question { name: zone.clone(), rtype: rtype::DNSKEY };
         let mut avoid: Vec<IpAddr> = Vec::new();
         let mut why = Why::KeyMissing;
-        for _ in 0..2 {
+        // What was in the cache is nobody's word: two servers are asked all the same.
+        for _ in 0..3 {
             let found = match self.raw(&question, errand, &avoid).await {
                 Ok(found) => found,
                 Err(_) if !avoid.is_empty() => break,
@@ -150,9 +151,9 @@ impl Shared {
             }
             self.cache.borrow_mut().remove(&question.name, question.rtype);
             match found.server {
-                Some(server) => avoid.push(server),
+                Some(server) if avoid.is_empty() => avoid.push(server),
                 None if avoid.is_empty() => {}
-                None => break,
+                _ => break,
             }
         }
         Ok((Trust::Bogus(why), BOGUS_FOR))
@@ -219,7 +220,8 @@ impl Shared {
         let question = Question { name: name.clone(), rtype: rtype::DS };
         let mut avoid: Vec<IpAddr> = Vec::new();
         let mut why = Why::Bogus;
-        for _ in 0..2 {
+        // What was in the cache is nobody's word: two servers are asked all the same.
+        for _ in 0..3 {
             let found = match self.raw(&question, errand, &avoid).await {
                 Ok(found) => found,
                 Err(_) if !avoid.is_empty() => break,
@@ -255,9 +257,9 @@ impl Shared {
             }
             self.cache.borrow_mut().remove(&question.name, question.rtype);
             match found.server {
-                Some(server) => avoid.push(server),
+                Some(server) if avoid.is_empty() => avoid.push(server),
                 None if avoid.is_empty() => {}
-                None => break,
+                _ => break,
             }
         }
         Ok((AtCut::Bogus(why), BOGUS_FOR))

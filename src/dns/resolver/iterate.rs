@@ -88,12 +88,7 @@ impl Shared {
     ) -> Result<Fetched, Failure> {
         let mut restarts = 0;
         loop {
-            // DS stands at the parent's side of a cut.
-            let start = match (question.rtype, question.name.parent()) {
-                (rtype::DS, Some(parent)) => parent,
-                _ => question.name.clone(),
-            };
-            let cut = self.start(&start, errand).await?;
+            let cut = self.start(&question.place(), errand).await?;
             let was_cached = !cut.zone.is_root();
             match self.descend(cut.clone(), question, errand, avoid).await {
                 // The servers may have changed since the parent named them.
@@ -325,6 +320,9 @@ impl Shared {
             };
             search.give_up(server);
             stumbles += 1;
+            if aim == Aim::Minimised {
+                search.stumble();
+            }
             match reply.class {
                 Class::Lame => {
                     if aim == Aim::Whole {

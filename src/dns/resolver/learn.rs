@@ -99,7 +99,8 @@ impl Shared {
             return;
         }
         let ttl = u32::try_from(expires.saturating_sub(now).as_secs()).unwrap_or(u32::MAX);
-        if let Some(set) = reply.authority.iter().find(|set| set.rtype == rtype::DS && set.name == *zone) {
+        let signed = |set: &&Rrset| set.rtype == rtype::DS && set.name == *zone && !set.signatures.is_empty();
+        if let Some(set) = reply.authority.iter().find(signed) {
             let ttl = self.clamp(set.ttl).min(ttl);
             self.insert(zone, rtype::DS, Kept::Set(Arc::new(set.clone()), Vec::new()), Security::Unchecked, None, ttl);
             return;

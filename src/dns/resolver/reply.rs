@@ -95,6 +95,7 @@ pub fn understand(zone: &Name, question: &Question, message: &Message, forwarded
             Class::Alias(name)
         }
         Found::Malformed => Class::Useless,
+        Found::Nothing if message.rcode == rcode::YXDOMAIN => return reply,
         Found::Nothing => negative(zone, question, message, &authority, forwarded, recursed),
     };
     reply.authority = authority
@@ -135,17 +136,24 @@ fn chain(zone: &Name, question: &Question, sets: &[Rrset], forwarded: bool, answ
                 return Found::Answer;
             }
         }
-        if let Some(set) = find(&current, question.rtype) {
+        let dname = sets.iter().find(|set| set.rtype == rtype::DNAME && current.is_below(&set.name));
+        // A CNAME below a DNAME is what that makes it, and nobody signs it.
+        if (dname.is_none() || question.rtype != rtype::CNAME)
+            && let Some(set) = find(&current, question.rtype)
+        {
             answer.push(set.clone());
             return Found::Answer;
         }
-        let dname = sets.iter().find(|set| set.rtype == rtype::DNAME && current.is_below(&set.name));
         let next = if let Some(dname) = dname {
             let [data] = &dname.data[..] else { return Found::Malformed };
             let Some(to) = target(data) else { return Found::Malformed };
             answer.push(dname.clone());
+            // RFC 6672 §2.2: where the name would be too long the DNAME is all there is (YXDOMAIN).
             let Some(next) = current.substitute(&dname.name, &to) else { return Found::Answer };
             answer.push(alias(&current, &next, dname.ttl));
+            if question.rtype == rtype::CNAME {
+                return Found::Answer;
+            }
             next
         } else if let Some(cname) = find(&current, rtype::CNAME) {
             let [data] = &cname.data[..] else { return Found::Malformed };

@@ -134,9 +134,13 @@ impl Shared {
         let mut answer = self.blank();
         let mut question = asked.question.clone();
         for _ in 0..=self.config.limits.aliases {
-            let step = self.cached(&question, age)?;
+            let mut step = self.cached(&question, age)?;
+            if step.security == Security::Unchecked && !asked.checking_disabled && self.is_untrusted(&question.place())
+            {
+                step.security = Security::Insecure;
+            }
             let checked = match step.security {
-                Security::Unchecked => asked.checking_disabled || self.is_untrusted(&question.name),
+                Security::Unchecked => asked.checking_disabled,
                 Security::Bogus => age == Age::Fresh,
                 Security::Insecure | Security::Secure => true,
             };
@@ -299,7 +303,7 @@ impl Shared {
     }
 
     fn proven(&self, question: &Question, checked: bool, errand: &Errand) -> Option<Step> {
-        if !self.config.aggressive || !checked || self.is_untrusted(&question.name) {
+        if !self.config.aggressive || !checked || self.is_untrusted(&question.place()) {
             return None;
         }
         let now = self.now();
@@ -394,7 +398,8 @@ fn add(answer: &mut Answer, question: &mut Question, step: Step) -> Result<Threa
             answer.authority.push(place(set));
         }
     }
-    if set.rtype == question.rtype {
+    // A DNAME above the name rewrites it, also where DNAME is the type that is asked for (RFC 6672 §3.2).
+    if set.rtype == question.rtype && set.name == question.name {
         answer.answer.push(place(set));
         return Ok(Thread::Ended);
     }
@@ -408,6 +413,9 @@ fn add(answer: &mut Answer, question: &mut Question, step: Step) -> Result<Threa
             return Ok(Thread::Ended);
         };
         answer.answer.push(place(Arc::new(alias(&question.name, &next, ttl))));
+        if question.rtype == rtype::CNAME {
+            return Ok(Thread::Ended);
+        }
         next
     } else {
         answer.answer.push(place(set));

@@ -34,6 +34,7 @@ pub(super) struct Search {
     most_looked_up: usize,
     tries: HashMap<IpAddr, u32>,
     done: HashSet<IpAddr>,
+    stumbled: bool,
 }
 
 impl Search {
@@ -48,6 +49,7 @@ impl Search {
             most_looked_up: MOST_LOOKED_UP.get(depth).copied().unwrap_or(1),
             tries: HashMap::new(),
             done: avoid.iter().copied().collect(),
+            stumbled: false,
         };
         for (name, glue) in &cut.servers {
             let known = shared.kept_addresses(name);
@@ -65,9 +67,6 @@ impl Search {
                 // Only for the client's own question: what is looked up for a look-up multiplies.
                 search.unproven.push(name.clone());
             }
-        }
-        if aim == Aim::Minimised && !search.addresses.is_empty() {
-            search.nameless.clear();
         }
         search.hearsay.clone_from(&cut.hearsay);
         let lame: Vec<IpAddr> = {
@@ -115,12 +114,20 @@ impl Search {
             open.filter(|address| search.tries.get(address).copied().unwrap_or(0) == tries).copied().collect()
         };
         let mut round = left(0, self);
-        if round.is_empty() {
-            // Asking again comes after looking for others.
+        let dead = |address: &IpAddr| shared.servers.borrow().is_dead(*address, shared.now());
+        if self.stumbled {
+            round.retain(|address| !dead(address));
+            if round.is_empty() {
+                return None;
+            }
+        } else if round.iter().all(dead) {
+            // Asking again, or whom nobody reaches, comes after looking for others.
             let to_look_up = !self.nameless.is_empty() || !self.unproven.is_empty();
             if to_look_up && self.looked_up < self.most_looked_up {
                 return None;
             }
+        }
+        if round.is_empty() {
             round = (1..MOST_TRIES).map(|tries| left(tries, self)).find(|left| !left.is_empty())?;
         }
         shared.servers.borrow().rank(&mut round, shared.now(), shared.dice());
@@ -131,6 +138,9 @@ impl Search {
 
     /// Looks up one more server's address; `false` if there is none left.
     pub(super) async fn more(&mut self, shared: &Shared, cut: &Cut, errand: &Errand) -> bool {
+        if self.stumbled {
+            return false;
+        }
         while self.looked_up < self.most_looked_up {
             let from = if self.nameless.is_empty() { &mut self.unproven } else { &mut self.nameless };
             if from.is_empty() {
@@ -165,6 +175,12 @@ impl Search {
         };
         // With nothing left to look up, those who were silent are asked again.
         self.addresses.len() > before || self.addresses.iter().any(open) && self.tries.len() < MOST_ADDRESSES
+    }
+
+    /// A server stumbled over a minimised question: the others are asked once, if they are there. Who is
+    /// silent, or has still to be looked up, is for the whole question.
+    pub(super) fn stumble(&mut self) {
+        self.stumbled = true;
     }
 
     pub(super) fn give_up(&mut self, server: SocketAddr) {

@@ -183,6 +183,11 @@ impl Servers {
         self.lame.get(&(address, zone.clone())).is_some_and(|until| *until > now)
     }
 
+    /// Says whether nobody reached the address for a while.
+    pub fn is_dead(&self, address: IpAddr, now: Duration) -> bool {
+        self.known.get(&address).is_some_and(|server| server.dead_until > now)
+    }
+
     /// Sorts addresses, the one to ask first in front. `dice` is below 1000: now and then another is
     /// preferred, so that a server which got faster is noticed.
     pub fn rank(&self, addresses: &mut [IpAddr], now: Duration, dice: u32) {

@@ -71,18 +71,21 @@ impl Shared {
         side: Side<'_>,
         errand: &Errand,
     ) -> Result<Verdict, Failure> {
+        // DS belongs to the parent's side of a cut, whatever anchor stands at the child's.
+        // What is looked at for the sake of a cut must not ask for that cut again.
+        let place = match (set.rtype, side) {
+            (rtype::DS, _) => set.name.parent().unwrap_or_else(Name::root),
+            (_, Side::Above(cut)) => cut.parent().unwrap_or_else(Name::root),
+            (_, Side::Either) => set.name.clone(),
+        };
         // Nothing signs signatures.
-        if set.rtype == rtype::RRSIG || self.is_untrusted(&set.name) {
+        if set.rtype == rtype::RRSIG || self.is_untrusted(&place) {
             return Ok(Verdict::Insecure(None));
         }
         let mut why = Why::SignaturesMissing;
         let signers = self.signers(set, side);
         if signers.is_empty() {
-            let zone = match set.rtype {
-                rtype::DS => set.name.parent().unwrap_or_else(Name::root),
-                _ => set.name.clone(),
-            };
-            return self.check_unsigned(&zone, errand).await;
+            return self.check_unsigned(&place, errand).await;
         }
         for signer in signers {
             match self.trust(&signer, errand).await? {
@@ -99,12 +102,14 @@ impl Shared {
 
     /// The zones that claim to have signed a set, of those that could have.
     pub(super) fn signers(&self, set: &Rrset, side: Side<'_>) -> Vec<Name> {
+        // Where an anchor stands at a cut, what the parent says of the cut still begins at one further up.
+        let of_cut = matches!(set.rtype, rtype::DS | rtype::NSEC | rtype::NSEC3);
         let Some((anchor, _)) = self.config.anchors.nearest(&set.name) else { return Vec::new() };
         let mut signers = Vec::new();
         for rrsig in set.signatures.iter().filter_map(|rdata| Rrsig::parse(rdata)) {
             let possible = rrsig.covered == set.rtype
                 && set.name.is_under(&rrsig.signer)
-                && rrsig.signer.is_under(anchor)
+                && (of_cut || rrsig.signer.is_under(anchor))
                 && (set.rtype != rtype::DS || set.name.is_below(&rrsig.signer))
                 && match side {
                     Side::Either => true,
@@ -273,10 +278,7 @@ impl Shared {
         denial: &Denial,
         errand: &Errand,
     ) -> Result<Verdict, Failure> {
-        let place = match (question.rtype, question.name.parent()) {
-            (rtype::DS, Some(parent)) => parent,
-            _ => question.name.clone(),
-        };
+        let place = question.place();
         if self.is_untrusted(&place) {
             return Ok(Verdict::Insecure(None));
         }

@@ -76,6 +76,16 @@ pub struct Question {
     pub rtype: u16,
 }
 
+impl Question {
+    /// Returns the name whose zone has the answer: DS stands at the parent's side of a cut.
+    pub fn place(&self) -> Name {
+        match (self.rtype, self.name.parent()) {
+            (rtype::DS, Some(parent)) => parent,
+            _ => self.name.clone(),
+        }
+    }
+}
+
 /// What stands in an OPT record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Edns {
