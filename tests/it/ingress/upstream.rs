@@ -52,6 +52,11 @@ fn request(method: &str) -> String {
     format!("{method} /x HTTP/1.1\r\nHost: app.home.example\r\nConnection: close\r\n\r\n")
 }
 
+/// Puts the chunks of a body together; a size stands before each.
+fn joined(body: &str) -> String {
+    body.lines().skip(1).step_by(2).collect()
+}
+
 #[tokio::test]
 async fn each_framing_is_understood_in_whatever_pieces_it_comes() {
     let answers = [
@@ -77,7 +82,8 @@ async fn each_framing_is_understood_in_whatever_pieces_it_comes() {
 
             assert!(got.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}: {got}");
             assert!(got.contains(field) && got.ends_with(end), "{answer}: {got}");
-            let text: String = got.split("\r\n\r\n").nth(1).unwrap().lines().filter(|line| line.len() > 1).collect();
+            let (head, body) = got.split_once("\r\n\r\n").unwrap();
+            let text = if head.contains("chunked") { joined(body) } else { body.to_owned() };
             assert_eq!(text, "whole", "{answer}: {got}");
             assert!(!got.contains("x-late"), "{got}");
         }
