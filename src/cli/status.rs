@@ -106,7 +106,10 @@ fn vpn_lines(vpn: &crate::vpn::Status, line: &mut impl FnMut(&str, String)) {
         };
         let from = peer.endpoint.map(|endpoint| format!(" from {endpoint}")).unwrap_or_default();
         let traffic = format!("received {}, sent {}", bytes(peer.received), bytes(peer.sent));
-        line("  peer", format!("{}{group}: {own}, {seen}{from}, {traffic}", peer.name));
+        let expires = peer.expires.and_then(|at| i64::try_from(at).ok());
+        let expires = expires.map(|at| format!(", until {}", readable(at))).unwrap_or_default();
+        let told = if peer.told_old_endpoint { ", was told the old address" } else { "" };
+        line("  peer", format!("{}{group}: {own}, {seen}{from}, {traffic}{expires}{told}", peer.name));
     }
 }
 

@@ -56,6 +56,10 @@ pub struct Peer {
     pub addresses: Vec<IpNet>,
     /// What it may begin.
     pub may_reach: Vec<Reach>,
+    /// From then on it is no peer.
+    pub expires: Option<jiff::Timestamp>,
+    /// The `host:port` that it was told, where that is not what peers are told today.
+    pub told_endpoint: Option<String>,
     /// Persistent keepalive that its own configuration is given.
     pub keepalive: Option<Duration>,
 }

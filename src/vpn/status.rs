@@ -57,6 +57,12 @@ pub struct PeerStatus {
     pub received: u64,
     /// Bytes sent to it.
     pub sent: u64,
+    /// From then on it is no peer, in seconds since 1970.
+    #[serde(default)]
+    pub expires: Option<u64>,
+    /// It was told another endpoint than peers are told today.
+    #[serde(default)]
+    pub told_old_endpoint: bool,
     /// Packets of its that were refused or dropped inside the tunnel.
     #[serde(default)]
     pub refused: u64,
@@ -122,6 +128,8 @@ impl Book {
         pages.addresses = config.addresses.clone();
         for peer in &config.peers {
             let public_key = peer.public_key.to_string();
+            let expires = peer.expires.map(|expires| u64::try_from(expires.as_second()).unwrap_or(0));
+            let told_old_endpoint = peer.told_endpoint.is_some() && peer.told_endpoint != config.endpoint;
             let same = before
                 .remove(&peer.id)
                 .filter(|page| page.status.public_key == public_key && page.status.name == peer.name);
@@ -129,6 +137,8 @@ impl Book {
                 Some(mut page) => {
                     page.status.group = peer.group.clone();
                     page.status.addresses = peer.addresses.clone();
+                    page.status.expires = expires;
+                    page.status.told_old_endpoint = told_old_endpoint;
                     page
                 }
                 None => Page {
@@ -141,6 +151,8 @@ impl Book {
                         endpoint: None,
                         received: 0,
                         sent: 0,
+                        expires,
+                        told_old_endpoint,
                         refused: 0,
                     },
                     booked: (0, 0, 0),

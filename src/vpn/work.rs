@@ -8,6 +8,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 use tokio::{
     net::UdpSocket,
     sync::{Notify, mpsc},
@@ -35,6 +36,8 @@ const BATCH: usize = 64;
 const OUTBOUND: usize = 1024;
 /// Answers of planes on their way out.
 const REPLIES: usize = 256;
+/// How late it may be noticed that a peer's time is over.
+const EXPIRY: Duration = Duration::from_secs(5);
 /// How often it is written down where peers are.
 const WRITE_EVERY: Duration = Duration::from_secs(10);
 
@@ -54,6 +57,8 @@ struct Loop<'a> {
     work: &'a Work<'a>,
     sockets: Vec<UdpSocket>,
     gate: Gate,
+    /// Without those whose time is over.
+    policy: Arc<Policy>,
     netstack: Netstack,
     actions: Vec<Action>,
     buffer: Box<[u8]>,
@@ -64,6 +69,11 @@ struct Loop<'a> {
 }
 
 impl Work<'_> {
+    fn in_force(&self) -> Arc<Policy> {
+        let (policy, now) = (self.policy.load_full(), Timestamp::now());
+        if policy.has_expired(now) { Arc::new(policy.without_expired(now)) } else { policy }
+    }
+
     /// Works until told to stop.
     pub(super) async fn run(&self, stop: Stop) -> Result<(), String> {
         let sockets = self
@@ -74,12 +84,13 @@ impl Work<'_> {
             .map_err(|error| format!("the gate's sockets cannot be used: {error}"))?;
         let (outbound, mut packets) = mpsc::channel::<Outbound>(OUTBOUND);
         let (replies, mut answers) = mpsc::channel::<Reply>(REPLIES);
-        let policy = self.policy.load_full();
+        let policy = self.in_force();
         let now = Instant::now();
         let mut work = Loop {
             work: self,
             sockets,
             gate: Gate::new(policy.clone(), now),
+            policy: policy.clone(),
             netstack: Netstack::new(self.outlets.clone(), self.networks.clone(), policy, outbound, replies, now),
             actions: Vec::new(),
             buffer: vec![0; udp::DATAGRAM].into(),
@@ -90,6 +101,8 @@ impl Work<'_> {
         work.recall(now);
         let mut ticks = interval_at(Clock::now() + TICK, TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut expiry = interval_at(Clock::now() + EXPIRY, EXPIRY);
+        expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut draining = false;
         loop {
             tokio::select! {
@@ -119,6 +132,11 @@ impl Work<'_> {
                     work.perform();
                     // The connections take in what came, before their queues overflow.
                     tokio::task::yield_now().await;
+                }
+                _ = expiry.tick(), if work.policy.may_expire() => {
+                    if work.policy.has_expired(Timestamp::now()) {
+                        work.take_policy();
+                    }
                 }
                 _ = ticks.tick(), if work.gate.wants_ticks() => {
                     let now = Instant::now();
@@ -153,7 +171,8 @@ async fn readable(sockets: &[UdpSocket]) {
 
 impl Loop<'_> {
     fn take_policy(&mut self) {
-        let policy = self.work.policy.load_full();
+        let policy = self.work.in_force();
+        self.policy = policy.clone();
         self.gate.set_policy(policy.clone(), Instant::now());
         self.work.endpoints.keep(|key| policy.peers.values().any(|peer| peer.public_key == *key));
         self.netstack.set_policy(policy);
@@ -163,7 +182,7 @@ impl Loop<'_> {
     fn recall(&mut self, now: Instant) {
         let known = self.work.endpoints.recall();
         let today = endpoints::unix_now();
-        for (id, peer) in &self.work.policy.load().peers {
+        for (id, peer) in &self.policy.peers {
             let Some(heard) = known.get(&peer.public_key).filter(|heard| heard.is_recent(today)) else { continue };
             let listens = |(_, socket): &(usize, &UdpSocket)| socket.local_addr().is_ok_and(|own| own == heard.listen);
             let same_family = |(_, socket): &(usize, &UdpSocket)| {

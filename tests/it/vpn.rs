@@ -56,6 +56,8 @@ impl House {
                 format!("fd77::{}/128", number + 2).parse().unwrap(),
             ],
             may_reach: vec![Reach::Services],
+            expires: None,
+            told_endpoint: None,
             keepalive: None,
         });
         let state = tempfile::tempdir().unwrap();
@@ -541,4 +543,37 @@ async fn a_peer_goes_on_after_another_process_took_the_ports_over() {
 
     let _after = tunnel.tcp(gate(443)).await.unwrap();
     assert_eq!(house.accepted().await.origin, Origin::Vpn(PeerId(0)));
+}
+
+#[tokio::test]
+async fn a_peer_whose_time_is_over_loses_its_streams_and_does_not_come_in_again() {
+    let mut house = House::open();
+    let (leaving, staying) = (house.tunnel(0).await, house.tunnel(1).await);
+    let _client = leaving.tcp(gate(443)).await.unwrap();
+    let mut lost = house.accepted().await;
+    let _kept = staying.tcp(gate(443)).await.unwrap();
+    house.accepted().await;
+
+    let mut config = house.config.clone();
+    config.peers[0].expires = Some(jiff::Timestamp::now() + Duration::from_secs(1));
+    house.plane.commit(house.plane.prepare(config).unwrap());
+
+    assert_eq!(timeout(PATIENCE, lost.stream.read(&mut [0; 1])).await.unwrap().unwrap(), 0);
+    assert!(timeout(Duration::from_millis(300), leaving.tcp(gate(443))).await.is_err(), "no answer of any kind");
+    let _again = staying.tcp(gate(443)).await.unwrap();
+    let status = house.plane.status();
+    assert!(status.peers[0].expires.is_some() && status.peers[1].expires.is_none(), "{status:?}");
+}
+
+#[tokio::test]
+async fn a_peer_that_was_told_another_endpoint_is_named() {
+    let house = House::open();
+    let mut config = Config { endpoint: Some("new.home.example:443".into()), ..house.config.clone() };
+    config.peers[0].told_endpoint = Some("old.home.example:443".into());
+    config.peers[1].told_endpoint = Some("new.home.example:443".into());
+
+    house.plane.commit(house.plane.prepare(config).unwrap());
+
+    let told: Vec<bool> = house.plane.status().peers.iter().map(|peer| peer.told_old_endpoint).collect();
+    assert_eq!(told, [true, false]);
 }

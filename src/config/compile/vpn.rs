@@ -2,11 +2,13 @@
 
 use std::collections::HashSet;
 
+use jiff::{Timestamp, tz::TimeZone};
+
 use crate::{
     config::{
         PeerIds,
         compile::{NamedPeer, Names, Setting, access::suggestion, addresses, ports},
-        file::{self, File, ReachWord},
+        file::{self, Expires, File, ReachWord},
         made,
         problems::{At, Report, Text},
     },
@@ -122,10 +124,24 @@ pub(crate) fn compile(
             preshared_key: peer.preshared_key.clone(),
             addresses: peer.addresses.iter().flatten().map(|net| net.value).collect(),
             may_reach: words.iter().filter_map(|word| reach(word, peer, file, names, report)).collect(),
+            expires: peer.expires.and_then(|expires| moment(expires, file)),
             keepalive: peer.keepalive,
+            told_endpoint: peer.endpoint.clone(),
         });
     }
     config
+}
+
+/// Returns the moment from which on somebody is no peer; a day ends where the house is.
+fn moment(expires: Expires, file: &File) -> Option<Timestamp> {
+    match expires {
+        Expires::At(moment) => Some(moment),
+        Expires::Day(day) => {
+            let named = file.node.timezone.as_ref().and_then(|name| TimeZone::get(&name.value).ok());
+            // The last day of the calendar has no next one.
+            Some(day.tomorrow().ok()?.to_zoned(named.unwrap_or_else(TimeZone::system)).ok()?.timestamp())
+        }
+    }
 }
 
 fn private_key(vpn: &file::Vpn, setting: &Setting<'_>) -> PrivateKey {

@@ -72,7 +72,10 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
     ("route.upstream_tls", &["fingerprint", "ca", "insecure"]),
     ("vpn", &["listen", "endpoint", "addresses", "mode", "private_key", "group", "peer"]),
     ("vpn.group", &["name", "may_reach"]),
-    ("vpn.peer", &["name", "group", "public_key", "preshared_key", "addresses", "may_reach", "keepalive"]),
+    (
+        "vpn.peer",
+        &["name", "group", "public_key", "preshared_key", "addresses", "may_reach", "expires", "keepalive", "endpoint"],
+    ),
     ("metrics", &["listen", "allow"]),
 ];
 

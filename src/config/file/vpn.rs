@@ -51,7 +51,19 @@ pub(crate) struct Peer {
     pub(crate) addresses: Option<Vec<At<IpNet>>>,
     /// `None`: what its group may reach, else `services`.
     pub(crate) may_reach: Option<Vec<At<ReachWord>>>,
+    pub(crate) expires: Option<Expires>,
     pub(crate) keepalive: Option<Duration>,
+    /// What it was told, where that is not `vpn.endpoint`.
+    pub(crate) endpoint: Option<String>,
+}
+
+/// When a peer is one no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expires {
+    /// With the end of this day.
+    Day(jiff::civil::Date),
+    /// At this moment.
+    At(jiff::Timestamp),
 }
 
 /// A word of `may_reach`.
@@ -115,7 +127,9 @@ impl Peer {
             preshared_key: table.parsed("preshared_key", preshared_key).map(|key| key.value),
             addresses: table.list("addresses", value::network),
             may_reach: table.list("may_reach", reach),
+            expires: table.parsed("expires", expires).map(|expires| expires.value),
             keepalive: table.parsed("keepalive", keepalive).map(|keepalive| keepalive.value),
+            endpoint: table.parsed("endpoint", endpoint).map(|endpoint| endpoint.value),
         }
     }
 }
@@ -147,6 +161,16 @@ fn public_key(text: &str) -> Result<PublicKey, Wrong> {
 // The text of a secret stands in no message.
 fn preshared_key(text: &str) -> Result<PresharedKey, Wrong> {
     text.parse().map_err(|error| Wrong::new("the preshared key cannot be read", format!("{error}")))
+}
+
+fn expires(text: &str) -> Result<Expires, Wrong> {
+    let moment = || text.parse().map(Expires::At);
+    // A date alone first: a moment may be written with a blank or a T between.
+    let day = (text.len() == "2027-01-31".len()).then(|| text.parse().map(Expires::Day));
+    day.unwrap_or_else(moment).map_err(|_| {
+        let hint = "write the last day, as \"2027-01-31\", or a moment, as \"2027-01-31T18:00:00+01:00\"";
+        Wrong::new(format!("\"{text}\" is no date"), hint)
+    })
 }
 
 fn keepalive(text: &str) -> Result<Duration, Wrong> {
@@ -193,5 +217,21 @@ pub(crate) fn reach(text: &str) -> Result<ReachWord, Wrong> {
             _ => Err(wrong()),
         },
         _ => Err(wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_expires_with_a_day_or_at_a_moment() {
+        let moment = Expires::At("2027-01-31T17:00:00Z".parse().unwrap());
+
+        assert_eq!(expires("2027-01-31").ok(), Some(Expires::Day(jiff::civil::date(2027, 1, 31))));
+        assert_eq!(expires("2027-01-31T18:00:00+01:00").ok(), Some(moment));
+        for text in ["", "never", "2027-02-30", "31.01.2027", "2027-01-31T18:00", "1798761600"] {
+            assert!(expires(text).is_err(), "{text}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 
 use crate::{
     origin::PeerId,
@@ -78,6 +79,13 @@ pub struct Admitted {
     metrics: bool,
     /// Prefixes and the Internet.
     relayed: Vec<Reach>,
+    expires: Option<Timestamp>,
+}
+
+impl Admitted {
+    fn has_expired(&self, now: Timestamp) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
 }
 
 /// Who may come in and what each may begin.
@@ -140,6 +148,7 @@ impl Policy {
                 ingress: routes,
                 metrics: services,
                 relayed: peer.may_reach.iter().filter(|reach| is_relayed(reach)).cloned().collect(),
+                expires: peer.expires,
             };
             peers.insert(peer.id, admitted);
         }
@@ -148,6 +157,23 @@ impl Policy {
         let metrics_port = config.metrics_port.filter(|port| *port != 0);
         let networks = config.addresses.iter().map(IpNet::trunc).collect();
         Ok(Self { private_key, peers, addresses, networks, owners, metrics_port })
+    }
+
+    /// Says whether there is a peer whose time will be over.
+    pub fn may_expire(&self) -> bool {
+        self.peers.values().any(|peer| peer.expires.is_some())
+    }
+
+    /// Says whether a peer's time is over that is in here.
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.peers.values().any(|peer| peer.has_expired(now))
+    }
+
+    /// Returns the policy without the peers whose time is over.
+    pub fn without_expired(&self, now: Timestamp) -> Self {
+        let mut policy = self.clone();
+        policy.peers.retain(|_, peer| !peer.has_expired(now));
+        policy
     }
 
     /// Returns the peer that an inner address belongs to. The gate's own addresses are nobody's, also when

@@ -14,6 +14,8 @@ pub(crate) fn peer(number: u32, address: &str) -> vpn::Peer {
         preshared_key: None,
         addresses: vec![address.parse().unwrap()],
         may_reach: vec![Reach::Services],
+        expires: None,
+        told_endpoint: None,
         keepalive: None,
     }
 }

@@ -50,6 +50,8 @@ impl Pair {
             preshared_key: None,
             addresses: addresses.map(|address| address.parse().expect("an address")).into(),
             may_reach: vec![Reach::Services],
+            expires: None,
+            told_endpoint: None,
             keepalive: None,
         };
         let config = Config {
