@@ -6,12 +6,14 @@
 use std::{
     collections::{BTreeMap, HashSet},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener as StdListener},
+    num::NonZeroU32,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use http_body_util::Full;
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, header, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -40,6 +42,8 @@ use crate::{
 const EXCHANGE: Duration = Duration::from_secs(10);
 /// Readers at the same time.
 const READERS: usize = 16;
+/// Pages a second in all, and at once: putting one together looks at every series there is.
+const PAGES: Quota = Quota::per_second(NonZeroU32::new(10).unwrap()).allow_burst(NonZeroU32::new(50).unwrap());
 
 /// The listeners, the readers and what they may see.
 #[derive(Debug)]
@@ -50,6 +54,7 @@ pub struct Scrape {
     networks: Arc<ArcSwap<Networks>>,
     metrics: Metrics,
     policy: ArcSwap<Policy>,
+    pages: DefaultDirectRateLimiter,
 }
 
 /// What comes out of the tunnel, given back when a run ends: the next one goes on with it.
@@ -87,7 +92,8 @@ impl Scrape {
         }
         let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         let inlet = Mutex::new(inlet.map(|inlet| inlet.streams));
-        Ok(Self { listeners, addresses, inlet, networks, metrics, policy: ArcSwap::default() })
+        let policy = ArcSwap::default();
+        Ok(Self { listeners, addresses, inlet, networks, metrics, policy, pages: RateLimiter::direct(PAGES) })
     }
 
     /// Returns where it listens.
@@ -180,6 +186,9 @@ impl Scrape {
 
     fn answer(&self, request: &Request<Incoming>, origin: Origin) -> Response<Full<Bytes>> {
         let (status, body) = match (request.method(), request.uri().path()) {
+            (&Method::GET, "/metrics") if self.pages.check().is_err() => {
+                (StatusCode::TOO_MANY_REQUESTS, "ask less often\n".into())
+            }
             (&Method::GET, "/metrics") => (StatusCode::OK, self.text(origin)),
             _ => (StatusCode::NOT_FOUND, "only GET /metrics is here\n".into()),
         };

@@ -39,3 +39,14 @@ fn metrics_close_without_a_byte_to_others() {
 
     assert!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
 }
+
+#[test]
+fn a_reader_that_never_stops_is_told_to_ask_less_often() {
+    let house = House::new();
+    let running = house.start();
+    let address = running.address("/metrics/0");
+
+    let limited = (0..2_000).any(|_| scrape(address).starts_with("HTTP/1.1 429 "));
+
+    assert!(limited);
+}
