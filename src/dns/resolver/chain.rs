@@ -149,11 +149,8 @@ impl Shared {
                     Err(found) => why = found,
                 }
             }
-            self.cache.borrow_mut().remove(&question.name, question.rtype);
-            match found.server {
-                Some(server) if avoid.is_empty() => avoid.push(server),
-                None if avoid.is_empty() => {}
-                _ => break,
+            if !self.ask_another(&question, found.server, &mut avoid) {
+                break;
             }
         }
         Ok((Trust::Bogus(why), BOGUS_FOR))
@@ -255,11 +252,8 @@ impl Shared {
                 }
                 Err(found) => why = found,
             }
-            self.cache.borrow_mut().remove(&question.name, question.rtype);
-            match found.server {
-                Some(server) if avoid.is_empty() => avoid.push(server),
-                None if avoid.is_empty() => {}
-                _ => break,
+            if !self.ask_another(&question, found.server, &mut avoid) {
+                break;
             }
         }
         Ok((AtCut::Bogus(why), BOGUS_FOR))
@@ -290,6 +284,16 @@ impl Shared {
             Delegation::Missing => Err(Why::DenialMissing),
             Delegation::Exhausted => return Err(Failure::Spent),
         })
+    }
+
+    /// Forgets what did not hold; says whether somebody else may still be asked.
+    fn ask_another(&self, question: &Question, server: Option<IpAddr>, avoid: &mut Vec<IpAddr>) -> bool {
+        self.cache.borrow_mut().remove(&question.name, question.rtype);
+        let another = avoid.is_empty();
+        if another {
+            avoid.extend(server);
+        }
+        another
     }
 
     /// Finds data as it came, from the cache or from servers.
