@@ -13,14 +13,10 @@ use std::{
 };
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use hearthgate::{
-    dns::{
-        Action, BlockAs, Config, Group, HouseRoutes, List, ListSource, Resolve, Testing,
-        filter::{GroupId, Policy, Verdict},
-    },
-    origin::Directory,
+use hearthgate::dns::{
+    Action, BlockAs, Config, Group, List, ListSource,
+    filter::{GroupId, Policy, Verdict},
 };
-use hickory_proto::rr::Name;
 
 fn bench(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -121,38 +117,8 @@ fn list(name: String, path: PathBuf) -> List {
 }
 
 fn config(lists: Vec<List>) -> Config {
-    let default = Group {
-        name: "default".into(),
-        devices: Vec::new(),
-        lists: (0..lists.len()).collect(),
-        allow: Vec::new(),
-        block: Vec::new(),
-    };
-    Config {
-        listen: Vec::new(),
-        domain: Name::root(),
-        state: std::env::temp_dir(),
-        cache_size: 0,
-        rrset_cache: 0,
-        ttl: 0..=86400,
-        stale: Duration::ZERO,
-        prefetch: false,
-        minimise: true,
-        case_randomisation: true,
-        sha1: false,
-        negative_anchors: Vec::new(),
-        resolve: Resolve::Recursive,
-        root_hints: None,
-        trust_anchors: None,
-        forward: Vec::new(),
-        records: Vec::new(),
-        lists,
-        groups: vec![default],
-        rebind_allow: Vec::new(),
-        directory: Directory::default(),
-        routes: HouseRoutes::default(),
-        testing: Testing::default(),
-    }
+    let default = Group { name: "default".into(), lists: (0..lists.len()).collect(), ..Group::default() };
+    Config { lists, groups: vec![default], ..Config::default() }
 }
 
 fn wire(name: &str) -> Vec<u8> {

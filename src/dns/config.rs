@@ -61,6 +61,37 @@ pub struct Config {
     pub testing: Testing,
 }
 
+/// A resolver without a place to listen, which tests complete.
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            domain: Name::root(),
+            state: PathBuf::new(),
+            cache_size: 1 << 20,
+            rrset_cache: 1 << 20,
+            ttl: 0..=86400,
+            stale: Duration::from_secs(3600),
+            prefetch: false,
+            minimise: true,
+            case_randomisation: true,
+            sha1: false,
+            negative_anchors: Vec::new(),
+            resolve: Resolve::Recursive,
+            root_hints: None,
+            trust_anchors: None,
+            forward: Vec::new(),
+            records: Vec::new(),
+            routes: HouseRoutes::default(),
+            lists: Vec::new(),
+            groups: Vec::new(),
+            rebind_allow: Vec::new(),
+            directory: Directory::default(),
+            testing: Testing::default(),
+        }
+    }
+}
+
 /// Where answers come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resolve {
@@ -204,7 +235,7 @@ pub enum BlockAs {
 }
 
 /// A group of devices with rules of its own.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Group {
     /// What the owner calls it.
     pub name: String,

@@ -1,15 +1,14 @@
 //! The front door for arbitrary bytes: what a fuzzer and the property tests push against.
 
 use std::{
-    path::PathBuf,
     sync::{Arc, OnceLock},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use arc_swap::ArcSwap;
 
 use super::{
-    Config, Core, HouseRoutes, Resolve, Testing,
+    Config, Core, Resolve, Testing,
     answer::{Asker, Step, View, answer},
     counters::Transport,
     encode,
@@ -17,7 +16,7 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
-    origin::{Directory, NetworkId, Networks, Origin, Source},
+    origin::{NetworkId, Networks, Origin, Source},
 };
 
 /// A server without upstream servers that hears from a client on the LAN.
@@ -30,29 +29,11 @@ impl House {
     /// Makes one; the configuration may be changed first.
     pub(super) fn new(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config {
-            listen: Vec::new(),
             domain: "home.example.".parse().expect("it is a name"),
-            state: PathBuf::new(),
-            cache_size: 1 << 20,
-            rrset_cache: 1 << 20,
-            ttl: 0..=86400,
-            stale: Duration::from_secs(3600),
             prefetch: true,
-            minimise: true,
-            case_randomisation: true,
-            sha1: false,
-            negative_anchors: Vec::new(),
             resolve: Resolve::Forward(Vec::new()),
-            root_hints: None,
-            trust_anchors: None,
-            forward: Vec::new(),
-            records: Vec::new(),
-            lists: Vec::new(),
-            groups: Vec::new(),
-            rebind_allow: Vec::new(),
-            directory: Directory::default(),
-            routes: HouseRoutes::default(),
             testing: Testing { anchors: Some(Vec::new()), ..Testing::default() },
+            ..Config::default()
         };
         change(&mut config);
         let networks = Arc::new(ArcSwap::from_pointee(Networks::default()));

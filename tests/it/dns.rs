@@ -15,12 +15,12 @@ use std::{
 use arc_swap::ArcSwap;
 use hearthgate::{
     dns::{
-        Action, BlockAs, Config, Forward, Group, HouseRoutes, List, ListSource, LocalRecord, Plane, Resolve, Testing,
-        Transport, Upstream,
+        Action, BlockAs, Config, Forward, Group, List, ListSource, LocalRecord, Plane, Resolve, Testing, Transport,
+        Upstream,
     },
     listen::Place,
     metrics::Metrics,
-    origin::{Directory, Networks, Origin, PeerId},
+    origin::{Networks, Origin, PeerId},
     stream::{self, Datagram},
     supervise::{self, Phase, Stopper},
 };
@@ -153,19 +153,8 @@ pub(crate) fn config(upstream: SocketAddr) -> Config {
         listen: vec![Place::from(SocketAddr::from(([127, 0, 0, 1], 0)))],
         domain: "home.example.".parse().unwrap(),
         state: std::env::temp_dir(),
-        cache_size: 1 << 20,
-        rrset_cache: 1 << 20,
-        ttl: 0..=86400,
-        stale: Duration::from_secs(3600),
-        prefetch: false,
-        minimise: true,
         case_randomisation: false,
-        sha1: false,
-        negative_anchors: Vec::new(),
         resolve: Resolve::Forward(vec![Upstream { address: upstream, transport: Transport::Plain }]),
-        root_hints: None,
-        trust_anchors: None,
-        forward: Vec::new(),
         records: vec![
             LocalRecord::Fixed(rr("nas.home.example.", 60, "A 192.168.1.10")),
             LocalRecord::Fixed(rr("shop.home.example.", 60, "CNAME www.example.")),
@@ -179,15 +168,13 @@ pub(crate) fn config(upstream: SocketAddr) -> Config {
             enabled: true,
         }],
         groups: vec![group(&[0])],
-        rebind_allow: Vec::new(),
-        directory: Directory::default(),
-        routes: HouseRoutes::default(),
         testing: Testing { special_servers: true, anchors: Some(Vec::new()), ..Testing::default() },
+        ..Config::default()
     }
 }
 
 fn group(lists: &[usize]) -> Group {
-    Group { name: "default".into(), devices: vec![], lists: lists.to_vec(), allow: vec![], block: vec![] }
+    Group { name: "default".into(), lists: lists.to_vec(), ..Group::default() }
 }
 
 pub(crate) struct Running {

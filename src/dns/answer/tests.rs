@@ -37,9 +37,8 @@ fn group(name: &str, peer: Option<PeerId>, block: &[&str]) -> Group {
     Group {
         name: name.into(),
         devices: peer.map(Device::Peer).into_iter().collect(),
-        lists: Vec::new(),
-        allow: Vec::new(),
         block: block.iter().map(|name| name.parse().unwrap()).collect(),
+        ..Group::default()
     }
 }
 

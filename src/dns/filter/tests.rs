@@ -8,38 +8,14 @@ use hickory_proto::rr::Name;
 
 use super::*;
 use crate::{
-    dns::{Device, Group, HouseRoutes, Resolve, Testing},
-    origin::{Directory, NetworkId, PeerId},
+    dns::{Device, Group},
+    origin::{NetworkId, PeerId},
 };
 
 pub(super) const LAN: Origin = Origin::Lan(NetworkId::MAIN);
 
 pub(super) fn config(lists: Vec<List>, groups: Vec<Group>) -> Config {
-    Config {
-        listen: Vec::new(),
-        domain: Name::root(),
-        state: PathBuf::new(),
-        cache_size: 0,
-        rrset_cache: 0,
-        ttl: 0..=86400,
-        stale: Duration::ZERO,
-        prefetch: false,
-        minimise: true,
-        case_randomisation: true,
-        sha1: false,
-        negative_anchors: Vec::new(),
-        resolve: Resolve::Recursive,
-        root_hints: None,
-        trust_anchors: None,
-        forward: Vec::new(),
-        records: Vec::new(),
-        lists,
-        groups,
-        rebind_allow: Vec::new(),
-        directory: Directory::default(),
-        routes: HouseRoutes::default(),
-        testing: Testing::default(),
-    }
+    Config { lists, groups, ..Config::default() }
 }
 
 pub(super) fn list(name: &str, action: Action, lines: &[&str]) -> List {
@@ -54,8 +30,7 @@ pub(super) fn list(name: &str, action: Action, lines: &[&str]) -> List {
 }
 
 pub(super) fn group(name: &str, lists: &[usize]) -> Group {
-    let (devices, allow, block) = (Vec::new(), Vec::new(), Vec::new());
-    Group { name: name.into(), devices, lists: lists.to_vec(), allow, block }
+    Group { name: name.into(), lists: lists.to_vec(), ..Group::default() }
 }
 
 pub(super) fn wire(name: &str) -> Vec<u8> {

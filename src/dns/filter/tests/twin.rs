@@ -63,10 +63,10 @@ proptest! {
         let own = |list: &[String]| list.iter().map(|name| Name::from_ascii(format!("{name}.")).unwrap()).collect();
         let written = groups.iter().enumerate().map(|(place, (chosen, allow, block))| Group {
             name: if place == 0 { "default".into() } else { format!("group {place}") },
-            devices: Vec::new(),
             lists: chosen.iter().copied().filter(|chosen| *chosen < lists.len()).collect(),
             allow: own(allow),
             block: own(block),
+            ..Group::default()
         });
         let (policy, statuses) = Policy::build(&config(compiled.collect(), written.collect()), None).unwrap();
 
