@@ -166,7 +166,13 @@ impl Edge {
             left.push(format!("{} questions", dns.waiting));
         }
         if let Some(ingress) = &status.ingress {
-            left.push(format!("{} connections of the ingress", ingress.connections));
+            let requests: Vec<String> =
+                ingress.under_way.iter().map(|(route, count)| format!("{route}: {count}")).collect();
+            left.push(format!(
+                "{} connections of the ingress (requests of routes: {})",
+                ingress.connections,
+                requests.join(", ")
+            ));
         }
         if let Some(vpn) = &status.vpn {
             let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or_default();

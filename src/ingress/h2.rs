@@ -250,7 +250,7 @@ async fn answer(
         Ok(admitted) => admitted,
         Err(refusal) => return refuse(record, refusal.into()),
     };
-    record.route = Some(admitted.route.clone());
+    record.taken_by(admitted.route.clone());
     if let Some(answer) = proxy::builtin(&policy, visitor, &admitted.route.to) {
         return refuse(record, answer);
     }

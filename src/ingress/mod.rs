@@ -37,7 +37,7 @@ mod tunnel;
 mod upstream;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::{SocketAddr, TcpListener},
     sync::{
         Arc, Mutex,
@@ -112,6 +112,8 @@ pub struct Status {
     pub routes: usize,
     /// Open connections of clients.
     pub connections: u64,
+    /// Requests whose answer has not ended, of the routes that have any.
+    pub under_way: BTreeMap<String, u64>,
 }
 
 /// The ingress: its sockets, and what survives a reload.
@@ -273,6 +275,7 @@ impl Plane {
             certificates,
             routes: policy.config.routes.len(),
             connections: u64::try_from(self.shared.series.open.get()).unwrap_or(0),
+            under_way: self.shared.series.under_way(),
         }
     }
 }

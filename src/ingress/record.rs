@@ -15,7 +15,7 @@ pub(super) struct Record {
     origin: Origin,
     began: Instant,
     method: Method,
-    pub(super) route: Option<Arc<Route>>,
+    route: Option<Arc<Route>>,
     pub(super) status: StatusCode,
     pub(super) bytes: u64,
 }
@@ -24,6 +24,12 @@ impl Record {
     pub(super) fn new(core: &Rc<Core>, visitor: &Visitor, began: Instant, method: Method) -> Self {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         Self { core: core.clone(), origin: visitor.origin, began, method, route: None, status, bytes: 0 }
+    }
+
+    /// Says which route took the request.
+    pub(super) fn taken_by(&mut self, route: Arc<Route>) {
+        route.series.under_way.inc();
+        self.route = Some(route);
     }
 
     /// Counts a response that did not come to its end.
@@ -39,6 +45,7 @@ impl Drop for Record {
         let Some(route) = &self.route else {
             return shared.series.no_route.count(self.status.as_u16(), took);
         };
+        route.series.under_way.dec();
         route.series.count(self.status.as_u16(), took);
         if route.log {
             let origin = shared.policy.load().config.directory.describe(self.origin);

@@ -1,8 +1,8 @@
 //! What the ingress counts.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, core::Collector};
 
 use crate::metrics::Metrics;
 
@@ -13,6 +13,7 @@ const BUCKETS: [f64; 9] = [0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 20.0, 60.0];
 #[derive(Debug)]
 pub(super) struct Series {
     requests: IntCounterVec,
+    under_way: IntGaugeVec,
     durations: HistogramVec,
     handshakes: IntCounterVec,
     upstream_failures: IntCounterVec,
@@ -29,6 +30,7 @@ pub(super) struct Series {
 pub(super) struct RouteSeries {
     classes: [IntCounter; 5],
     duration: Histogram,
+    pub(super) under_way: IntGauge,
 }
 
 impl Series {
@@ -38,9 +40,12 @@ impl Series {
             plane.counters("requests_total", "Requests by route and class of the status.", &["route", "class"]);
         let durations =
             plane.histograms("request_duration_seconds", "From head to end of the answer.", &["route"], &BUCKETS);
-        let no_route = route(&requests, &durations, "");
+        let under_way =
+            plane.gauges("requests_under_way", "Requests whose answer has not ended, by route.", &["route"]);
+        let no_route = route(&requests, &durations, &under_way, "");
         Self {
             requests,
+            under_way,
             durations,
             handshakes: plane.counters("handshakes_total", "TLS handshakes by outcome.", &["outcome"]),
             upstream_failures: plane.counters("upstream_failures_total", "Failures of upstreams.", &["reason"]),
@@ -53,7 +58,19 @@ impl Series {
     }
 
     pub(super) fn route(&self, name: &str) -> RouteSeries {
-        route(&self.requests, &self.durations, name)
+        route(&self.requests, &self.durations, &self.under_way, name)
+    }
+
+    /// Returns the requests whose answer has not ended by their route, also of routes that a reload took away.
+    pub(super) fn under_way(&self) -> BTreeMap<String, u64> {
+        let families = self.under_way.collect();
+        let series = families.iter().flat_map(|family| family.get_metric());
+        let counts = series.filter_map(|one| {
+            let route = one.get_label().first()?.value().to_owned();
+            let count = one.get_gauge().get_value();
+            (count >= 1.0 && !route.is_empty()).then_some((route, count as u64))
+        });
+        counts.collect()
     }
 
     pub(super) fn handshake(&self, outcome: &'static str) {
@@ -73,9 +90,10 @@ impl RouteSeries {
     }
 }
 
-fn route(requests: &IntCounterVec, durations: &HistogramVec, name: &str) -> RouteSeries {
+fn route(requests: &IntCounterVec, durations: &HistogramVec, under_way: &IntGaugeVec, name: &str) -> RouteSeries {
     RouteSeries {
         classes: CLASSES.map(|class| requests.with_label_values(&[name, class])),
         duration: durations.with_label_values(&[name]),
+        under_way: under_way.with_label_values(&[name]),
     }
 }

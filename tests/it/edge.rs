@@ -17,6 +17,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::Arc,
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -38,6 +39,8 @@ struct House {
 struct Running<'a> {
     house: &'a House,
     child: Child,
+    /// Reads on, so that whoever does not look at the log does not stop the edge.
+    log: Option<JoinHandle<String>>,
 }
 
 fn is_root() -> bool {
@@ -156,9 +159,11 @@ impl House {
             assert_ne!(log.read_line(&mut line).unwrap(), 0, "the edge did not start:\n{seen}");
             seen.push_str(&line);
         }
-        // Whoever does not read the log must not stop the edge.
-        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        Running { house: self, child }
+        let log = std::thread::spawn(move || {
+            let _ = log.read_to_string(&mut seen);
+            seen
+        });
+        Running { house: self, child, log: Some(log) }
     }
 }
 
@@ -189,6 +194,11 @@ impl Running<'_> {
             std::thread::sleep(Duration::from_millis(10));
         }
         panic!("the edge does not end");
+    }
+
+    /// Returns the log, once the edge has ended.
+    fn log(&mut self) -> String {
+        self.log.take().unwrap().join().unwrap()
     }
 }
 

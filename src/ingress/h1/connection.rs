@@ -183,7 +183,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
             Ok(admitted) => admitted,
             Err(refusal) => return self.refuse(&mut record, &head.method, head.version, refusal.into()).await,
         };
-        record.route = Some(admitted.route.clone());
+        record.taken_by(admitted.route.clone());
         let no_body = matches!(head.framing, Framing::None | Framing::Length(0));
         if let Some(answer) = proxy::builtin(policy, visitor, &admitted.route.to) {
             let keep = head.keep_alive && no_body;

@@ -43,6 +43,28 @@ fn sigterm_ends_well_and_a_second_one_at_once() {
 }
 
 #[test]
+fn what_did_not_finish_in_time_is_named() {
+    let house = House::new();
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    house.write(&format!(
+        "{}\n[[route]]\nhost = \"welcome.home.arpa\"\npath = \"/slow\"\naccess = \"public\"\nto = \"http://{}\"\n",
+        house.text(),
+        upstream.local_addr().unwrap()
+    ));
+    let mut running = house.start();
+    let mut stream = secure(&running);
+    stream.write_all(b"GET /slow HTTP/1.1\r\nHost: welcome.home.arpa\r\n\r\n").unwrap();
+    let _asked = upstream.accept().unwrap();
+    assert_eq!(running.status()["ingress"]["under_way"]["welcome.home.arpa/slow"], 1);
+
+    running.signal(libc::SIGTERM);
+
+    assert_eq!(running.end(), Some(0));
+    let log = running.log();
+    assert!(log.contains("did not finish in time") && log.contains("welcome.home.arpa/slow: 1"), "{log}");
+}
+
+#[test]
 fn a_second_edge_on_the_same_state_is_told_of_the_first() {
     let house = House::new();
     let running = house.start();
