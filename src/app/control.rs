@@ -199,6 +199,10 @@ async fn dispatch(request: Request<Incoming>, edge: Arc<Edge>, caller: u32) -> R
             let name = noun.trim_start_matches("peers/").to_owned();
             blocking(move || edge.edit_peers(PeerEdit::Remove(name), &author)).await
         }
+        (&Method::POST, "explain") => {
+            let curious = body(request).await?;
+            json(edge.explain(curious).await?)
+        }
         (&Method::GET, "config/log") => blocking(move || edge.generations()).await,
         (&Method::GET, "config/show") => blocking(move || edge.show(number)).await,
         (&Method::GET, "config/diff") => blocking(move || edge.diff(number)).await,

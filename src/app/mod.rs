@@ -7,6 +7,7 @@
 
 mod build;
 pub mod control;
+mod explain;
 pub mod history;
 mod lock;
 pub mod log;

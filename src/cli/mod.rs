@@ -3,6 +3,7 @@
 mod check;
 mod client;
 mod config;
+mod explain;
 mod init;
 mod list;
 mod peer;
@@ -45,6 +46,8 @@ enum Command {
     Reload(Running),
     /// Show the state of everything
     Status(status::Status),
+    /// Say what happens to a question, and why: what was asked of whom, and what was proved
+    Explain(explain::Explain),
     /// Prove the promise from outside, as a client of the running quick start
     Tour(Running),
     /// Look at this box and write a first configuration
@@ -126,6 +129,7 @@ pub fn main() -> ExitCode {
         Command::Check(command) => command.execute(state),
         Command::Reload(running) => reload::execute(&running, state),
         Command::Status(command) => command.execute(state),
+        Command::Explain(command) => command.execute(state),
         Command::Tour(running) => tour::execute(&running, state),
         Command::Init(command) => command.execute(state),
         Command::Peer(command) => command.execute(state),

@@ -37,6 +37,8 @@ pub struct Config {
     pub sha1: bool,
     /// Names under which nothing is validated, and the second since 1970 at which that ends (RFC 7646).
     pub negative_anchors: Vec<(Name, u64)>,
+    /// How many questions' courses are remembered for `explain`; 0 records nothing.
+    pub traces: usize,
     /// Where answers come from.
     pub resolve: Resolve,
     /// A hints file instead of the built-in root servers.
@@ -77,6 +79,7 @@ impl Default for Config {
             case_randomisation: true,
             sha1: false,
             negative_anchors: Vec::new(),
+            traces: 0,
             resolve: Resolve::Recursive,
             root_hints: None,
             trust_anchors: None,

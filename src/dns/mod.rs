@@ -17,6 +17,7 @@ mod cache;
 mod config;
 mod counters;
 mod encode;
+pub mod explain;
 pub mod filter;
 pub mod fuzz;
 mod local;

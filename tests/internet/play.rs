@@ -175,6 +175,7 @@ impl Play {
                     }
                     self.answers.push((ticket, answer));
                 }
+                Output::Explained(..) => {}
                 Output::Cancel(exchange) => {
                     self.cancelled.insert(exchange);
                 }

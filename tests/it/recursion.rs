@@ -26,14 +26,14 @@ const EMPTY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);
 /// What was asked of whom.
 type Log = Arc<Mutex<Vec<(Ipv4Addr, String, &'static str)>>>;
 
-struct Internet {
-    port: u16,
+pub(crate) struct Internet {
+    pub(crate) port: u16,
     log: Log,
 }
 
 impl Internet {
     /// Starts the servers of `.`, `tld.` and `leaf.tld.`, all on one port.
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let (port, sockets) = one_port([ROOT, TLD, LEAF, MUTE]);
         let log = Log::default();
         for (address, udp, tcp) in sockets {
@@ -44,7 +44,7 @@ impl Internet {
         Self { port, log }
     }
 
-    fn house(&self) -> Running {
+    pub(crate) fn house(&self) -> Running {
         self.house_with(|_| {})
     }
 
@@ -63,7 +63,7 @@ impl Internet {
         Running::start(config)
     }
 
-    fn asked(&self, name: &str) -> Vec<(Ipv4Addr, &'static str)> {
+    pub(crate) fn asked(&self, name: &str) -> Vec<(Ipv4Addr, &'static str)> {
         let log = self.log.lock().unwrap();
         log.iter().filter(|(_, asked, _)| asked == name).map(|(server, _, transport)| (*server, *transport)).collect()
     }

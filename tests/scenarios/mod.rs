@@ -292,7 +292,7 @@ impl Player<'_> {
                         self.resolver.handle_message(exchange, &reply, self.now);
                     }
                 }
-                Output::Cancel(_) => {}
+                Output::Cancel(_) | Output::Explained(..) => {}
                 Output::Answer(ticket, answer) => {
                     if Some(ticket) == wanted {
                         found = Some(answer);

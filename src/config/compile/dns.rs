@@ -65,6 +65,7 @@ pub(crate) fn compile(
         case_randomisation: dns.case_randomisation,
         sha1: dns.sha1,
         negative_anchors: dns.negative_anchors.clone(),
+        traces: dns.traces,
         resolve: match &dns.resolve {
             Resolver::Recursive => Resolve::Recursive,
             Resolver::Forward(upstreams) => Resolve::Forward(upstreams.clone()),

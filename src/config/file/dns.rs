@@ -35,6 +35,7 @@ pub(crate) struct Dns {
     pub(crate) sha1: bool,
     pub(crate) negative_anchors: Vec<(Name, u64)>,
     pub(crate) rebind_allow: Vec<Name>,
+    pub(crate) traces: usize,
     pub(crate) resolve: Resolver,
     pub(crate) root_hints: Option<At<PathBuf>>,
     pub(crate) trust_anchors: Option<At<PathBuf>>,
@@ -149,6 +150,10 @@ impl Dns {
             sha1: flag("sha1", false),
             negative_anchors: table.tables("nta", "dns.nta").iter().filter_map(negative_anchor).collect(),
             rebind_allow: names(table, "rebind_allow"),
+            traces: table
+                .number("traces", 0..=1000)
+                .and_then(|most| usize::try_from(most.value).ok())
+                .unwrap_or_default(),
             resolve: resolver(table),
             root_hints: tests_hints.or_else(|| table.string("root_hints")).map(|path| path.map(PathBuf::from)),
             trust_anchors: table.string("trust_anchors").map(|path| path.map(PathBuf::from)),

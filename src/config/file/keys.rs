@@ -22,6 +22,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
             "sha1",
             "nta",
             "rebind_allow",
+            "traces",
             "resolve",
             "upstreams",
             "root_hints",

@@ -1,6 +1,6 @@
 //! What one client question may cost, with everything that it starts: one budget, shared.
 
-use std::cell::Cell;
+use std::{cell::Cell, time::Duration};
 
 use super::trace::Recorder;
 
@@ -61,9 +61,14 @@ impl Budget {
         }
     }
 
-    /// Makes a full one whose work is recorded.
-    pub fn recorded(limits: Limits) -> Self {
-        Self { recorder: Recorder::on(), ..Self::new(limits) }
+    /// Makes a full one whose work is recorded from this moment on.
+    pub fn recorded(limits: Limits, began: Duration) -> Self {
+        Self { recorder: Recorder::on(began), ..Self::new(limits) }
+    }
+
+    /// Returns what may be used.
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// Returns what was used, in the form of limits.

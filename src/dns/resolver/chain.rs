@@ -13,6 +13,7 @@ use super::{
     resolve::Raw,
     rrset::{Rrset, Security},
     signature::{Dnskey, Ds},
+    trace,
     validate::{Checked, LONGEST, Side, Verdict},
     why::Why,
     wire::{Question, rtype},
@@ -79,6 +80,7 @@ impl Shared {
             )
         };
         if let Some((trust, _)) = kept {
+            errand.budget.recorder.write(|_| trusted(zone, &trust));
             return Ok(trust);
         }
         if let Some(flight) = flight {
@@ -93,6 +95,7 @@ impl Shared {
         let _landing = Landing { shared: self, zone, flight: flight.clone() };
         let found = Box::pin(self.find_trust(zone, errand)).await;
         if let Ok((trust, ttl)) = &found {
+            errand.budget.recorder.write(|_| trusted(zone, trust));
             let mut trusts = self.trusts.borrow_mut();
             if trusts.zones.len() >= MOST_VERDICTS || trusts.bytes >= MOST_BYTES {
                 trusts.zones.clear();
@@ -300,6 +303,15 @@ impl Shared {
     async fn raw(&self, question: &Question, errand: &Errand, avoid: &[IpAddr]) -> Result<Raw, Failure> {
         Box::pin(self.find_raw(question, errand, avoid)).await
     }
+}
+
+fn trusted(zone: &Name, trust: &Trust) -> trace::Step {
+    let (security, keys, why) = match trust {
+        Trust::Secure(keys) => (Security::Secure, keys.iter().map(|key| key.tag).collect(), None),
+        Trust::Insecure(why) => (Security::Insecure, Vec::new(), *why),
+        Trust::Bogus(why) => (Security::Bogus, Vec::new(), Some(*why)),
+    };
+    trace::Step::Trusted { zone: zone.clone(), security, keys, why }
 }
 
 struct Landing<'a> {

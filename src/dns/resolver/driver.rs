@@ -25,6 +25,7 @@ use tokio::{
 use super::{
     Answer, Asked, Config, ExchangeId, Now, Output, Resolver, Ticket,
     name::Name,
+    trace::Trace,
     wire::{Message, Question},
 };
 use crate::supervise;
@@ -75,10 +76,20 @@ pub struct Driver {
 }
 
 #[derive(Debug)]
-struct Job {
-    asked: Asked,
-    wanted: Wanted,
-    tell: oneshot::Sender<Arc<Answer>>,
+enum Job {
+    Ask { asked: Asked, wanted: Wanted, tell: oneshot::Sender<Arc<Answer>> },
+    Explain { asked: Asked, anew: bool, tell: oneshot::Sender<Explained> },
+}
+
+/// Why a question has the answer that it has.
+#[derive(Debug)]
+pub struct Explained {
+    /// The answer.
+    pub answer: Arc<Answer>,
+    /// How it came about.
+    pub course: Trace,
+    /// How it came about the last time that a client asked, if courses are remembered.
+    pub earlier: Option<Trace>,
 }
 
 impl Driver {
@@ -97,10 +108,23 @@ impl Driver {
 
     /// Asks. `None` says that the resolver is at its limits or fell over.
     pub async fn ask(&self, asked: Asked, wanted: Wanted) -> Option<Arc<Answer>> {
-        let place = share(&asked.question.name) % self.threads.len();
         let (tell, told) = oneshot::channel();
-        self.threads.get(place)?.try_send(Job { asked, wanted, tell }).ok()?;
+        let name = asked.question.name.clone();
+        self.give(&name, Job::Ask { asked, wanted, tell })?;
         told.await.ok()
+    }
+
+    /// Looks a question up and says how that went; anew if what is cached of its name does not count.
+    pub async fn explain(&self, asked: Asked, anew: bool) -> Option<Explained> {
+        let (tell, told) = oneshot::channel();
+        let name = asked.question.name.clone();
+        self.give(&name, Job::Explain { asked, anew, tell })?;
+        told.await.ok()
+    }
+
+    fn give(&self, name: &Name, job: Job) -> Option<()> {
+        let place = share(name) % self.threads.len();
+        self.threads.get(place)?.try_send(job).ok()
     }
 }
 
@@ -152,6 +176,7 @@ struct Thread {
     random: Random,
     log: bool,
     waiting: BTreeMap<Ticket, oneshot::Sender<Arc<Answer>>>,
+    curious: BTreeMap<Ticket, oneshot::Sender<Explained>>,
     open: BTreeMap<ExchangeId, Open>,
     tasks: JoinSet<()>,
     tell: mpsc::Sender<Event>,
@@ -168,6 +193,7 @@ impl Thread {
             random: Random::default(),
             log: settings.log,
             waiting: BTreeMap::new(),
+            curious: BTreeMap::new(),
             open: BTreeMap::new(),
             tasks: JoinSet::new(),
             tell,
@@ -216,13 +242,20 @@ impl Thread {
     }
 
     fn take(&mut self, job: Job, now: Now) {
-        // Refused by being dropped.
-        if self.waiting.len() < UNDER_WAY {
-            if job.wanted == Wanted::Renewed {
-                self.resolver.forget_ending(&job.asked.question, now);
+        match job {
+            // Refused by being dropped.
+            Job::Ask { .. } if self.waiting.len() >= UNDER_WAY => {}
+            Job::Ask { asked, wanted, tell } => {
+                if wanted == Wanted::Renewed {
+                    self.resolver.forget_ending(&asked.question, now);
+                }
+                let ticket = self.resolver.ask(asked, now);
+                self.waiting.insert(ticket, tell);
             }
-            let ticket = self.resolver.ask(job.asked, now);
-            self.waiting.insert(ticket, job.tell);
+            Job::Explain { asked, anew, tell } => {
+                let ticket = self.resolver.explain(asked, anew, now);
+                self.curious.insert(ticket, tell);
+            }
         }
     }
 
@@ -252,6 +285,12 @@ impl Thread {
                 if let Some(tell) = self.waiting.remove(&ticket) {
                     // Who asked may have gone away.
                     let _ = tell.send(answer);
+                }
+            }
+            Output::Explained(ticket, answer, course) => {
+                if let Some(tell) = self.curious.remove(&ticket) {
+                    let earlier = self.resolver.trace(&course.asked.question);
+                    let _ = tell.send(Explained { answer, course: *course, earlier });
                 }
             }
         }

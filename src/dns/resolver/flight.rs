@@ -27,7 +27,7 @@ const STALE_AFTER: Duration = Duration::from_millis(1800);
 /// No client waits longer.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
 /// The work ends after this, also that which only fills the cache.
-const LONGEST: Duration = Duration::from_secs(10);
+pub(super) const LONGEST: Duration = Duration::from_secs(10);
 /// RFC 8767 §5: the failure recheck timer.
 const RECHECK_AFTER: Duration = Duration::from_secs(30);
 /// How many flights there are at once; the oldest makes room.

@@ -74,7 +74,7 @@ pub(super) enum Aim {
 }
 
 /// One server that was asked.
-type Pending<'a> = Pin<Box<dyn Future<Output = (SocketAddr, Result<Rc<Message>, Trouble>)> + 'a>>;
+type Pending<'a> = Pin<Box<dyn Future<Output = (SocketAddr, Duration, Result<Rc<Message>, Trouble>)> + 'a>>;
 
 impl Shared {
     /// Finds the answer of the zone that has it; aliases are not followed.
@@ -283,8 +283,9 @@ impl Shared {
                 match next {
                     Some(server) => {
                         hedge = Some(self.now() + self.servers.borrow().get(server.ip()).hedge_after());
+                        let began = self.now();
                         pending.push(Box::pin(async move {
-                            (server, self.ask_server(server, &cut.zone, question, forwarded, errand).await)
+                            (server, began, self.ask_server(server, &cut.zone, question, forwarded, errand).await)
                         }));
                     }
                     None if pending.is_empty() => {
@@ -294,10 +295,13 @@ impl Shared {
                 }
             }
             let hedge = hedge.filter(|_| pending.len() < 2).unwrap_or(Duration::MAX);
-            let Some(Some((server, result))) = self.courses.before(hedge, first(&mut pending)).await else { continue };
+            let Some(Some((server, began, result))) = self.courses.before(hedge, first(&mut pending)).await else {
+                continue;
+            };
             let result = result.map(|message| (understand(&cut.zone, question, &message, forwarded), message));
-            errand.budget.recorder.write(|| Step::Asked {
-                at: self.now(),
+            errand.budget.recorder.write(|came_at| Step::Asked {
+                at: began.saturating_sub(came_at),
+                took: self.now() - began,
                 zone: cut.zone.clone(),
                 server,
                 question: question.clone(),

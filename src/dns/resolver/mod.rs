@@ -180,6 +180,8 @@ pub enum Output {
     Cancel(ExchangeId),
     /// A question is answered.
     Answer(Ticket, Arc<Answer>),
+    /// A question was looked up for somebody who wants to know why.
+    Explained(Ticket, Arc<Answer>, Box<trace::Trace>),
 }
 
 /// The end of a question.
@@ -233,7 +235,7 @@ struct Shared {
     proofs: RefCell<aggressive::Proofs>,
     flights: RefCell<flight::Flights>,
     outage: RefCell<outage::Outage>,
-    traces: RefCell<VecDeque<trace::Trace>>,
+    traces: RefCell<trace::Traces>,
 }
 
 impl Resolver {
@@ -273,6 +275,20 @@ impl Resolver {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
         self.shared.board(ticket, asked, limits);
+        self.run();
+        ticket
+    }
+
+    /// Looks a question up with every step recorded; anew if nothing may come from what is cached of its name.
+    /// It ends with [`Output::Explained`].
+    pub fn explain(&mut self, asked: Asked, anew: bool, now: Now) -> Ticket {
+        self.shared.courses.set_now(now);
+        if anew {
+            self.forget_answer(&asked.question, now);
+        }
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.shared.fly_explained(ticket, asked);
         self.run();
         ticket
     }
@@ -323,7 +339,7 @@ impl Resolver {
 
     /// Returns the latest recorded course of a question.
     pub fn trace(&self, question: &Question) -> Option<trace::Trace> {
-        self.shared.traces.borrow().iter().rev().find(|trace| trace.asked.question == *question).cloned()
+        self.shared.traces.borrow().latest(question).cloned()
     }
 
     /// Says whether nobody out there can be reached.

@@ -16,6 +16,26 @@ const LONGEST_CHAIN: usize = 12;
 impl Resolver {
     /// Forgets what makes the answer to a question expire, so that the next one to ask gets it renewed.
     pub fn forget_ending(&mut self, question: &Question, now: Now) {
+        let chain = self.chain(question, now);
+        let Some(least) = chain.iter().map(|(_, _, left)| *left).min() else { return };
+        let mut cache = self.shared.cache.borrow_mut();
+        // What would be next to expire is renewed along with it.
+        for (name, kind, _) in chain.iter().filter(|(_, _, left)| *left <= least * 2) {
+            cache.remove(name, *kind);
+        }
+    }
+
+    /// Forgets all that the answer to a question is made of.
+    pub(super) fn forget_answer(&mut self, question: &Question, now: Now) {
+        let chain = self.chain(question, now);
+        let mut cache = self.shared.cache.borrow_mut();
+        for (name, kind, _) in &chain {
+            cache.remove(name, *kind);
+        }
+    }
+
+    /// Finds what is cached of a question, alias by alias, with the time that each holds.
+    fn chain(&self, question: &Question, now: Now) -> Vec<(Name, u16, Duration)> {
         let now = now.since_start;
         let mut cache = self.shared.cache.borrow_mut();
         let mut chain: Vec<(Name, u16, Duration)> = Vec::new();
@@ -33,11 +53,7 @@ impl Resolver {
             let Some(next) = next else { break };
             name = next;
         }
-        let Some(least) = chain.iter().map(|(_, _, left)| *left).min() else { return };
-        // What would be next to expire is renewed along with it.
-        for (name, kind, _) in chain.iter().filter(|(_, _, left)| *left <= least * 2) {
-            cache.remove(name, *kind);
-        }
+        chain
     }
 }
 

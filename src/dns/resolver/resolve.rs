@@ -11,7 +11,7 @@ use super::{
     name::Name,
     reply::{address, alias},
     rrset::{Rrset, Security},
-    trace::{self, Trace},
+    trace::{self, Known},
     validate::Verdict,
     why::Why,
     wire::{Question, rcode, rtype, target},
@@ -62,7 +62,14 @@ impl Shared {
     /// Answers a client's question, whatever happens.
     pub(super) async fn answer(&self, asked: &Asked, limits: Limits) -> Answer {
         let recorded = self.config.traces > 0;
-        let budget = Rc::new(if recorded { Budget::recorded(limits) } else { Budget::new(limits) });
+        let budget = Rc::new(if recorded { Budget::recorded(limits, self.now()) } else { Budget::new(limits) });
+        let answer = self.answer_within(asked, &budget).await;
+        self.remember(asked, &answer, &budget);
+        answer
+    }
+
+    /// Answers a question out of this budget.
+    pub(super) async fn answer_within(&self, asked: &Asked, budget: &Rc<Budget>) -> Answer {
         let errand = Errand { budget: budget.clone(), path: vec![asked.question.clone()] };
         let result = self.follow(&asked.question, !asked.checking_disabled, &errand).await;
         let mut answer = match result {
@@ -82,21 +89,6 @@ impl Shared {
             }
         };
         answer.cost = budget.used();
-        if let Some(steps) = budget.recorder.take() {
-            let mut traces = self.traces.borrow_mut();
-            while traces.len() >= self.config.traces {
-                traces.pop_front();
-            }
-            traces.push_back(Trace {
-                asked: asked.clone(),
-                wall: self.wall(),
-                steps,
-                rcode: answer.rcode,
-                security: answer.security,
-                why: answer.why,
-                cost: answer.cost,
-            });
-        }
         answer
     }
 
@@ -196,9 +188,15 @@ impl Shared {
     /// Finds what is known of one name: the set, an alias, or that there is none.
     async fn step(&self, question: &Question, checked: bool, errand: &Errand) -> Result<Step, Failure> {
         let step = match self.cached(question, Age::Fresh).filter(|step| !is_bare(step, question)) {
-            Some(step) => step,
+            Some(step) => {
+                errand.budget.recorder.write(|_| known(question, &step, None));
+                step
+            }
             None => match self.proven(question, checked, errand) {
-                Some(step) => return Ok(step),
+                Some(step) => {
+                    errand.budget.recorder.write(|_| known(question, &step, Some(Known::Proof)));
+                    return Ok(step);
+                }
                 None => self.asked_of_servers(question, errand, &[]).await?,
             },
         };
@@ -235,7 +233,7 @@ impl Shared {
                 Verdict::Insecure(why) => (Security::Insecure, why),
                 Verdict::Bogus(why) => (Security::Bogus, Some(why)),
             };
-            errand.budget.recorder.write(|| trace::Step::Checked {
+            errand.budget.recorder.write(|_| trace::Step::Checked {
                 question: question.clone(),
                 security: step.security,
                 why: step.why,
@@ -368,6 +366,17 @@ impl Shared {
         }
         found
     }
+}
+
+fn known(question: &Question, step: &Step, what: Option<Known>) -> trace::Step {
+    let kept = match &step.kept {
+        Kept::Set(..) => Known::Records,
+        Kept::Denial(denial) if denial.name_error => Known::NameError,
+        Kept::Denial(_) => Known::NoData,
+        Kept::Failure => Known::Failure,
+    };
+    let (security, ttl) = (step.security, step.ttl);
+    trace::Step::Known { question: question.clone(), what: what.unwrap_or(kept), security, ttl }
 }
 
 /// A referral's proof that there is no DS lacks the SOA that an answer has.

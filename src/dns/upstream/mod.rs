@@ -24,7 +24,7 @@ use super::{
     local,
     policy::Error,
     query::{IN, Question, qtype},
-    resolver::{driver::Wanted, wire::Record},
+    resolver::{driver::Wanted, trace::Trace, wire::Record},
 };
 
 /// What one question may take, with everything that has to be asked for it. Our own resolver gives up, and
@@ -70,6 +70,25 @@ impl Resolved {
     }
 }
 
+/// What came of looking a question up for somebody who wants to know why.
+pub(crate) enum Explained {
+    /// It is not our resolver that is asked.
+    Elsewhere,
+    /// It does not take questions now.
+    Busy,
+    /// Its answer and how it came about.
+    Found {
+        /// The answer section.
+        answers: Vec<Record>,
+        /// The authority section.
+        authorities: Vec<Record>,
+        /// The course of the question.
+        course: Box<Trace>,
+        /// The one before, if courses are remembered.
+        earlier: Option<Box<Trace>>,
+    },
+}
+
 /// Whoever is asked.
 pub(crate) struct Resolver {
     /// Asks authorities, and servers over plain DNS.
@@ -103,7 +122,7 @@ impl Resolver {
     pub(crate) fn same(one: &Config, other: &Config) -> bool {
         let key = |config: &Config| {
             let files = (config.root_hints.clone(), config.trust_anchors.clone());
-            let switches = (config.minimise, config.case_randomisation, config.sha1, config.rrset_cache);
+            let switches = (config.minimise, config.case_randomisation, config.sha1, config.rrset_cache, config.traces);
             let times = (config.ttl.clone(), config.negative_anchors.clone());
             (config.resolve.clone(), config.forward.clone(), files, switches, times, config.testing.clone())
         };
@@ -112,11 +131,10 @@ impl Resolver {
 
     /// Asks. A failure is an answer too: SERVFAIL with the reason.
     pub(crate) async fn resolve(&self, question: &Question, wanted: Wanted) -> Resolved {
-        let forwarded = || self.zones.iter().any(|zone| local::covers(zone, &question.name));
         let asking = async {
             match (&self.encrypted, &self.own) {
                 (Some(servers), None) => servers.resolve(question).await,
-                (Some(servers), Some(_)) if !forwarded() => servers.resolve(question).await,
+                (Some(servers), Some(_)) if !self.is_forwarded(question) => servers.resolve(question).await,
                 (_, Some(own)) => own.resolve(question, wanted).await,
                 (None, None) => Resolved::failed(Ede::NoReachableAuthority),
             }
@@ -125,6 +143,19 @@ impl Resolver {
             Ok(resolved) => resolved,
             Err(_) => Resolved::failed(Ede::NoReachableAuthority),
         }
+    }
+
+    /// Looks a question up and says how that went; anew if nothing that is cached of it counts.
+    pub(crate) async fn explain(&self, question: &Question, anew: bool) -> Explained {
+        match (&self.encrypted, &self.own) {
+            (Some(_), Some(own)) if self.is_forwarded(question) => own.explain(question, anew).await,
+            (None, Some(own)) => own.explain(question, anew).await,
+            _ => Explained::Elsewhere,
+        }
+    }
+
+    fn is_forwarded(&self, question: &Question) -> bool {
+        self.zones.iter().any(|zone| local::covers(zone, &question.name))
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use super::{Resolved, Security};
+use super::{Explained, Resolved, Security};
 use crate::dns::{
     Config, Resolve, Transport,
     encode::Ede,
@@ -56,6 +56,20 @@ impl Recursive {
             None => Resolved::failed(Ede::NotReady),
         }
     }
+
+    /// Asks for somebody who wants to know why.
+    pub(super) async fn explain(&self, question: &Question, anew: bool) -> Explained {
+        let Some(name) = Name::from_wire(&question.name) else { return Explained::Elsewhere };
+        let asked = Asked { question: wire::Question { name, rtype: question.qtype }, checking_disabled: false };
+        let Some(found) = self.0.explain(asked, anew).await else { return Explained::Busy };
+        let resolved = resolved(&found.answer, question);
+        Explained::Found {
+            answers: resolved.answers,
+            authorities: resolved.authorities,
+            course: Box::new(found.course),
+            earlier: found.earlier.map(Box::new),
+        }
+    }
 }
 
 fn core_config(config: &Config) -> Result<resolver::Config, Error> {
@@ -96,6 +110,7 @@ fn core_config(config: &Config) -> Result<resolver::Config, Error> {
         ttl: config.ttl.clone(),
         stale: config.stale,
         port: testing.server_port,
+        traces: config.traces,
         ..resolver::Config::default()
     })
 }
