@@ -11,6 +11,7 @@ mod explain;
 pub mod history;
 mod lock;
 pub mod log;
+mod notify;
 pub mod peers;
 mod reload;
 mod run;

@@ -10,7 +10,7 @@ use std::{
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    app::{Edge, Failure, Options, Source, build, control},
+    app::{Edge, Failure, Options, Source, build, control, notify::Manager},
     supervise::{self, Phase, Stop, Stopper, task},
 };
 
@@ -28,6 +28,7 @@ const LAST_MOMENT: Duration = Duration::from_secs(1);
 /// `ready` is called once everything runs, with what the quick start tells its user.
 pub fn run(options: Options, ready: impl FnOnce(&Edge)) -> Result<(), Failure> {
     let quick = options.source == Source::QuickStart;
+    let manager = Manager::from_environment();
     let (edge, _lock) = build::build(options)?;
     let fail = |what: &str| {
         let what = what.to_owned();
@@ -68,8 +69,10 @@ pub fn run(options: Options, ready: impl FnOnce(&Edge)) -> Result<(), Failure> {
         watched.push(("control", supervise::service("control", stop.clone(), serve)));
         let _ = edge.watched.set(watched);
         tracing::info!(version = env!("CARGO_PKG_VERSION"), state = %edge.state.display(), quick_start = quick, "running");
+        manager.ready();
         ready(&edge);
-        signals.work(&edge, &stop).await;
+        signals.work(&edge, &stop, &manager).await;
+        manager.stopping();
         drain(&edge, &stopper, &mut signals, threads).await;
         let _ = std::fs::remove_file(control::socket(&edge.state));
         io::stderr().flush()
@@ -103,11 +106,13 @@ impl Signals {
     }
 
     /// Reloads on SIGHUP and renews what ages, until a signal says that it is over.
-    async fn work(&mut self, edge: &Arc<Edge>, stop: &Stop) {
+    async fn work(&mut self, edge: &Arc<Edge>, stop: &Stop, manager: &Manager) {
         let mut figures = tokio::time::interval(FIGURES);
         let mut renewal = tokio::time::interval_at(tokio::time::Instant::now() + RENEW, RENEW);
+        let mut watchdog = tokio::time::interval(manager.interval());
         loop {
             tokio::select! {
+                _ = watchdog.tick() => manager.well(),
                 _ = self.terminate.recv() => return tracing::info!(signal = "SIGTERM", "stopping"),
                 _ = self.interrupt.recv() => return tracing::info!(signal = "SIGINT", "stopping"),
                 _ = self.hangup.recv() => {

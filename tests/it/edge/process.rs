@@ -43,6 +43,30 @@ fn sigterm_ends_well_and_a_second_one_at_once() {
 }
 
 #[test]
+fn the_service_manager_is_told_how_it_goes() {
+    let house = House::new();
+    let path = house.folder.path().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let heard = || {
+        let mut buffer = [0; 128];
+        let length = manager.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    };
+    let mut command = house.run_command();
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "100000");
+
+    let mut running = house.start_by(command);
+    let first = [heard(), heard(), heard()];
+    running.signal(libc::SIGTERM);
+
+    assert_eq!(first, ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]);
+    let last = std::iter::repeat_with(heard).find(|state| state != "WATCHDOG=1").unwrap();
+    assert_eq!(last, "STOPPING=1");
+    assert_eq!(running.end(), Some(0));
+}
+
+#[test]
 fn what_did_not_finish_in_time_is_named() {
     let house = House::new();
     let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
