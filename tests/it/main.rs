@@ -9,6 +9,7 @@ mod ingress;
 #[path = "../internet/mod.rs"]
 mod internet;
 mod recursion;
+mod threats;
 #[path = "../scenarios/mod.rs"]
 mod scenarios;
 mod vpn;
