@@ -9,9 +9,9 @@ mod ingress;
 #[path = "../internet/mod.rs"]
 mod internet;
 mod recursion;
-mod threats;
 #[path = "../scenarios/mod.rs"]
 mod scenarios;
+mod threats;
 mod vpn;
 
 use std::path::PathBuf;
