@@ -287,6 +287,8 @@ pub struct Testing {
     pub edns_size: u16,
     /// Loopback and special-purpose addresses may be asked.
     pub special_servers: bool,
+    /// Names under `test`, and addresses of single labels, are asked of the servers too.
+    pub special_names: bool,
     /// Upstream questions over IPv4.
     pub ipv4: bool,
     /// Upstream questions over IPv6.
@@ -311,6 +313,7 @@ impl Default for Testing {
             short_keys: false,
             edns_size: 1232,
             special_servers: false,
+            special_names: false,
             ipv4: true,
             ipv6: true,
             log_upstream: false,

@@ -58,7 +58,7 @@ impl Policy {
             _ => Arc::new(Resolver::new(&config)?),
         };
         let zones = config.forward.iter().map(|forward| local::wire(&forward.zone));
-        let special = Special::new(zones.clone().collect());
+        let special = Special::new(zones.clone().collect(), config.testing.special_names);
         // The owner's own domain may lead home.
         let own = std::iter::once(local::wire(&config.domain));
         let rebind_allow = config.rebind_allow.iter().map(local::wire).chain(zones).chain(own).collect();

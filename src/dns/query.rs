@@ -124,9 +124,10 @@ impl<'a> Query<'a> {
         self.bytes[2] & 0x01 != 0
     }
 
-    /// Says whether the client asked to see the AD bit (RFC 6840 §5.7).
+    /// Says whether the client asked to see the AD bit (RFC 6840 §5.7). Who checks for itself is told nothing: what
+    /// it is given was perhaps not checked (RFC 4035 §3.2.2).
     pub(crate) fn wants_authentic(&self) -> bool {
-        self.bytes[3] & 0x20 != 0 || self.dnssec_ok()
+        (self.bytes[3] & 0x20 != 0 || self.dnssec_ok()) && !self.checking_disabled()
     }
 
     /// Says whether validation is the client's own affair.

@@ -17,4 +17,5 @@ mod house;
 mod ingress;
 mod observe;
 mod relay;
+mod scenarios;
 mod vpn;

@@ -101,6 +101,12 @@ impl Host {
         host
     }
 
+    /// A host on no wire.
+    pub(crate) fn alone() -> Self {
+        let serial = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self::new(&format!("hg-{}-{serial}", std::process::id()), "alone")
+    }
+
     fn sysctl(&self, key: &str, value: u32) {
         self.run(&format!("sysctl -qw {key}={value}"));
     }

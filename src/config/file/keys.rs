@@ -57,6 +57,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
             "short_keys",
             "edns_size",
             "special_servers",
+            "special_names",
             "ipv4",
             "ipv6",
             "log_upstream",

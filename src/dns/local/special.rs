@@ -11,6 +11,8 @@ pub(crate) struct Special {
     zones: HashMap<Box<[u8]>, Answer>,
     /// Zones of `dns.forward`, in wire form and lower case.
     forward: Vec<Box<[u8]>>,
+    /// Whether there is a root that knows names under `test`, and addresses of top-level names.
+    tests: bool,
 }
 
 /// What a special name gets.
@@ -61,15 +63,16 @@ const ARPA: [(&str, Answer); 21] = [
 ];
 
 impl Special {
-    /// Compiles the zones; those of `dns.forward` win over what they cover.
-    pub(crate) fn new(forward: Vec<Box<[u8]>>) -> Self {
+    /// Compiles the zones; those of `dns.forward` win over what they cover. RFC 6761 §6.2: names under `test` are
+    /// asked for where those who test have set up servers for them.
+    pub(crate) fn new(forward: Vec<Box<[u8]>>, tests: bool) -> Self {
         let private: Vec<(String, Answer)> = (16..32)
             .map(|second| (format!("{second}.172.in-addr.arpa"), Answer::Nothing))
             .chain((64..128).map(|second| (format!("{second}.100.in-addr.arpa"), Answer::Nothing)))
             .collect();
         let fixed = TOP.iter().chain(&ARPA).map(|(zone, answer)| (*zone, *answer));
         let zones = fixed.chain(private.iter().map(|(zone, answer)| (zone.as_str(), *answer)));
-        Self { zones: zones.map(|(zone, answer)| (wire(zone), answer)).collect(), forward }
+        Self { zones: zones.map(|(zone, answer)| (wire(zone), answer)).collect(), forward, tests }
     }
 
     /// Returns what a name gets here and the length of its zone's name in wire form.
@@ -81,6 +84,9 @@ impl Special {
 
     fn zone(&self, name: &[u8], asked: u16) -> Option<(Answer, usize)> {
         let top = ancestors(name).filter(|ancestor| ancestor.len() > 1).last()?;
+        if self.tests && (top == b"\x04test\0" || top.len() == name.len() && top != b"\x09localhost\0") {
+            return None;
+        }
         if top == b"\x04arpa\0" {
             return ancestors(name).find_map(|zone| Some((*self.zones.get(zone)?, zone.len())));
         }
@@ -113,7 +119,7 @@ mod tests {
     use crate::dns::query::tests::wire as name;
 
     fn find(text: &str, asked: u16) -> Option<Answer> {
-        Special::new(Vec::new()).find(&name(text), asked).map(|(answer, _)| answer)
+        Special::new(Vec::new(), false).find(&name(text), asked).map(|(answer, _)| answer)
     }
 
     #[test]
@@ -136,6 +142,16 @@ mod tests {
     }
 
     #[test]
+    fn a_root_of_tests_is_asked_for_its_own_names() {
+        let special = Special::new(Vec::new(), true);
+        let find = |text: &str| special.find(&name(text), qtype::A).map(|(answer, _)| answer);
+
+        assert_eq!((find("www.test"), find("cz"), find("test")), (None, None, None));
+        assert_eq!(find("localhost"), Some(Answer::Loopback));
+        assert_eq!(find("x.onion"), Some(Answer::Nothing));
+    }
+
+    #[test]
     fn public_names_do_not() {
         for text in ["example.com", "notlocal", "1.32.172.in-addr.arpa", "8.8.8.8.in-addr.arpa", "test.example"] {
             assert_eq!(find(text, 43), None, "{text}");
@@ -146,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_forwarded_zone_is_asked_there() {
-        let special = Special::new(vec![name("1.168.192.in-addr.arpa").into()]);
+        let special = Special::new(vec![name("1.168.192.in-addr.arpa").into()], false);
 
         assert_eq!(special.find(&name("5.1.168.192.in-addr.arpa"), qtype::PTR), None);
         assert!(special.find(&name("5.2.168.192.in-addr.arpa"), qtype::PTR).is_some());

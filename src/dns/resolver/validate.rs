@@ -286,6 +286,7 @@ impl Shared {
             Checked::Records(records) => records,
             Checked::Insecure(why) => return Ok(Verdict::Insecure(why)),
             Checked::Bogus(why) => return Ok(Verdict::Bogus(why)),
+            Checked::Nothing if self.is_denied_from_above(&place, denial) => return Ok(Verdict::Insecure(None)),
             Checked::Nothing => {
                 return Ok(match self.check_unsigned(&place, errand).await? {
                     Verdict::Bogus(Why::SignaturesMissing) => Verdict::Bogus(Why::DenialMissing),
@@ -315,6 +316,16 @@ impl Shared {
             },
             Proof::Exhausted => return Err(Failure::Spent),
         })
+    }
+
+    /// A zone above the anchor, which nothing vouches for, signed that there is no such name: then there is no
+    /// delegation to the anchor's zone either, and nobody can say more (as Unbound and Knot have it, an
+    /// indeterminate answer).
+    fn is_denied_from_above(&self, place: &Name, denial: &Denial) -> bool {
+        let Some((anchor, _)) = self.config.anchors.nearest(place).filter(|_| denial.name_error) else { return false };
+        let sets = denial.soa.iter().chain(&denial.proof);
+        let signers = sets.flat_map(|set| &set.signatures).filter_map(|rdata| Rrsig::parse(rdata));
+        signers.into_iter().any(|rrsig| anchor.is_below(&rrsig.signer) && self.is_untrusted(&rrsig.signer))
     }
 
     /// A SOA that comes with a proof must hold as well: it says how long.
