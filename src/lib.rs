@@ -10,7 +10,7 @@
 //!   in and cannot fail, `run` works until told to stop.
 //! - The floor carries what they share: [`origin`] is the threat model as types, [`onlink`] follows what
 //!   is on the LAN, [`listen`] binds every kernel socket, [`stream`] is an accepted stream or datagram with
-//!   its origin, [`limit`] holds per-client limits in fixed memory, [`lookup`] turns names into addresses,
+//!   its origin, [`https`] asks other servers, [`limit`] holds per-client limits in fixed memory, [`lookup`] turns names into addresses,
 //!   [`supervise`] names and restarts tasks, [`descriptors`] is how many sockets there may be, [`metrics`] is the registry and its naming rule, [`store`]
 //!   writes state that is never torn, [`privilege`] drops what is not needed.
 
@@ -23,6 +23,7 @@ pub mod ingress;
 pub mod vpn;
 
 pub mod descriptors;
+pub mod https;
 pub mod limit;
 pub mod listen;
 pub mod lookup;

@@ -1,6 +1,6 @@
 //! `hearthgate check`: what is wrong with a configuration, or what it means.
 
-use std::{fmt::Write, path::PathBuf};
+use std::{collections::BTreeSet, fmt::Write, path::PathBuf};
 
 use anyhow::anyhow;
 use clap::Args;
@@ -9,7 +9,7 @@ use crate::{
     app::{Options, Source},
     cli::Problem,
     config::{self, Compiled, PeerIds},
-    ingress::{self, HostPattern, RoutesReach, Target, UpstreamHost},
+    ingress::{self, HostPattern, Means, RoutesReach, Target, UpstreamHost},
     origin::{NetworkId, Origin},
 };
 
@@ -55,6 +55,8 @@ fn meaning(config: &Compiled) -> String {
     if let Some(ingress) = &config.ingress {
         text.push('\n');
         text.push_str(&table(ingress));
+        text.push('\n');
+        text.push_str(&certificates(ingress));
     }
     text
 }
@@ -91,6 +93,39 @@ fn table(config: &ingress::Config) -> String {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect::<Vec<_>>();
         let _ = writeln!(text, "{}", cells.join("  ").trim_end());
     }
+    text
+}
+
+/// Where the certificate of each host comes from, and what the world will read of it.
+fn certificates(config: &ingress::Config) -> String {
+    let plan = ingress::plan(config);
+    let width = plan.keys().map(|host| host.to_string().chars().count()).max().unwrap_or_default().max(4);
+    let mut text = format!("{:<width$}  certificate\n", "host");
+    let mut published = BTreeSet::new();
+    for (host, means) in &plan {
+        let from = match means {
+            Means::Files(entry) => match config.certificates.get(*entry) {
+                Some(files) => files.certificate.display().to_string(),
+                None => continue,
+            },
+            Means::Order(order) => {
+                published.insert(order.name.to_string());
+                let entry = config.acme.get(order.acme);
+                let directory = entry.and_then(|entry| entry.directories.first());
+                let directory = directory.map_or("", |directory| directory.url.as_str());
+                let way = entry.map_or("", |entry| entry.challenge.name());
+                format!("order of {order} by {way} at {directory}")
+            }
+            Means::HouseCa => "the house's own CA".to_owned(),
+            Means::Nothing => "none".to_owned(),
+        };
+        let _ = writeln!(text, "{:<width$}  {from}", host.to_string());
+    }
+    let published = match published.is_empty() {
+        true => "none".to_owned(),
+        false => published.into_iter().collect::<Vec<_>>().join(", "),
+    };
+    let _ = writeln!(text, "names that certificate logs will publish: {published}");
     text
 }
 

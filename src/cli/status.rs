@@ -90,9 +90,27 @@ fn ingress_lines(ingress: &crate::ingress::Status, line: &mut impl FnMut(&str, S
     line("  listen", addresses(&[&ingress.http[..], &ingress.https].concat()));
     line("  routes", format!("{}, {} connections", ingress.routes, ingress.connections));
     for certificate in &ingress.certificates {
-        let expiry = readable(i64::try_from(certificate.not_after).unwrap_or(i64::MAX));
-        line("  cert", format!("{}: until {expiry}, from {}", certificate.hosts.join(", "), certificate.source));
+        line("  cert", format!("{}: {}", certificate.hosts.join(", "), certificate_state(certificate)));
+        if let Some(problem) = &certificate.problem {
+            line("", problem.clone());
+        }
     }
+}
+
+fn certificate_state(certificate: &crate::ingress::CertificateStatus) -> String {
+    let now = jiff::Timestamp::now().as_second();
+    let time = |second: u64| i64::try_from(second).unwrap_or(i64::MAX);
+    let source = match certificate.stand_in {
+        true => format!("the house's CA, until there is one from {}", certificate.source),
+        false => certificate.source.clone(),
+    };
+    let state = match certificate.not_after.map(time) {
+        Some(end) if end <= now => format!("EXPIRED {}, from {source}", readable(end)),
+        Some(end) => format!("{} days left, until {}, from {source}", (end - now) / 86_400, readable(end)),
+        None => format!("none yet, awaited from {source}"),
+    };
+    let next = certificate.next.map(|next| format!(", asked for again {}", readable(time(next)))).unwrap_or_default();
+    state + &next
 }
 
 fn vpn_lines(vpn: &crate::vpn::Status, line: &mut impl FnMut(&str, String)) {

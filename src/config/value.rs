@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -176,6 +177,25 @@ pub(crate) fn loopback(port: u16) -> [SocketAddr; 2] {
 /// Returns every address with this port, in both families.
 pub(crate) fn everywhere(port: u16) -> [SocketAddr; 2] {
     [(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()]
+}
+
+/// A secret of the owner's: written here, or in a file of its own.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Secret {
+    /// As it stands.
+    Here(String),
+    /// The first line of this file.
+    File(PathBuf),
+}
+
+/// Reads `file:/etc/hearthgate/token`, or the secret itself.
+pub(crate) fn secret(text: &str) -> Result<Secret, Wrong> {
+    match text.strip_prefix("file:") {
+        Some("") => Err(Wrong::new("\"file:\" names no file", "write \"file:\" and the path of the file")),
+        Some(path) => Ok(Secret::File(path.into())),
+        None if text.trim().is_empty() => Err(Wrong::new("the secret is empty", "write it, or \"file:\" and a path")),
+        None => Ok(Secret::Here(text.to_owned())),
+    }
 }
 
 /// Reads what the owner calls something: it stands in logs, metrics and `vpn:NAME`.

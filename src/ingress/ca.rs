@@ -18,7 +18,7 @@ use rcgen::{
 };
 
 use crate::{
-    ingress::{HostPattern, canonical::CanonicalHost},
+    ingress::{HostPattern, Side, canonical::CanonicalHost},
     store,
 };
 
@@ -99,13 +99,13 @@ impl Authority {
     }
 
     /// Returns where the leaf of a host lies, with its root behind it.
-    pub(super) fn kept(&self, host: &HostPattern) -> Result<Option<Pair>, CaError> {
-        Ok(read_pair(&self.leaf_file(host))?.map(|pair| self.chained(pair)))
+    pub(super) fn kept(&self, host: &HostPattern, side: Side) -> Result<Option<Pair>, CaError> {
+        Ok(read_pair(&self.leaf_file(host, side))?.map(|pair| self.chained(pair)))
     }
 
     /// Signs a leaf for a host and keeps it.
-    pub(super) fn sign(&self, host: &HostPattern, now: SystemTime) -> Result<Pair, CaError> {
-        let name = host_name(host);
+    pub(super) fn sign(&self, host: &HostPattern, side: Side, now: SystemTime) -> Result<Pair, CaError> {
+        let name = host.to_string();
         let mut params = CertificateParams::new(vec![name.clone()])?;
         params.distinguished_name.push(DnType::CommonName, name);
         set_life(&mut params, now, LEAF_DAYS);
@@ -115,7 +115,7 @@ impl Authority {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         let pair = Pair { certificate: certificate.pem(), key: key.serialize_pem() };
-        let file = self.leaf_file(host);
+        let file = self.leaf_file(host, side);
         store::write(&file, pair.joined().as_bytes()).map_err(|error| CaError::File { path: file, error })?;
         Ok(self.chained(pair))
     }
@@ -125,11 +125,13 @@ impl Authority {
         pair
     }
 
-    fn leaf_file(&self, host: &HostPattern) -> PathBuf {
-        match host {
-            HostPattern::Exact(host) => self.folder.join(format!("{host}.leaf")),
-            HostPattern::Wildcard(base) => self.folder.join(format!("any.{base}.wildcard-leaf")),
-        }
+    /// A host is on one side only, but a wildcard may be on both, with a key for each.
+    fn leaf_file(&self, host: &HostPattern, side: Side) -> PathBuf {
+        self.folder.join(match (host, side) {
+            (HostPattern::Exact(host), _) => format!("{host}.leaf"),
+            (HostPattern::Wildcard(base), Side::Public) => format!("any.{base}.wildcard-leaf"),
+            (HostPattern::Wildcard(base), Side::Inside) => format!("any.{base}.inside-leaf"),
+        })
     }
 }
 
@@ -143,15 +145,8 @@ pub(super) fn may_sign(domain: &CanonicalHost, host: &HostPattern) -> bool {
     }
 }
 
-pub(super) fn host_name(host: &HostPattern) -> String {
-    match host {
-        HostPattern::Exact(host) => host.as_str().to_owned(),
-        HostPattern::Wildcard(base) => format!("*.{base}"),
-    }
-}
-
 impl Pair {
-    fn joined(&self) -> String {
+    pub(super) fn joined(&self) -> String {
         format!("{}{}", self.certificate, self.key)
     }
 }
@@ -187,7 +182,8 @@ fn set_life(params: &mut CertificateParams, now: SystemTime, days: u64) {
     params.not_after = epoch + Duration::from_secs(now.saturating_add(days * DAY));
 }
 
-fn read_pair(file: &Path) -> Result<Option<Pair>, CaError> {
+/// Reads what [`Pair::joined`] wrote.
+pub(super) fn read_pair(file: &Path) -> Result<Option<Pair>, CaError> {
     let found = store::read(file).map_err(|error| CaError::File { path: file.to_owned(), error })?;
     let Some(content) = found.content() else { return Ok(None) };
     let unreadable = || CaError::Unreadable(file.to_owned());

@@ -1,23 +1,31 @@
-//! Certificates: from files, or leaves of the house's own CA.
+//! Certificates in use: from files, from orders at a public CA, or leaves of the house's own.
 
 use std::{
     collections::HashMap,
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use rustls::{crypto::CryptoProvider, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
-use crate::ingress::{
-    CertificateFiles, Config, HostPattern,
-    ca::{self, Authority, CaError, Pair},
-    canonical::CanonicalHost,
+use crate::{
+    ingress::{
+        CertificateFiles, Config, HostPattern, Means, Order, Side, acme,
+        ca::{self, Authority, CaError, Pair},
+        canonical::CanonicalHost,
+        plan,
+    },
+    origin::Origin,
 };
 
 /// A certificate that cannot be used.
@@ -33,7 +41,7 @@ pub enum CertificateError {
     },
     /// The house's CA may not sign for this host.
     #[error(
-        "route \"{host}\": the house's own CA signs only for \"{domain}\" and below: name its files in `ingress.certificates`"
+        "route \"{host}\": the house's own CA signs only for \"{domain}\" and below: name its files in `ingress.certificates`, or order one with [ingress.acme]"
     )]
     OutsideDomain {
         /// As written.
@@ -51,10 +59,19 @@ pub enum CertificateError {
 pub struct CertificateStatus {
     /// The hosts that it is used for.
     pub hosts: Vec<String>,
-    /// A file, or the house's CA.
+    /// A file, the house's CA, or a public one with the name that is ordered there.
     pub source: String,
-    /// When it ends, in seconds since 1970.
-    pub not_after: u64,
+    /// When it ends, in seconds since 1970; nothing as long as there is none.
+    pub not_after: Option<u64>,
+    /// The house's CA stands in for a public one that has not given its certificate yet.
+    #[serde(default)]
+    pub stand_in: bool,
+    /// When it is asked for again, in seconds since 1970, where that is known.
+    #[serde(default)]
+    pub next: Option<u64>,
+    /// What went wrong the last time.
+    #[serde(default)]
+    pub problem: Option<String>,
 }
 
 /// One certificate in use. A renewal swaps it in place; its name stays.
@@ -62,162 +79,318 @@ pub struct CertificateStatus {
 pub(super) struct Certificate {
     /// The same over reloads and renewals.
     pub(super) name: Arc<str>,
-    hosts: Vec<HostPattern>,
     source: Source,
-    current: ArcSwap<Loaded>,
+    /// `None` as long as a public CA has given none and the house's may not stand in.
+    current: ArcSwapOption<Loaded>,
+    problem: ArcSwapOption<String>,
+    next: AtomicU64,
 }
 
 #[derive(Debug)]
 enum Source {
-    Files(CertificateFiles),
-    HouseCa(HostPattern),
+    Files { files: CertificateFiles, read: Mutex<[Option<Stamp>; 2]> },
+    HouseCa(HostPattern, Side),
+    Order(Order),
 }
 
+/// What tells that a file is another one than before.
+type Stamp = (u64, u64, i64, i64);
+
+/// A certificate with its key.
 #[derive(Debug)]
-struct Loaded {
-    key: Arc<CertifiedKey>,
-    not_after: u64,
+pub(super) struct Loaded {
+    pub(super) key: Arc<CertifiedKey>,
+    pub(super) not_before: u64,
+    pub(super) not_after: u64,
+    stand_in: bool,
 }
 
-/// The certificate of each host that needs one.
-pub(super) type Certificates = HashMap<HostPattern, Arc<Certificate>>;
-
-/// Loads or makes what the routes need.
-pub(super) fn load(
-    config: &Config,
-    provider: &CryptoProvider,
-    now: SystemTime,
-) -> Result<Certificates, CertificateError> {
-    let mut found = Certificates::new();
-    let mut files: Vec<Option<Arc<Certificate>>> = vec![None; config.certificates.len()];
-    let mut authority = None;
-    for route in &config.routes {
-        if found.contains_key(&route.host) {
-            continue;
-        }
-        let place = config.certificates.iter().position(|files| files.hosts.iter().any(|own| covers(own, &route.host)));
-        let certificate = match place {
-            Some(place) => {
-                let written = &config.certificates[place];
-                match &files[place] {
-                    Some(loaded) => loaded.clone(),
-                    None => files[place].insert(Arc::new(Certificate::from_files(written, provider)?)).clone(),
-                }
-            }
-            None if ca::may_sign(&config.domain, &route.host) => {
-                let authority = match &mut authority {
-                    Some(authority) => authority,
-                    none => none.insert(Authority::open(&config.state, &config.domain, now)?),
-                };
-                Arc::new(Certificate::from_ca(authority, &route.host, provider, now)?)
-            }
-            None => {
-                let host = ca::host_name(&route.host);
-                return Err(CertificateError::OutsideDomain { host, domain: config.domain.clone() });
-            }
-        };
-        found.insert(route.host.clone(), certificate);
-    }
-    Ok(found)
+/// The certificates of a policy.
+#[derive(Debug, Default)]
+pub(super) struct Certificates {
+    /// The certificate of each host that has one.
+    pub(super) by_host: HashMap<HostPattern, Arc<Certificate>>,
+    /// What is ordered, each name once for a side.
+    pub(super) orders: Vec<(Order, Arc<Certificate>)>,
 }
 
-/// Signs anew what the house's CA signed and what nears its end.
-pub(super) fn renew<'a>(
-    certificates: impl Iterator<Item = &'a Arc<Certificate>>,
-    config: &Config,
-    provider: &CryptoProvider,
-    now: SystemTime,
-) -> Result<(), CertificateError> {
-    for certificate in certificates {
-        if let Source::HouseCa(host) = &certificate.source
-            && due(certificate.current.load().not_after, now)
-        {
-            let authority = Authority::open(&config.state, &config.domain, now)?;
-            let signed = loaded(&authority.sign(host, now)?, &config.state, provider)?;
-            tracing::info!(host = ca::host_name(host), "renewed a certificate of the house's CA");
-            certificate.current.store(Arc::new(signed));
-        }
-    }
-    Ok(())
-}
-
-impl Certificate {
-    fn from_files(files: &CertificateFiles, provider: &CryptoProvider) -> Result<Self, CertificateError> {
-        let certificate = read(&files.certificate)?;
-        let key = read(&files.key)?;
-        let current = loaded(&Pair { certificate, key }, &files.certificate, provider)?;
-        Ok(Self {
-            name: format!("file:{}", files.certificate.display()).into(),
-            hosts: files.hosts.clone(),
-            source: Source::Files(files.clone()),
-            current: ArcSwap::from_pointee(current),
-        })
-    }
-
-    fn from_ca(
-        authority: &Authority,
-        host: &HostPattern,
+impl Certificates {
+    /// Loads or makes what the routes need. What the policy in force has ordered goes on as it is.
+    pub(super) fn load(
+        config: &Config,
+        in_force: &Self,
         provider: &CryptoProvider,
         now: SystemTime,
     ) -> Result<Self, CertificateError> {
-        let name = ca::host_name(host);
-        let kept = authority.kept(host)?.map(|pair| loaded(&pair, Path::new(&name), provider)).transpose()?;
-        let current = match kept {
-            Some(kept) if !due(kept.not_after, now) => kept,
-            _ => loaded(&authority.sign(host, now)?, Path::new(&name), provider)?,
+        let mut found = Self::default();
+        let mut files: Vec<Option<Arc<Certificate>>> = vec![None; config.certificates.len()];
+        let mut house = House { config, authority: None, provider, now };
+        for (host, means) in plan(config) {
+            let certificate = match means {
+                Means::Files(place) => match &files[place] {
+                    Some(loaded) => loaded.clone(),
+                    None => {
+                        let read = Certificate::from_files(&config.certificates[place], provider)?;
+                        files[place].insert(Arc::new(read)).clone()
+                    }
+                },
+                Means::Order(order) => match (found.ordered(&order), in_force.ordered(&order)) {
+                    (Some(same), _) => same.clone(),
+                    (None, known) => {
+                        let certificate = match known {
+                            Some(known) => known.clone(),
+                            None => Arc::new(Certificate::from_order(&order, &mut house)?),
+                        };
+                        found.orders.push((order, certificate.clone()));
+                        certificate
+                    }
+                },
+                Means::HouseCa => Arc::new(Certificate::from_ca(&host, side(config, &host), &mut house)?),
+                Means::Nothing => {
+                    let (host, domain) = (host.to_string(), config.domain.clone());
+                    return Err(CertificateError::OutsideDomain { host, domain });
+                }
+            };
+            found.by_host.insert(host, certificate);
+        }
+        Ok(found)
+    }
+
+    fn ordered(&self, order: &Order) -> Option<&Arc<Certificate>> {
+        let same = |other: &Order| other.name == order.name && other.side == order.side;
+        self.orders.iter().find(|(other, _)| same(other)).map(|(_, certificate)| certificate)
+    }
+
+    /// Signs anew what the house's CA signed and what nears its end, and reads files again that have changed.
+    pub(super) fn renew(&self, config: &Config, provider: &CryptoProvider, now: SystemTime) {
+        let mut house = House { config, authority: None, provider, now };
+        let mut seen: Vec<*const Certificate> = Vec::new();
+        for certificate in self.by_host.values() {
+            let this = Arc::as_ptr(certificate);
+            if !seen.contains(&this) {
+                seen.push(this);
+                certificate.renew(&mut house);
+            }
+        }
+    }
+
+    /// Returns how each certificate is, with the hosts that it is used for.
+    pub(super) fn status(&self) -> Vec<CertificateStatus> {
+        let mut all: Vec<(&Arc<Certificate>, Vec<String>)> = Vec::new();
+        for (host, certificate) in &self.by_host {
+            match all.iter_mut().find(|(other, _)| Arc::ptr_eq(other, certificate)) {
+                Some((_, hosts)) => hosts.push(host.to_string()),
+                None => all.push((certificate, vec![host.to_string()])),
+            }
+        }
+        let mut all: Vec<_> = all
+            .into_iter()
+            .map(|(certificate, mut hosts)| {
+                hosts.sort();
+                certificate.status(hosts)
+            })
+            .collect();
+        all.sort_by(|one, other| one.hosts.cmp(&other.hosts));
+        all
+    }
+}
+
+/// The house's CA, opened when somebody needs it.
+struct House<'a> {
+    config: &'a Config,
+    authority: Option<Authority>,
+    provider: &'a CryptoProvider,
+    now: SystemTime,
+}
+
+impl House<'_> {
+    /// Returns the leaf that is kept, or signs another.
+    fn leaf(&mut self, host: &HostPattern, side: Side) -> Result<Loaded, CertificateError> {
+        let authority = match &mut self.authority {
+            Some(authority) => authority,
+            none => none.insert(Authority::open(&self.config.state, &self.config.domain, self.now)?),
         };
-        Ok(Self {
-            name: format!("ca:{name}").into(),
-            hosts: vec![host.clone()],
-            source: Source::HouseCa(host.clone()),
-            current: ArcSwap::from_pointee(current),
-        })
-    }
-
-    pub(super) fn key(&self) -> Arc<CertifiedKey> {
-        self.current.load().key.clone()
-    }
-
-    pub(super) fn status(&self) -> CertificateStatus {
-        CertificateStatus {
-            hosts: self.hosts.iter().map(ca::host_name).collect(),
-            source: match &self.source {
-                Source::Files(files) => files.certificate.display().to_string(),
-                Source::HouseCa(_) => "the house's CA".into(),
-            },
-            not_after: self.current.load().not_after,
+        let name = host.to_string();
+        let kept = authority.kept(host, side)?;
+        let kept = kept.map(|pair| Loaded::new(&pair, Path::new(&name), self.provider)).transpose()?;
+        match kept {
+            Some(kept) if !due(kept.not_after, self.now) => Ok(kept),
+            _ => Loaded::new(&authority.sign(host, side, self.now)?, Path::new(&name), self.provider),
         }
     }
 }
 
-/// Says whether a pattern of `ingress.certificates` holds for the host of a route.
-fn covers(pattern: &HostPattern, host: &HostPattern) -> bool {
-    match (pattern, host) {
-        (HostPattern::Wildcard(base), HostPattern::Exact(host)) => {
-            host.as_str().split_once('.').is_some_and(|(_, above)| above == base.as_str())
+impl Certificate {
+    fn new(name: String, source: Source, current: Option<Loaded>) -> Self {
+        Self {
+            name: name.into(),
+            source,
+            current: ArcSwapOption::new(current.map(Arc::new)),
+            problem: ArcSwapOption::empty(),
+            next: AtomicU64::new(0),
         }
-        _ => pattern == host,
     }
+
+    fn from_files(files: &CertificateFiles, provider: &CryptoProvider) -> Result<Self, CertificateError> {
+        // Before reading: what changes meanwhile is read again.
+        let stamps = stamps(files);
+        let current = read_files(files, provider)?;
+        let source = Source::Files { files: files.clone(), read: Mutex::new(stamps) };
+        Ok(Self::new(format!("file:{}", files.certificate.display()), source, Some(current)))
+    }
+
+    fn from_ca(host: &HostPattern, side: Side, house: &mut House<'_>) -> Result<Self, CertificateError> {
+        let current = house.leaf(host, side)?;
+        Ok(Self::new(format!("ca:{host}"), Source::HouseCa(host.clone(), side), Some(current)))
+    }
+
+    /// Takes what was kept of an order; until it is fulfilled the house's CA stands in, if it may.
+    fn from_order(order: &Order, house: &mut House<'_>) -> Result<Self, CertificateError> {
+        let kept = acme::kept::certificate(&house.config.state, order);
+        let kept = kept.and_then(|pair| {
+            let loaded = Loaded::new(&pair, Path::new(&order.to_string()), house.provider);
+            let whole = loaded.inspect_err(|error| tracing::warn!(%error, "a certificate in the state folder is left"));
+            whole.ok().filter(|loaded| loaded.not_after > seconds(house.now))
+        });
+        let current = match kept {
+            Some(kept) => Some(kept),
+            None if ca::may_sign(&house.config.domain, &order.name) => {
+                Some(Loaded { stand_in: true, ..house.leaf(&order.name, order.side)? })
+            }
+            None => None,
+        };
+        Ok(Self::new(format!("acme:{order}"), Source::Order(order.clone()), current))
+    }
+
+    fn renew(&self, house: &mut House<'_>) {
+        let renewed = match &self.source {
+            Source::HouseCa(host, side) if self.is_due(house.now) => house.leaf(host, *side),
+            Source::Order(order) if self.stands_in() && self.is_due(house.now) => {
+                house.leaf(&order.name, order.side).map(|leaf| Loaded { stand_in: true, ..leaf })
+            }
+            Source::Files { files, read } => {
+                let now = stamps(files);
+                let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
+                if *read == now {
+                    return;
+                }
+                *read = now;
+                read_files(files, house.provider)
+            }
+            _ => return,
+        };
+        match renewed {
+            Ok(renewed) => {
+                tracing::info!(
+                    certificate = &*self.name,
+                    not_after = renewed.not_after,
+                    "another certificate is in use"
+                );
+                self.swap(renewed);
+            }
+            Err(error) => {
+                tracing::error!(certificate = &*self.name, %error, "the certificate could not be renewed; the last one stays");
+                self.fail(error.to_string());
+            }
+        }
+    }
+
+    fn is_due(&self, now: SystemTime) -> bool {
+        self.current.load().as_ref().is_none_or(|current| due(current.not_after, now))
+    }
+
+    fn stands_in(&self) -> bool {
+        self.current.load().as_ref().is_none_or(|current| current.stand_in)
+    }
+
+    /// Returns what a public CA signed, if that is in use.
+    pub(super) fn issued(&self) -> Option<Arc<Loaded>> {
+        self.current.load_full().filter(|current| !current.stand_in)
+    }
+
+    /// Puts another in its place: new handshakes see it, connections go on.
+    pub(super) fn swap(&self, loaded: Loaded) {
+        self.current.store(Some(Arc::new(loaded)));
+        self.problem.store(None);
+    }
+
+    /// Notes what went wrong; what is in use stays.
+    pub(super) fn fail(&self, problem: String) {
+        self.problem.store(Some(Arc::new(problem)));
+    }
+
+    /// Notes when it is asked for again.
+    pub(super) fn plan_next(&self, at: u64) {
+        self.next.store(at, Ordering::Relaxed);
+    }
+
+    pub(super) fn key(&self) -> Option<Arc<CertifiedKey>> {
+        self.current.load().as_ref().map(|current| current.key.clone())
+    }
+
+    pub(super) fn not_after(&self) -> Option<u64> {
+        self.current.load().as_ref().map(|current| current.not_after)
+    }
+
+    fn status(&self, hosts: Vec<String>) -> CertificateStatus {
+        CertificateStatus {
+            hosts,
+            source: match &self.source {
+                Source::Files { files, .. } => files.certificate.display().to_string(),
+                Source::HouseCa(..) => "the house's CA".into(),
+                Source::Order(order) => format!("an order of {order}"),
+            },
+            not_after: self.not_after(),
+            stand_in: matches!(self.source, Source::Order(_)) && self.stands_in(),
+            next: Some(self.next.load(Ordering::Relaxed)).filter(|next| *next > 0),
+            problem: self.problem.load().as_deref().cloned(),
+        }
+    }
+}
+
+impl Loaded {
+    /// Reads a certificate and its key, which must belong together.
+    pub(super) fn new(pair: &Pair, path: &Path, provider: &CryptoProvider) -> Result<Self, CertificateError> {
+        let wrong = |why: String| CertificateError::File { path: path.to_owned(), why };
+        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pair.certificate.as_bytes())
+            .collect::<Result<_, _>>()
+            .map_err(|error| wrong(error.to_string()))?;
+        let leaf = chain.first().ok_or_else(|| wrong("holds no certificate".into()))?;
+        let (_, parsed) = X509Certificate::from_der(leaf).map_err(|error| wrong(error.to_string()))?;
+        let second = |time: ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0);
+        let (not_before, not_after) = (second(parsed.validity().not_before), second(parsed.validity().not_after));
+        let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).map_err(|error| wrong(error.to_string()))?;
+        let key = CertifiedKey::from_der(chain, key, provider).map_err(|error| wrong(error.to_string()))?;
+        Ok(Self { key: Arc::new(key), not_before, not_after, stand_in: false })
+    }
+}
+
+/// Says on which side a host is that the house's CA signs for.
+fn side(config: &Config, host: &HostPattern) -> Side {
+    let public = config.routes.iter().any(|route| route.host == *host && route.access.admits(Origin::Wan));
+    if public { Side::Public } else { Side::Inside }
 }
 
 fn due(not_after: u64, now: SystemTime) -> bool {
-    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    not_after < now.saturating_add(ca::RENEW_DAYS * 24 * 60 * 60)
+    not_after < seconds(now).saturating_add(ca::RENEW_DAYS * 24 * 60 * 60)
+}
+
+pub(super) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn stamps(files: &CertificateFiles) -> [Option<Stamp>; 2] {
+    [&files.certificate, &files.key].map(|path| {
+        let found = fs::metadata(path).ok()?;
+        Some((found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
+    })
+}
+
+fn read_files(files: &CertificateFiles, provider: &CryptoProvider) -> Result<Loaded, CertificateError> {
+    let pair = Pair { certificate: read(&files.certificate)?, key: read(&files.key)? };
+    Loaded::new(&pair, &files.certificate, provider)
 }
 
 fn read(path: &Path) -> Result<String, CertificateError> {
     fs::read_to_string(path).map_err(|error| CertificateError::File { path: path.to_owned(), why: error.to_string() })
-}
-
-fn loaded(pair: &Pair, path: &Path, provider: &CryptoProvider) -> Result<Loaded, CertificateError> {
-    let wrong = |why: String| CertificateError::File { path: path.to_owned(), why };
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pair.certificate.as_bytes())
-        .collect::<Result<_, _>>()
-        .map_err(|error| wrong(error.to_string()))?;
-    let leaf = chain.first().ok_or_else(|| wrong("holds no certificate".into()))?;
-    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|error| wrong(error.to_string()))?;
-    let not_after = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
-    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).map_err(|error| wrong(error.to_string()))?;
-    let key = CertifiedKey::from_der(chain, key, provider).map_err(|error| wrong(error.to_string()))?;
-    Ok(Loaded { key: Arc::new(key), not_after })
 }

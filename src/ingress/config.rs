@@ -29,7 +29,9 @@ pub struct Config {
     pub max_fields: usize,
     /// Certificates from files.
     pub certificates: Vec<CertificateFiles>,
-    /// Where the house's own CA and its certificates are kept.
+    /// Certificates from public CAs.
+    pub acme: Vec<Acme>,
+    /// Where the house's own CA, its certificates and those of public CAs are kept.
     pub state: PathBuf,
     /// `node.domain`: what the CA may sign besides private addresses.
     pub domain: CanonicalHost,
@@ -100,6 +102,70 @@ pub struct CertificateFiles {
     pub certificate: PathBuf,
     /// PEM.
     pub key: PathBuf,
+}
+
+/// Certificates from a public CA (RFC 8555).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acme {
+    /// The hosts that it is for; empty is every host that no other entry and no file is for. A wildcard may be
+    /// ordered for hosts without public access if it is named here.
+    pub hosts: Vec<HostPattern>,
+    /// Where the CA writes to.
+    pub email: Option<String>,
+    /// Asked in this order until one answers; never empty.
+    pub directories: Vec<AcmeDirectory>,
+    /// How it is proved that the names are ours.
+    pub challenge: Challenge,
+    /// The kind of certificate, as the directory names it.
+    pub profile: Option<String>,
+    /// Binds the account at the first directory to one that the owner has there.
+    pub eab: Option<Eab>,
+}
+
+/// Where a CA is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AcmeDirectory {
+    /// Its directory.
+    pub url: String,
+    /// What its own server is believed by, instead of the public CAs.
+    pub ca: Option<PathBuf>,
+}
+
+/// How it is proved to a CA that a name is ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Challenge {
+    /// By an answer on port 80.
+    Http01,
+    /// By a certificate on port 443 (RFC 8737).
+    TlsAlpn01,
+    /// By a record in the DNS.
+    Dns01,
+}
+
+impl Challenge {
+    /// Returns its name, as in RFC 8555.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http01 => "http-01",
+            Self::TlsAlpn01 => "tls-alpn-01",
+            Self::Dns01 => "dns-01",
+        }
+    }
+}
+
+/// An account at a CA that the ACME account is bound to.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Eab {
+    /// The CA's name for the key.
+    pub kid: String,
+    /// The key.
+    pub key: Vec<u8>,
+}
+
+impl std::fmt::Debug for Eab {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Eab").field("kid", &self.kid).finish_non_exhaustive()
+    }
 }
 
 /// Exactly one host, or every host one label below a name.

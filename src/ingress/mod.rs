@@ -16,6 +16,7 @@
 //! 9. A `record` counts the request and logs it when it ends, however it ends.
 //! 10. A reload swaps the policy: the next request sees the new one, and `permits` ends what it no longer allows.
 
+mod acme;
 mod ca;
 pub mod canonical;
 mod census;
@@ -26,6 +27,7 @@ pub mod h1;
 mod h2;
 mod headers;
 mod permits;
+mod plan;
 mod proxy;
 mod record;
 mod routes;
@@ -53,6 +55,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use self::{
+    acme::Answers,
     census::Census,
     certs::Certificates,
     h1::connection::Service,
@@ -73,6 +76,7 @@ use crate::{
 pub use ca::CaError;
 pub use certs::{CertificateError, CertificateStatus};
 pub use config::*;
+pub use plan::{Means, Order, Side, plan};
 pub use upstream::TlsError;
 
 /// Internet clients whose limits are remembered.
@@ -131,6 +135,7 @@ pub struct Prepared(Policy);
 struct Policy {
     generation: u64,
     config: Config,
+    certificates: Certificates,
     tables: Tables,
 }
 
@@ -146,6 +151,8 @@ struct Shared {
     census: Arc<Census>,
     series: Series,
     provider: Arc<CryptoProvider>,
+    /// What CAs that check us are answered at the moment.
+    answers: Answers,
     inlet: Mutex<Option<Inlet>>,
     /// By the table's key: a resumed session stays within its table, also over a reload.
     tickets: Mutex<HashMap<Origin, Arc<dyn ProducesTickets>>>,
@@ -186,7 +193,12 @@ impl Plane {
                 }
             }
         }
-        let nothing = Policy { generation: 0, config: Config::nothing(config), tables: Tables::none() };
+        let nothing = Policy {
+            generation: 0,
+            config: Config::nothing(config),
+            certificates: Certificates::default(),
+            tables: Tables::none(),
+        };
         let shared = Shared {
             policy: ArcSwap::from_pointee(nothing),
             generation: AtomicU64::new(0),
@@ -197,6 +209,7 @@ impl Plane {
             census: Census::new(),
             series: Series::new(metrics),
             provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
+            answers: Answers::default(),
             inlet: Mutex::new(inlet),
             tickets: Mutex::default(),
             pools: Mutex::default(),
@@ -208,9 +221,10 @@ impl Plane {
     pub fn prepare(&self, config: Config) -> Result<Prepared, Error> {
         let shared = &self.shared;
         let certificates = if config.https.is_empty() && config.peers.is_empty() {
-            Certificates::new()
+            Certificates::default()
         } else {
-            certs::load(&config, &shared.provider, SystemTime::now())?
+            let in_force = shared.policy.load();
+            Certificates::load(&config, &in_force.certificates, &shared.provider, SystemTime::now())?
         };
         let mut dials: HashMap<u32, Arc<Dial>> = HashMap::new();
         let mut dial = |key: Origin, upstream: &Upstream| {
@@ -236,10 +250,10 @@ impl Plane {
             let name = written.name.as_str();
             Ok(Arc::new(TableRoute { name: name.into(), to, log: written.log, series: shared.series.route(name) }))
         };
-        let tables = Tables::build(&config, &certificates, route, |key, hosts| {
+        let tables = Tables::build(&config, &certificates.by_host, route, |key, hosts| {
             Ok::<_, Error>(tls::config(hosts.clone(), &shared.provider, shared.tickets(key)?)?)
         })?;
-        Ok(Prepared(Policy { generation: 0, config, tables }))
+        Ok(Prepared(Policy { generation: 0, config, certificates, tables }))
     }
 
     /// Swaps a policy in.
@@ -266,13 +280,10 @@ impl Plane {
             let first = self.listeners.first().into_iter().flatten();
             first.filter(|listener| (listener.service == Service::Routes) == secure).map(|one| one.address).collect()
         };
-        let mut certificates: Vec<CertificateStatus> = policy.certificates().map(|one| one.status()).collect();
-        certificates.sort_by(|one, other| one.hosts.cmp(&other.hosts));
-        certificates.dedup();
         Status {
             http: addresses(false),
             https: addresses(true),
-            certificates,
+            certificates: policy.certificates.status(),
             routes: policy.config.routes.len(),
             connections: u64::try_from(self.shared.series.open.get()).unwrap_or(0),
             under_way: self.shared.series.under_way(),
@@ -293,12 +304,14 @@ impl std::fmt::Debug for Policy {
 }
 
 impl Policy {
-    fn certificates(&self) -> impl Iterator<Item = &Arc<certs::Certificate>> {
-        self.tables.all().flat_map(|table| table.hosts.certificates())
-    }
-
-    fn renew(&self, provider: &CryptoProvider, now: SystemTime) -> Result<(), CertificateError> {
-        certs::renew(self.certificates(), &self.config, provider, now)
+    /// Looks after certificates that are ours to renew, and says when each ends.
+    fn look_after_certificates(&self, shared: &Shared, now: SystemTime) {
+        self.certificates.renew(&self.config, &shared.provider, now);
+        let ends = self.config.routes.iter().map(|route| {
+            let certificate = self.certificates.by_host.get(&route.host);
+            (route.name.as_str(), certificate.and_then(|certificate| certificate.not_after()))
+        });
+        shared.series.set_expiry(ends);
     }
 }
 

@@ -14,11 +14,8 @@ use rustls::ServerConfig;
 
 use crate::{
     ingress::{
-        Builtin, Config, HostPattern, PeerReach, Route as Written, RoutesReach,
-        canonical::CanonicalPath,
-        certs::{Certificate, Certificates},
-        series::RouteSeries,
-        upstream::Dial,
+        Builtin, Config, HostPattern, PeerReach, Route as Written, RoutesReach, canonical::CanonicalPath,
+        certs::Certificate, series::RouteSeries, upstream::Dial,
     },
     origin::{NetworkId, Origin, PeerId},
 };
@@ -82,11 +79,6 @@ impl Hosts {
         let (label, base) = host.split_once('.')?;
         if label.is_empty() { None } else { self.wildcard.get(base) }
     }
-
-    /// Returns every certificate of these hosts.
-    pub(super) fn certificates(&self) -> impl Iterator<Item = &Arc<Certificate>> {
-        self.exact.values().chain(self.wildcard.values()).filter_map(|site| site.certificate.as_ref())
-    }
 }
 
 impl Site {
@@ -119,15 +111,10 @@ impl Tables {
         self.by_origin.get(&origin).unwrap_or(&self.nothing)
     }
 
-    /// Returns each table once or more.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Table>> {
-        self.by_origin.values()
-    }
-
     /// Builds the tables; `route` makes what a written route needs at work for the table of an origin.
     pub(super) fn build<E>(
         config: &Config,
-        certificates: &Certificates,
+        certificates: &HashMap<HostPattern, Arc<Certificate>>,
         mut route: impl FnMut(Origin, &Written) -> Result<Arc<Route>, E>,
         mut tls: impl FnMut(Origin, &Arc<Hosts>) -> Result<Arc<ServerConfig>, E>,
     ) -> Result<Self, E> {
@@ -182,7 +169,7 @@ fn reaches(peers: &[PeerReach], peer: PeerId, host: &HostPattern) -> bool {
 
 fn hosts<E>(
     config: &Config,
-    certificates: &Certificates,
+    certificates: &HashMap<HostPattern, Arc<Certificate>>,
     reserved: &Arc<HashSet<Box<str>>>,
     admitted: &[bool],
     mut make: impl FnMut(&Written) -> Result<Arc<Route>, E>,
@@ -216,7 +203,7 @@ fn hosts<E>(
 }
 
 impl Hosts {
-    fn entry(&mut self, host: &HostPattern, certificates: &Certificates) -> &mut Site {
+    fn entry(&mut self, host: &HostPattern, certificates: &HashMap<HostPattern, Arc<Certificate>>) -> &mut Site {
         let (sites, name) = match host {
             HostPattern::Exact(name) => (&mut self.exact, name),
             HostPattern::Wildcard(base) => (&mut self.wildcard, base),

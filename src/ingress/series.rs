@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, core::Collector};
+use prometheus::{
+    GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, core::Collector,
+};
 
 use crate::metrics::Metrics;
 
@@ -16,6 +18,8 @@ pub(super) struct Series {
     under_way: IntGaugeVec,
     durations: HistogramVec,
     handshakes: IntCounterVec,
+    orders: IntCounterVec,
+    expiry: GaugeVec,
     upstream_failures: IntCounterVec,
     pub(super) open: IntGauge,
     pub(super) limited: IntCounter,
@@ -48,6 +52,12 @@ impl Series {
             under_way,
             durations,
             handshakes: plane.counters("handshakes_total", "TLS handshakes by outcome.", &["outcome"]),
+            orders: plane.counters("acme_orders_total", "Attempts to get a certificate of a public CA.", &["outcome"]),
+            expiry: plane.float_gauges(
+                "certificate_expiry_timestamp_seconds",
+                "When the certificate of a route ends, in seconds since 1970; 0 if there is none.",
+                &["route"],
+            ),
             upstream_failures: plane.counters("upstream_failures_total", "Failures of upstreams.", &["reason"]),
             open: plane.gauge("connections", "Open connections of clients."),
             limited: plane.counter("limited_total", "Requests over a client's limit."),
@@ -75,6 +85,19 @@ impl Series {
 
     pub(super) fn handshake(&self, outcome: &'static str) {
         self.handshakes.with_label_values(&[outcome]).inc();
+    }
+
+    pub(super) fn order(&self, outcome: &'static str) {
+        self.orders.with_label_values(&[outcome]).inc();
+    }
+
+    /// Sets when the certificate of each route ends.
+    pub(super) fn set_expiry<'a>(&self, routes: impl Iterator<Item = (&'a str, Option<u64>)>) {
+        self.expiry.reset();
+        for (route, not_after) in routes {
+            #[expect(clippy::cast_precision_loss, reason = "seconds of this millennium are exact")]
+            self.expiry.with_label_values(&[route]).set(not_after.unwrap_or(0) as f64);
+        }
     }
 
     pub(super) fn upstream_failure(&self, reason: &'static str) {

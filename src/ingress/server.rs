@@ -28,7 +28,7 @@ use tokio::{
 
 use crate::{
     ingress::{
-        Listener, Policy, Shared,
+        Listener, Policy, Shared, acme,
         census::Counted,
         h1::connection::{self, Service},
         h2,
@@ -40,7 +40,7 @@ use crate::{
     limit::Client,
     origin::Origin,
     stream::{Accepted, Stream},
-    supervise::{Phase, Stop, panic_text},
+    supervise::{self, Phase, Stop, panic_text},
 };
 
 const READ: usize = 16 * 1024;
@@ -49,7 +49,8 @@ const SPARE_BUFFERS: usize = 64;
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 256 * 1024;
 const SWEEP: Duration = Duration::from_secs(5);
-const RENEWAL: Duration = Duration::from_secs(60 * 60);
+/// How often certificates are looked at: files that changed, and what nears its end.
+const CERTIFICATES: Duration = Duration::from_secs(5);
 /// Streams out of the tunnel that wait for a core.
 pub(super) const HANDED_OVER: usize = 64;
 
@@ -203,7 +204,10 @@ fn core(
         loops.spawn_local(upkeep(core.clone()));
         if !senders.is_empty() {
             loops.spawn_local(hand_over(core.shared.clone(), senders));
-            loops.spawn_local(renew(core.shared.clone()));
+            loops.spawn_local(look_after_certificates(core.shared.clone()));
+            let (shared, told) = (core.shared.clone(), stop.clone());
+            // It starts again by itself: nobody's connection depends on it.
+            supervise::service("acme", stop.clone(), move || acme::run(shared.clone(), told.clone()));
         }
         // A loop that fell over takes its core with it: nobody would accept what the kernel hands to it.
         let fallen = async {
@@ -303,13 +307,12 @@ async fn upkeep(core: Rc<Core>) {
     }
 }
 
-async fn renew(shared: Arc<Shared>) {
+async fn look_after_certificates(shared: Arc<Shared>) {
     loop {
-        sleep(RENEWAL).await;
         let policy = shared.policy.load_full();
-        if let Err(error) = policy.renew(&shared.provider, SystemTime::now()) {
-            tracing::error!(%error, "a certificate cannot be renewed");
-        }
+        policy.look_after_certificates(&shared, SystemTime::now());
+        drop(policy);
+        sleep(CERTIFICATES).await;
     }
 }
 
@@ -371,12 +374,16 @@ async fn serve(core: &Rc<Core>, accepted: Accepted, peer: IpAddr, presence: &Pre
     let policy = core.shared.policy.load_full();
     let limit = policy.config.timeouts.handshake;
     // Each part of a connection's life has its own place in memory, which ends with it.
-    let handshake = Box::pin(tls::accept(stream, policy.tables.of(origin), limit)).await;
+    let handshake = Box::pin(tls::accept(stream, policy.tables.of(origin), &core.shared.answers, limit)).await;
     drop(policy);
     let (stream, certificate) = match handshake {
         Handshake::Done(stream, certificate) => {
             core.shared.series.handshake("done");
             (stream, certificate)
+        }
+        Handshake::Checked(mut stream) => {
+            core.shared.series.handshake("acme");
+            return close_in_order(&mut stream).await;
         }
         Handshake::UnknownName(stream) => {
             core.shared.series.handshake("unknown_name");

@@ -19,6 +19,7 @@ use tokio::{
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
 use crate::ingress::{
+    acme::Answers,
     routes::{Hosts, Table},
     server::close_in_order,
 };
@@ -32,6 +33,8 @@ pub(super) enum Handshake<S> {
     Done(Box<TlsStream<S>>, Arc<str>),
     /// The SNI is not in the table: [`refuse`] is next.
     UnknownName(S),
+    /// A CA has checked that the name is ours.
+    Checked(Box<TlsStream<S>>),
     /// Not TLS, or not with us.
     Failed,
     /// The deadline came first.
@@ -56,7 +59,7 @@ pub(super) fn config(
 }
 
 /// Reads the ClientHello, then goes on with the table's configuration, or with the alert.
-pub(super) async fn accept<S>(stream: S, table: &Table, limit: Duration) -> Handshake<S>
+pub(super) async fn accept<S>(stream: S, table: &Table, answers: &Answers, limit: Duration) -> Handshake<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -68,8 +71,19 @@ where
         Ok(Err(_)) => return Handshake::Failed,
         Err(_) => return Handshake::TimedOut,
     };
+    if let Some(config) = answers.tls(&start.client_hello()) {
+        return match timeout_at(deadline, start.into_stream(config)).await {
+            Ok(Ok(stream)) => Handshake::Checked(Box::new(stream)),
+            Ok(Err(_)) => Handshake::Failed,
+            Err(_) => Handshake::TimedOut,
+        };
+    }
     let chosen = match start.client_hello().server_name() {
-        Some(name) => table.certificate(&name.to_ascii_lowercase()).map(|certificate| certificate.name.clone()),
+        // A name that a CA has given no certificate for yet is not there yet.
+        Some(name) => table
+            .certificate(&name.to_ascii_lowercase())
+            .filter(|certificate| certificate.key().is_some())
+            .map(|certificate| certificate.name.clone()),
         None => None,
     };
     let (Some(certificate), Some(config)) = (chosen, &table.tls) else { return Handshake::UnknownName(start.io) };
@@ -93,6 +107,6 @@ struct BySni(Arc<Hosts>);
 impl ResolvesServerCert for BySni {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name()?.to_ascii_lowercase();
-        Some(self.0.site(&name)?.certificate.as_ref()?.key())
+        self.0.site(&name)?.certificate.as_ref()?.key()
     }
 }

@@ -1,6 +1,6 @@
 //! The ingress as its clients see it.
 
-mod edge;
+pub(crate) mod edge;
 mod probes;
 mod upstream;
 
@@ -466,7 +466,44 @@ async fn a_certificate_from_files_serves_all_its_hosts_on_one_connection() {
 
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     let status = edge.plane.status();
-    assert!(status.certificates.iter().any(|one| one.hosts == ["*.elsewhere.example"]), "{status:?}");
+    let hosts = ["one.elsewhere.example", "two.elsewhere.example"];
+    assert!(status.certificates.iter().any(|one| one.hosts == hosts), "{status:?}");
+}
+
+#[tokio::test]
+async fn files_that_change_are_read_again_and_broken_ones_are_not_used() {
+    let files = tempfile::tempdir().unwrap();
+    let (certificate, key) = (files.path().join("cert.pem"), files.path().join("key.pem"));
+    let make = || rcgen::generate_simple_self_signed(vec!["www.elsewhere.example".into()]).unwrap();
+    let (first, second) = (make(), make());
+    std::fs::write(&certificate, first.cert.pem()).unwrap();
+    std::fs::write(&key, first.signing_key.serialize_pem()).unwrap();
+    let edge = Edge::start(|config| {
+        let hosts = vec![HostPattern::Exact(edge::host("www.elsewhere.example"))];
+        let files = CertificateFiles { hosts, certificate: certificate.clone(), key: key.clone() };
+        config.certificates.push(files);
+        config.routes.push(route("www.elsewhere.example", "/", public(), config.routes[0].to.clone()));
+    });
+    let problem = || edge.plane.status().certificates.into_iter().find_map(|one| one.problem);
+    let old = files.path().join("old.pem");
+    std::fs::copy(&certificate, &old).unwrap();
+    let trusting = async |ca: &std::path::Path| {
+        let stream = edge.connect(Origin::Wan, 443).await;
+        edge.tls_trusting(stream, "www.elsewhere.example", "http/1.1", ca).await.is_ok()
+    };
+
+    // Half of a change: the key is still the other's.
+    std::fs::write(&certificate, second.cert.pem()).unwrap();
+    while problem().is_none() {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert!(trusting(&old).await);
+    std::fs::write(&key, second.signing_key.serialize_pem()).unwrap();
+    while problem().is_some() {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+
+    assert!(trusting(&certificate).await && !trusting(&old).await);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What the edge does, as its users see it.
 #![allow(unreachable_pub, missing_docs, reason = "a test binary has no readers outside")]
 
+mod acme;
 mod config;
 mod dns;
 mod dns_lists;

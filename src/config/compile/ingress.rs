@@ -4,13 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::{
     config::{
-        compile::{Names, Setting, access, addresses, ports},
+        compile::{Names, Setting, access, acme, addresses, ports},
         file::{self, File, ReachWord, Target as Written},
         problems::{At, Report},
     },
     ingress::{
-        CertificateFiles, Config, HostPattern, PeerReach, Route, RoutesReach, Target, Upstream, UpstreamHost,
-        UpstreamTls, canonical::CanonicalHost,
+        self, CertificateFiles, Config, HostPattern, Means, PeerReach, Route, RoutesReach, Target, Upstream,
+        UpstreamHost, UpstreamTls,
     },
     onlink,
     origin::NetworkId,
@@ -50,7 +50,6 @@ pub(crate) fn compile(
                 let what = format!("host and path are those of another route ({})", other.name);
                 report.error(host.at, &written.about, what, "give one of them another host or path");
             }
-            signable(host, &certificates, names, written, report);
             if let Some(to) = &to {
                 routes.push(Route {
                     name: route_name(&host.value, written.path.value.as_str()),
@@ -64,7 +63,7 @@ pub(crate) fn compile(
         }
     }
     let named = (0..).take(names.networks.len()).map(NetworkId::named);
-    Config {
+    let config = Config {
         http,
         https,
         wan_limit: ingress.wan_limit,
@@ -73,13 +72,16 @@ pub(crate) fn compile(
         max_header: ingress.max_header,
         max_fields: ingress.max_fields,
         certificates,
+        acme: ingress.acme.iter().map(|entry| acme::compile(entry, setting)).collect(),
         state: setting.state.clone(),
         domain: names.domain.clone(),
         routes,
         networks: [NetworkId::HOST, NetworkId::MAIN].into_iter().chain(named).collect(),
         peers: peers(file, names),
         directory: names.directory(),
-    }
+    };
+    signable(&config, file, report);
+    config
 }
 
 fn covers(pattern: &HostPattern, name: &str) -> bool {
@@ -98,35 +100,29 @@ fn route_name(host: &HostPattern, path: &str) -> String {
     }
 }
 
-/// The house's own CA signs names of the domain and nothing else.
-fn signable(
-    host: &At<HostPattern>,
-    certificates: &[CertificateFiles],
-    names: &Names,
-    route: &file::Route,
-    report: &Report,
-) {
-    let covered = certificates.iter().flat_map(|files| &files.hosts).any(|pattern| match (pattern, &host.value) {
-        (HostPattern::Wildcard(parent), HostPattern::Exact(host)) => {
-            host.as_str().split_once('.').is_some_and(|(_, rest)| rest == parent.as_str())
+/// Says which hosts nobody can make a certificate for.
+fn signable(config: &Config, file: &File, report: &Report) {
+    let plan = ingress::plan(config);
+    for route in &file.routes {
+        for host in &route.hosts {
+            if plan.get(&host.value) == Some(&Means::Nothing) {
+                let what = format!(
+                    "no certificate can be made for \"{}\": it is not under {}",
+                    route_name(&host.value, "/"),
+                    config.domain
+                );
+                let hint = match config.acme.is_empty() {
+                    true => {
+                        "name its files in ingress.certificates, order one with [ingress.acme], or use a host under node.domain"
+                    }
+                    false => {
+                        "name its files in ingress.certificates, or use a host under node.domain: a host that is not public, a wildcard and a name that no public CA signs are not ordered so"
+                    }
+                };
+                report.error(host.at, &route.about, what, hint);
+            }
         }
-        (pattern, host) => pattern == host,
-    });
-    let (HostPattern::Exact(name) | HostPattern::Wildcard(name)) = &host.value;
-    if !covered && !is_under(name, &names.domain) {
-        let what = format!(
-            "no certificate can be made for \"{}\": it is not under {}",
-            route_name(&host.value, "/"),
-            names.domain
-        );
-        let hint = "name its files in ingress.certificates, or use a host under node.domain";
-        report.error(host.at, &route.about, what, hint);
     }
-}
-
-fn is_under(name: &CanonicalHost, domain: &CanonicalHost) -> bool {
-    let rest = name.as_str().strip_suffix(domain.as_str());
-    rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 fn target(

@@ -1,6 +1,7 @@
 //! From what is written to what is meant: each plane's `Config`, checked against the other sections.
 
 mod access;
+mod acme;
 mod dns;
 mod ingress;
 mod overlap;
@@ -15,7 +16,7 @@ use crate::{
         file::{self, File},
         made::{self, Made},
         problems::{About, At, Report},
-        value::{self, Listen},
+        value::{self, Listen, Secret},
     },
     ingress::canonical::CanonicalHost,
     listen::Place,
@@ -92,6 +93,33 @@ impl Setting<'_> {
             self.report.error(written.at, about, what, format!("see that {} is there and may be read", path.display()));
         }
         path
+    }
+
+    /// Returns a secret of the owner's. The file of one is only looked for where files are.
+    fn secret(&self, written: &At<Secret>, about: &About) -> Option<String> {
+        let path = match &written.value {
+            Secret::Here(text) => return Some(text.clone()),
+            Secret::File(path) => self.path(path),
+        };
+        let text = match self.options.files {
+            Files::Checked => std::fs::read_to_string(&path),
+            Files::Unchecked => return None,
+        };
+        let line = match &text {
+            Ok(text) => text.lines().next().map(str::trim).filter(|line| !line.is_empty()),
+            Err(_) => None,
+        };
+        if line.is_none() {
+            let why = text.as_ref().err().map_or("its first line is empty".to_owned(), ToString::to_string);
+            let what = format!("\"{}\" holds no secret: {why}", path.display());
+            self.report.error(
+                written.at,
+                about,
+                what,
+                "see that it is there, may be read, and that its first line is the secret",
+            );
+        }
+        line.map(str::to_owned)
     }
 }
 

@@ -23,6 +23,7 @@ pub(crate) struct Ingress {
     pub(crate) max_header: usize,
     pub(crate) max_fields: usize,
     pub(crate) certificates: Vec<Certificate>,
+    pub(crate) acme: Vec<super::Acme>,
 }
 
 /// An entry of `ingress.certificates` as written.
@@ -65,6 +66,7 @@ impl Ingress {
             max_header: table.parsed("max_header", max_header).map_or(32 << 10, |size| size.value),
             max_fields: table.number("max_fields", 10..=1000).map_or(100, |number| number.value as usize),
             certificates: certificates.iter().filter_map(Certificate::read).collect(),
+            acme: table.table_or_tables("acme", "ingress.acme").iter().map(super::Acme::read).collect(),
         }
     }
 }

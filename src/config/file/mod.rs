@@ -1,6 +1,7 @@
 //! The configuration as it is written: one file per section, with the place of every value. Defaults stand
 //! here and nowhere else.
 
+mod acme;
 mod dns;
 mod ingress;
 pub mod keys;
@@ -11,6 +12,7 @@ mod reader;
 mod route;
 mod vpn;
 
+pub(crate) use acme::{Acme, eab_key};
 pub(crate) use dns::{DeviceWord, Dns, Forward, Group, List, ListWord, Record, RecordData, Resolver, Source};
 pub(crate) use ingress::Ingress;
 pub(crate) use lan::Lan;

@@ -222,6 +222,14 @@ impl<'a> Table<'a> {
         list.iter().filter_map(open).collect()
     }
 
+    /// Opens a table that may be written once or as an array of tables.
+    pub(crate) fn table_or_tables(&self, key: &'static str, section: &'static str) -> Vec<Table<'a>> {
+        match self.value(key) {
+            Some(At { value: DeValue::Array(_), .. }) => self.tables(key, section),
+            _ => self.table(key, section).into_iter().collect(),
+        }
+    }
+
     /// Returns every key of a table with its value: for tables whose keys are names of the owner's.
     pub(crate) fn named(&self, key: &'static str) -> Vec<(At<&'a str>, At<&'a DeValue<'a>>)> {
         let Some(value) = self.value(key) else { return Vec::new() };

@@ -241,6 +241,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
     async fn redirect(&mut self, policy: &Arc<Policy>, head: Box<RequestHead>, port: u16) -> Answered {
         let (core, visitor) = (self.core, self.visitor);
         let mut record = Record::new(core, visitor, Instant::now(), head.method.clone());
+        if let Some(content) = core.shared.answers.http(head.host.as_str(), head.path.as_str()) {
+            return self.refuse(&mut record, &head.method, head.version, Answer::proof(content)).await;
+        }
         let answer = match proxy::admit(core, policy, visitor, (&head.host, &head.path), &head.headers) {
             Err(refusal) if refusal != Refusal::Status(StatusCode::NOT_FOUND) => refusal.into(),
             // Which paths there are is said by https alone.

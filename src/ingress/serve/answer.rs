@@ -48,6 +48,14 @@ impl Answer {
         Some(answer)
     }
 
+    /// What a CA wants to read (RFC 8555 §8.3).
+    pub(in crate::ingress) fn proof(content: Bytes) -> Self {
+        let mut answer = Self::text(StatusCode::OK, "application/octet-stream", "".into());
+        answer.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        answer.body = content;
+        answer
+    }
+
     pub(in crate::ingress) fn html(page: String) -> Self {
         let mut answer = Self::text(StatusCode::OK, "text/html; charset=utf-8", page.into());
         answer.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -236,6 +236,7 @@ fn config(state: &Path) -> Config {
         max_header: 16 * 1024,
         max_fields: 100,
         certificates: Vec::new(),
+        acme: Vec::new(),
         state: state.to_owned(),
         domain: host("home.example"),
         routes: vec![
