@@ -50,6 +50,14 @@ pub enum BindError {
         /// The key that names this address.
         key: &'static str,
     },
+    /// It is no port that is missing.
+    #[error("`{key}`: {what}")]
+    Missing {
+        /// The key that asks for it.
+        key: &'static str,
+        /// What is missing, and what to do.
+        what: String,
+    },
     /// Anything else.
     #[error("{protocol} {address} cannot be bound (`{key}`): {error}")]
     Other {

@@ -149,6 +149,8 @@ fn needs_restart(old: &Compiled, new: &Compiled) -> Vec<&'static str> {
     let http = |config: &Compiled| config.ingress.as_ref().map(|ingress| ingress.http.clone());
     let https = |config: &Compiled| config.ingress.as_ref().map(|ingress| ingress.https.clone());
     let vpn = |config: &Compiled| config.vpn.as_ref().map(|vpn| vpn.listen.clone());
+    let mode = |config: &Compiled| config.vpn.as_ref().map(|vpn| vpn.mode);
+    let lan = |config: &Compiled| config.vpn.as_ref().map(|vpn| vpn.lan);
     let metrics = |config: &Compiled| config.metrics.as_ref().map(|metrics| metrics.listen.clone());
     let keys = [
         ("`node.state`", old.node.state != new.node.state),
@@ -159,6 +161,8 @@ fn needs_restart(old: &Compiled, new: &Compiled) -> Vec<&'static str> {
         ("`ingress.http`", http(old) != http(new)),
         ("`ingress.https`", https(old) != https(new)),
         ("`vpn.listen`", vpn(old) != vpn(new)),
+        ("`vpn.mode`", mode(old) != mode(new)),
+        ("`vpn.lan`", lan(old) != lan(new)),
         ("`metrics.listen`", metrics(old) != metrics(new)),
     ];
     keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()

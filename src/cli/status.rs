@@ -115,6 +115,8 @@ fn certificate_state(certificate: &crate::ingress::CertificateStatus) -> String 
 
 fn vpn_lines(vpn: &crate::vpn::Status, line: &mut impl FnMut(&str, String)) {
     line("  listen", addresses(&vpn.listen));
+    let notes = if vpn.mode_notes.is_empty() { String::new() } else { format!(": {}", vpn.mode_notes.join("; ")) };
+    line("  mode", format!("{}{notes}", vpn.mode));
     for peer in &vpn.peers {
         let group = peer.group.as_ref().map(|group| format!(" ({group})")).unwrap_or_default();
         let own = peer.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");

@@ -22,6 +22,8 @@ pub struct Config {
     pub private_key: PrivateKey,
     /// How peers reach the LAN.
     pub mode: Mode,
+    /// Whom the LAN sees in mode `tun`.
+    pub lan: Lan,
     /// Who may come in.
     pub peers: Vec<Peer>,
     /// TCP ports of the metrics listener inside the tunnel, if metrics are served.
@@ -35,8 +37,21 @@ pub struct Config {
 /// How peers reach the LAN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
+    /// `tun` if that is permitted and would work, else `userspace`.
+    Auto,
     /// No privileges: the LAN is reached by relayed TCP and UDP.
     Userspace,
+    /// The kernel routes between the tunnel and the LAN.
+    Tun,
+}
+
+/// Whom the LAN sees when the kernel routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lan {
+    /// The peer's own address: the LAN's router needs a route back.
+    Route,
+    /// This box.
+    Nat,
 }
 
 /// A peer: its public key.
@@ -56,6 +71,8 @@ pub struct Peer {
     pub addresses: Vec<IpNet>,
     /// What it may begin.
     pub may_reach: Vec<Reach>,
+    /// Who else may begin something with it.
+    pub reached_by: Vec<Caller>,
     /// From then on it is no peer.
     pub expires: Option<jiff::Timestamp>,
     /// The `host:port` that it was told, where that is not what peers are told today.
@@ -90,6 +107,26 @@ pub enum Reach {
     Internet,
 }
 
+/// Somebody who may begin something with a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// Everybody in the main LAN.
+    Lan,
+    /// Everybody in a network.
+    Net(IpNet),
+    /// The same, with ports of the peer only.
+    Ports {
+        /// TCP or UDP.
+        protocol: Protocol,
+        /// Where callers are.
+        net: IpNet,
+        /// The peer's ports.
+        ports: RangeInclusive<u16>,
+    },
+    /// Another peer.
+    Peer(PeerId),
+}
+
 /// A protocol with ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
@@ -97,4 +134,14 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+}
+
+impl Protocol {
+    /// Returns its number in the IP header.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
 }

@@ -7,18 +7,22 @@
 //! to this very peer in a table that covers all peers: from here on "who" is the key, not an address. The
 //! in-process stack takes it; no kernel interface has the gate's inner addresses, so nobody else can speak to
 //! them. It asks the policy what the peer may begin, and hands a TCP stream or a UDP question to the DNS plane,
-//! the ingress or the metrics page with `Origin::Vpn(peer)`; the rest is refused and counted. Answers go the
-//! same way back: a packet of the stack is sealed for its peer and sent to where that peer was last heard,
+//! the ingress or the metrics page with `Origin::Vpn(peer)`; the rest is refused and counted. What is for the LAN
+//! leaves by the TUN device, or without one is relayed, under the same policy; what comes in by the device must be
+//! an answer, or be let in by `reached_by`. Answers go the same way back: a packet of the stack is sealed for its peer and sent to where that peer was last heard,
 //! from the address that it spoke to.
 
 pub mod client;
 mod config;
 mod endpoints;
+mod exit;
 pub mod gate;
 pub mod keys;
 mod netstack;
+mod offload;
 mod relay;
 mod status;
+mod tun;
 mod udp;
 mod wgquick;
 mod work;
@@ -42,7 +46,7 @@ use crate::{
     origin::Networks,
     stream::Outlet,
     supervise::Stop,
-    vpn::{endpoints::Endpoints, gate::policy::Policy, status::Book, work::Work},
+    vpn::{endpoints::Endpoints, exit::Chosen, gate::policy::Policy, status::Book, work::Work},
 };
 
 /// Where the tunnel's traffic goes; a plane that is not there has none.
@@ -66,6 +70,7 @@ pub struct Plane {
     policy: ArcSwap<Policy>,
     changed: Notify,
     book: Book,
+    exit: Chosen,
 }
 
 /// A policy that is ready to be used.
@@ -84,6 +89,7 @@ impl Plane {
         outlets: Outlets,
     ) -> Result<Self, BindError> {
         let sockets = config.listen.iter().map(|address| udp::bind(*address)).collect::<Result<_, _>>()?;
+        let exit = exit::choose(config)?;
         let nobody = Config { peers: Vec::new(), addresses: Vec::new(), ..config.clone() };
         let policy = Policy::new(&nobody).expect("a policy without peers and addresses contradicts nothing");
         let book = Book::new(metrics);
@@ -96,11 +102,22 @@ impl Plane {
             policy: ArcSwap::from_pointee(policy),
             changed: Notify::new(),
             book,
+            exit,
         })
     }
 
     /// Compiles a policy.
     pub fn prepare(&self, config: Config) -> Result<Prepared, Error> {
+        if let Some(tun) = &self.exit.tun {
+            if let Some(net) = config.addresses.iter().find(|net| !tun.routes(&net.trunc())) {
+                return Err(Error::UnroutedGate(net.trunc()));
+            }
+            for peer in &config.peers {
+                if let Some(prefix) = peer.addresses.iter().find(|prefix| !tun.routes(prefix)) {
+                    return Err(Error::Unrouted { peer: peer.name.clone(), prefix: *prefix });
+                }
+            }
+        }
         Ok(Prepared { policy: Policy::new(&config)?, config })
     }
 
@@ -125,6 +142,8 @@ impl Plane {
             policy: &self.policy,
             changed: &self.changed,
             book: &self.book,
+            tun: self.exit.tun.as_ref(),
+            exits: self.exit.exits,
         };
         runtime.block_on(work.run(stop))
     }
@@ -132,6 +151,6 @@ impl Plane {
     /// Returns the gate as it is now.
     pub fn status(&self) -> Status {
         let listen: Vec<SocketAddr> = self.sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect();
-        self.book.status(listen)
+        self.book.status(listen, &self.exit)
     }
 }

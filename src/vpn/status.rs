@@ -16,6 +16,7 @@ use crate::{
     origin::PeerId,
     vpn::{
         Config,
+        exit::Chosen,
         gate::{Dropped, Gate, Outcome, Tally},
     },
 };
@@ -32,8 +33,17 @@ pub struct Status {
     pub public_key: String,
     /// The gate's inner addresses.
     pub addresses: Vec<IpNet>,
+    /// `tun` or `userspace`.
+    #[serde(default)]
+    pub mode: String,
+    /// Why it is that one, and what is in the way.
+    #[serde(default)]
+    pub mode_notes: Vec<String>,
     /// TCP connections inside the tunnel.
     pub connections: usize,
+    /// Flows between peers, and between peers and the kernel's networks.
+    #[serde(default)]
+    pub flows: usize,
     /// Every peer, as configured.
     pub peers: Vec<PeerStatus>,
 }
@@ -77,6 +87,7 @@ pub(super) struct Book {
     refused: IntCounterVec,
     online: IntGauge,
     connections: IntGauge,
+    flows: IntGauge,
     pages: Mutex<Pages>,
 }
 
@@ -104,6 +115,7 @@ impl Book {
             refused: vpn.counters("peer_refused_total", "Packets refused inside the tunnel, by peer.", &["peer"]),
             online: vpn.gauge("peers_online", "Peers with a session that can be used."),
             connections: vpn.gauge("connections", "TCP connections inside the tunnel."),
+            flows: vpn.gauge("flows", "Flows between peers, and between peers and networks that the kernel routes to."),
             pages: Mutex::default(),
         };
         // All labels from the start: a rate over a series that appears with its first event misses that event.
@@ -176,7 +188,7 @@ impl Book {
     }
 
     /// Adds what happened.
-    pub(super) fn update(&self, tally: &Tally, gate: &Gate, connections: usize, now: Instant) {
+    pub(super) fn update(&self, tally: &Tally, gate: &Gate, connections: usize, flows: usize, now: Instant) {
         for (outcome, count) in &tally.handshakes {
             self.handshakes.with_label_values(&[outcome.label()]).inc_by(*count);
         }
@@ -184,6 +196,7 @@ impl Book {
             self.drops.with_label_values(&[reason.label()]).inc_by(*count);
         }
         self.connections.set(i64::try_from(connections).unwrap_or(i64::MAX));
+        self.flows.set(i64::try_from(flows).unwrap_or(i64::MAX));
         self.online.set(i64::try_from(gate.online(now)).unwrap_or(i64::MAX));
         if tally.touched.is_empty() {
             return;
@@ -212,14 +225,17 @@ impl Book {
     }
 
     /// Returns the answer to `status`.
-    pub(super) fn status(&self, listen: Vec<SocketAddr>) -> Status {
+    pub(super) fn status(&self, listen: Vec<SocketAddr>, mode: &Chosen) -> Status {
         let connections = usize::try_from(self.connections.get()).unwrap_or(0);
         let pages = self.pages();
         Status {
             listen,
             public_key: pages.public_key.clone(),
             addresses: pages.addresses.clone(),
+            mode: mode.name().to_owned(),
+            mode_notes: mode.notes.clone(),
             connections,
+            flows: usize::try_from(self.flows.get()).unwrap_or(0),
             peers: pages.peers.values().map(|page| page.status.clone()).collect(),
         }
     }

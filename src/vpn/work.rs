@@ -10,6 +10,7 @@ use std::{
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::{
+    io::{Interest, unix::AsyncFd},
     net::UdpSocket,
     sync::{Notify, mpsc},
     task::JoinSet,
@@ -17,21 +18,34 @@ use tokio::{
 };
 
 use crate::{
-    origin::Networks,
+    limit::{Client, Limits, Rate},
+    origin::{Networks, PeerId},
     stream::Reply,
     supervise::{Phase, Stop},
     vpn::{
         Outlets,
         endpoints::{self, Endpoints, Heard},
-        gate::{Action, Dropped, Gate, Path, TICK, policy::Policy},
-        netstack::{Delivery, Netstack, flow::Outbound},
+        gate::{
+            Action, Dropped, Gate, Path, TICK,
+            forward::{Course, Exits, Forward},
+            packet::Packet,
+            policy::Policy,
+            sessions::MTU,
+        },
+        netstack::{Delivery, Netstack, answer, flow::Outbound},
+        offload::{self, merge::Merger, mss, split::split},
         status::Book,
+        tun::Tun,
         udp,
     },
 };
 
 /// Datagrams that are read in a row before the connections get their turn.
-const BATCH: usize = 64;
+pub(super) const BATCH: usize = 64;
+/// Large packets that are read from the device in a row.
+const FROM_DEVICE: usize = 16;
+/// Refusals that one host outside is answered with.
+const REFUSALS: Rate = Rate::new(10, 20).expect("not zero");
 /// Inner packets on their way out, of all peers.
 const OUTBOUND: usize = 1024;
 /// Answers of planes on their way out.
@@ -51,6 +65,8 @@ pub(super) struct Work<'a> {
     pub(super) policy: &'a ArcSwap<Policy>,
     pub(super) changed: &'a Notify,
     pub(super) book: &'a Book,
+    pub(super) tun: Option<&'a Arc<Tun>>,
+    pub(super) exits: Exits,
 }
 
 struct Loop<'a> {
@@ -60,8 +76,19 @@ struct Loop<'a> {
     /// Without those whose time is over.
     policy: Arc<Policy>,
     netstack: Netstack,
+    forward: Forward,
+    tun: Option<AsyncFd<Arc<Tun>>>,
     actions: Vec<Action>,
+    /// The actions of a round; empty between them.
+    round: Vec<Action>,
+    run: udp::Run,
+    merger: Merger,
+    scratch: Vec<u8>,
+    refusals: Limits,
     buffer: Box<[u8]>,
+    ticked: Instant,
+    /// Something happened since the book was brought up to date.
+    unbooked: bool,
     networks: Arc<Networks>,
     /// At most one, which waits for the disk.
     writing: JoinSet<()>,
@@ -92,8 +119,21 @@ impl Work<'_> {
             gate: Gate::new(policy.clone(), now),
             policy: policy.clone(),
             netstack: Netstack::new(self.outlets.clone(), self.networks.clone(), policy, outbound, replies, now),
+            forward: Forward::new(self.exits, now),
+            tun: self
+                .tun
+                .map(Tun::watched)
+                .transpose()
+                .map_err(|error| format!("the device cannot be used: {error}"))?,
             actions: Vec::new(),
-            buffer: vec![0; udp::DATAGRAM].into(),
+            round: Vec::new(),
+            run: udp::Run::default(),
+            merger: Merger::default(),
+            scratch: Vec::new(),
+            refusals: Limits::new(256, now),
+            buffer: vec![0; offload::HEADER + udp::RECEIVED].into(),
+            ticked: now,
+            unbooked: false,
             networks: self.networks.load_full(),
             writing: JoinSet::new(),
             written: now,
@@ -127,8 +167,10 @@ impl Work<'_> {
                     }
                 }
                 Some(reply) = answers.recv() => work.handle_reply(&reply),
-                () = readable(&work.sockets) => {
+                () = readable(&work.sockets, work.tun.as_ref()) => {
                     work.receive();
+                    work.perform();
+                    work.read_device();
                     work.perform();
                     // The connections take in what came, before their queues overflow.
                     tokio::task::yield_now().await;
@@ -138,20 +180,17 @@ impl Work<'_> {
                         work.take_policy();
                     }
                 }
-                _ = ticks.tick(), if work.gate.wants_ticks() => {
-                    let now = Instant::now();
-                    work.follow();
-                    work.gate.handle_timeout(now, &mut work.actions);
-                    work.note();
-                    work.write(now);
-                }
+                _ = ticks.tick(), if work.gate.wants_ticks() || work.unbooked => {}
             }
+            // Also under a load that leaves the timer no turn.
+            work.tick();
             work.perform();
             if draining && work.netstack.connections() == 0 {
                 break;
             }
         }
         work.note();
+        work.keep_book(Instant::now());
         if let Some(unwritten) = self.endpoints.unwritten() {
             while work.writing.join_next().await.is_some() {}
             unwritten.write();
@@ -160,10 +199,11 @@ impl Work<'_> {
     }
 }
 
-/// Waits until one of the sockets has something.
-async fn readable(sockets: &[UdpSocket]) {
+/// Waits until one of the sockets, or the device, has something.
+async fn readable(sockets: &[UdpSocket], tun: Option<&AsyncFd<Arc<Tun>>>) {
     std::future::poll_fn(|cx| {
-        let ready = sockets.iter().any(|socket| socket.poll_recv_ready(cx).is_ready());
+        let device = tun.is_some_and(|tun| tun.poll_read_ready(cx).is_ready());
+        let ready = sockets.iter().any(|socket| socket.poll_recv_ready(cx).is_ready()) || device;
         if ready { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
@@ -175,7 +215,29 @@ impl Loop<'_> {
         self.policy = policy.clone();
         self.gate.set_policy(policy.clone(), Instant::now());
         self.work.endpoints.keep(|key| policy.peers.values().any(|peer| peer.public_key == *key));
+        self.forward.take_policy(&policy, &self.networks, Instant::now());
         self.netstack.set_policy(policy);
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        if now.saturating_duration_since(self.ticked) < TICK {
+            return;
+        }
+        self.ticked = now;
+        self.follow();
+        self.gate.handle_timeout(now, &mut self.actions);
+        self.forward.handle_timeout(now);
+        self.note();
+        self.write(now);
+        self.keep_book(now);
+    }
+
+    fn keep_book(&mut self, now: Instant) {
+        let tally = self.gate.take_tally();
+        let flows = self.netstack.connections();
+        self.work.book.update(&tally, &self.gate, flows, self.forward.flows(), now);
+        self.unbooked = false;
     }
 
     /// Tells the gate where peers were before it began.
@@ -232,16 +294,63 @@ impl Loop<'_> {
     fn receive(&mut self) {
         let now = Instant::now();
         for (number, socket) in self.sockets.iter().enumerate() {
-            for _ in 0..BATCH {
+            let mut left = BATCH;
+            while left > 0 {
                 match udp::receive(socket, number, &mut self.buffer) {
-                    Ok((path, length)) => {
-                        let bytes = self.buffer.get(..length).unwrap_or_default();
-                        self.gate.handle_datagram(path, bytes, now, &mut self.actions);
+                    Ok(received) => {
+                        let bytes = self.buffer.get(..received.length).unwrap_or_default();
+                        for datagram in bytes.chunks(received.segment) {
+                            self.gate.handle_datagram(received.path, datagram, now, &mut self.actions);
+                            left = left.saturating_sub(1);
+                        }
                     }
                     Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
                     // An ICMP error about something that was sent; it says nothing about what comes.
-                    Err(_) => {}
+                    Err(_) => left -= 1,
                 }
+            }
+        }
+    }
+
+    /// Takes what the kernel routed here: it is for a peer, or for nobody.
+    fn read_device(&mut self) {
+        let now = Instant::now();
+        for _ in 0..FROM_DEVICE {
+            let Some(tun) = &self.tun else { return };
+            let Ok(length) = tun.try_io(Interest::READABLE, |tun| tun.read(&mut self.buffer)) else { return };
+            let Some(bytes) = self.buffer.get_mut(..length) else { return };
+            let packet = bytes.get(offload::HEADER..).map(Packet::parse_piece);
+            let Some(Ok(packet)) = packet else {
+                self.gate.drop(Dropped::Malformed);
+                continue;
+            };
+            // The kernel's own announcements on a link; nobody inside is meant.
+            if packet.destination.is_multicast() {
+                continue;
+            }
+            match self.forward.handle_outer(&self.policy, &self.networks, &packet, now) {
+                Ok(peer) => {
+                    let (gate, actions) = (&mut self.gate, &mut self.actions);
+                    let is_whole = split(bytes, &mut self.scratch, |segment| {
+                        mss::clamp(segment, MTU);
+                        gate.handle_packet(peer, segment, now, actions);
+                    });
+                    if !is_whole {
+                        self.gate.drop(Dropped::Malformed);
+                    }
+                }
+                Err(reason) => {
+                    let may_answer = reason == Dropped::Forbidden
+                        && self.refusals.check(Client::of(packet.source), REFUSALS, now).is_ok();
+                    let refusal = answer::refusal(&packet).filter(|_| may_answer);
+                    self.gate.drop(reason);
+                    if let Some(refusal) = refusal {
+                        self.merger.push(&refusal);
+                    }
+                }
+            }
+            if self.actions.len() >= udp::SENT_AT_ONCE {
+                self.perform();
             }
         }
     }
@@ -259,39 +368,72 @@ impl Loop<'_> {
     fn perform(&mut self) {
         let now = Instant::now();
         while !self.actions.is_empty() {
-            for action in std::mem::take(&mut self.actions) {
+            let mut round = std::mem::replace(&mut self.actions, std::mem::take(&mut self.round));
+            for action in round.drain(..) {
                 match action {
-                    Action::Send(path, bytes) => self.send(&path, &bytes),
-                    Action::Deliver(peer, packet) => {
-                        let answer = match self.netstack.handle_packet(peer, packet, now) {
-                            Delivery::Taken => None,
-                            Delivery::Answer(answer) => Some(answer),
-                            Delivery::Dropped(reason, answer) => {
-                                self.gate.drop_of(peer, reason);
-                                answer
-                            }
-                        };
-                        if let Some(answer) = answer {
-                            self.gate.handle_packet(peer, &answer, now, &mut self.actions);
-                        }
-                    }
+                    Action::Send(path, bytes) => self.send(path, bytes),
+                    Action::Deliver(peer, packet) => self.deliver(peer, packet, now),
                 }
             }
+            self.round = round;
+            self.flush();
         }
-        let tally = self.gate.take_tally();
-        self.work.book.update(&tally, &self.gate, self.netstack.connections(), now);
+        self.write_device();
+        self.unbooked |= self.gate.has_news();
     }
 
-    fn send(&mut self, path: &Path, bytes: &[u8]) {
-        let Some(socket) = self.sockets.get(path.socket) else { return };
-        let sent = match udp::send(socket, path, bytes) {
-            // The address of ours may have gone a moment ago: better from another one than not at all.
-            Err(error) if path.local.is_some() && error.kind() != std::io::ErrorKind::WouldBlock => {
-                udp::send(socket, &Path { local: None, ..*path }, bytes)
+    fn deliver(&mut self, peer: PeerId, mut packet: Vec<u8>, now: Instant) {
+        let Ok(parsed) = Packet::parse_piece(&packet) else { return self.gate.drop(Dropped::Malformed) };
+        let delivery = match self.forward.handle_inner(&self.policy, &self.networks, peer, &parsed, now) {
+            Course::Stack => self.netstack.handle_packet(peer, packet, now),
+            Course::Peer(other) => return self.gate.handle_packet(other, parsed.whole, now, &mut self.actions),
+            Course::Outside => {
+                let length = parsed.whole.len();
+                packet.truncate(length);
+                mss::clamp(&mut packet, MTU);
+                self.merger.push(&packet);
+                if self.merger.is_full() {
+                    self.write_device();
+                }
+                return;
             }
-            sent => sent,
+            Course::Refused(reason) => self.netstack.refuse(reason, peer, &parsed, now),
         };
-        if sent.is_err() {
+        let answer = match delivery {
+            Delivery::Taken => None,
+            Delivery::Answer(answer) => Some(answer),
+            Delivery::Dropped(reason, answer) => {
+                self.gate.drop_of(peer, reason);
+                answer
+            }
+        };
+        if let Some(answer) = answer {
+            self.gate.handle_packet(peer, &answer, now, &mut self.actions);
+        }
+    }
+
+    fn write_device(&mut self) {
+        let Some(tun) = &self.tun else { return };
+        let mut lost = 0;
+        self.merger.flush(|packet| lost += u32::from(tun.get_ref().write(packet).is_err()));
+        for _ in 0..lost {
+            self.gate.drop(Dropped::Unsent);
+        }
+    }
+
+    fn send(&mut self, path: Path, bytes: Vec<u8>) {
+        if let Err(bytes) = self.run.push(path, bytes) {
+            self.flush();
+            // An empty run takes anything.
+            let _ = self.run.push(path, bytes);
+        }
+    }
+
+    fn flush(&mut self) {
+        let socket = self.run.path().and_then(|path| self.sockets.get(path.socket));
+        let lost = socket.map_or(self.run.len(), |socket| self.run.send(socket));
+        self.run.clear();
+        for _ in 0..lost {
             self.gate.drop(Dropped::Unsent);
         }
     }

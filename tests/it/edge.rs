@@ -97,6 +97,7 @@ impl House {
             listen = ["127.0.0.1:0"]
             endpoint = "127.0.0.1:8443"
             addresses = ["10.77.0.1/24", "fd77::1/64"]
+            mode = "userspace"
 
             [[vpn.peer]]
             name = "tour"

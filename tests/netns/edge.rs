@@ -40,6 +40,11 @@ pub(crate) struct Edge {
 impl Edge {
     /// Writes the house's configuration, starts the edge and waits until its planes answer.
     pub(crate) fn start(world: &World) -> Self {
+        Self::start_with(world, "mode = \"userspace\"")
+    }
+
+    /// The same with other lines in `[vpn]`.
+    pub(crate) fn start_with(world: &World, vpn: &str) -> Self {
         let keys = [Key::new(), Key::new(), Key::new()];
         let [gate, laptop, phone] = keys;
         let state = world.path("state");
@@ -47,7 +52,7 @@ impl Edge {
         std::fs::write(world.path("ads.hosts"), "0.0.0.0 blocked.good.tld\n0.0.0.0 ads.tld www.ads.tld\n")
             .expect("it is ours");
         std::fs::write(world.path("gate.key"), format!("{}\n", gate.private)).expect("it is ours");
-        std::fs::write(&config, file(world, &laptop, &phone)).expect("it is ours");
+        std::fs::write(&config, file(world, vpn, &laptop, &phone)).expect("it is ours");
         std::fs::create_dir(&state).expect("it is ours");
         for path in [&state, &world.path("gate.key")] {
             super::world::shell(&format!("chown nobody {}", path.display()));
@@ -142,7 +147,7 @@ pub(crate) fn from_wan(port: u16) -> Vec<SocketAddr> {
     [WAN_V4, &direct].map(|address| SocketAddr::new(address.parse().expect("an address"), port)).into()
 }
 
-fn file(world: &World, laptop: &Key, phone: &Key) -> String {
+fn file(world: &World, vpn: &str, laptop: &Key, phone: &Key) -> String {
     let at = |name: &str| world.path(name).display().to_string();
     // Without authoritative servers the edge knows the house's own names only.
     let hints = match world.path("root.hints").exists() {
@@ -199,7 +204,7 @@ to     = ["http://192.168.1.20:8002"]
 listen      = ["0.0.0.0:443", "[::]:443"]
 endpoint    = "11.0.9.1:443"
 addresses   = ["10.77.0.1/24", "fd77::1/64"]
-mode        = "userspace"
+{vpn}
 private_key = "{key}"
 
 [[vpn.peer]]

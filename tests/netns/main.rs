@@ -18,4 +18,5 @@ mod ingress;
 mod observe;
 mod relay;
 mod scenarios;
+mod tun;
 mod vpn;

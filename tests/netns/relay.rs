@@ -9,7 +9,7 @@ use super::{
 };
 
 /// Adds a peer that may reach this, and starts its client with the LAN behind the tunnel.
-fn peer<'a>(world: &'a World, edge: &Edge, may_reach: &str) -> Tunnel<'a> {
+pub(crate) fn peer<'a>(world: &'a World, edge: &Edge, may_reach: &str) -> Tunnel<'a> {
     let output = edge.command(world, &["peer", "add", "worker", "--may-reach", may_reach]);
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

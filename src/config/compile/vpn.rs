@@ -8,12 +8,13 @@ use crate::{
     config::{
         PeerIds,
         compile::{NamedPeer, Names, Setting, access::suggestion, addresses, ports},
-        file::{self, Expires, File, ReachWord},
+        file::{self, CallerWord, Expires, File, ReachWord},
         made,
         problems::{At, Report, Text},
     },
     ingress::HostPattern,
-    vpn::{Config, Peer, Reach, keys::PrivateKey},
+    origin::PeerId,
+    vpn::{Caller, Config, Peer, Reach, keys::PrivateKey},
 };
 
 impl file::Vpn {
@@ -100,6 +101,7 @@ pub(crate) fn compile(
         addresses: Vec::new(),
         private_key: private_key(vpn, setting),
         mode: vpn.mode,
+        lan: vpn.lan,
         peers: Vec::new(),
         metrics_port,
         state: setting.state.clone(),
@@ -123,7 +125,8 @@ pub(crate) fn compile(
             public_key: public_key.value,
             preshared_key: peer.preshared_key.clone(),
             addresses: peer.addresses.iter().flatten().map(|net| net.value).collect(),
-            may_reach: words.iter().filter_map(|word| reach(word, peer, file, names, report)).collect(),
+            may_reach: words.iter().filter_map(|word| reach(word, peer, vpn, file, names, report)).collect(),
+            reached_by: peer.reached_by.iter().filter_map(|word| caller(word, peer, vpn, names, report)).collect(),
             expires: peer.expires.and_then(|expires| moment(expires, file)),
             keepalive: peer.keepalive,
             told_endpoint: peer.endpoint.clone(),
@@ -220,27 +223,67 @@ fn complete(peer: &file::Peer, config: &Config, report: &Report) {
     }
 }
 
-fn reach(word: &At<ReachWord>, peer: &file::Peer, file: &File, names: &Names, report: &Report) -> Option<Reach> {
+/// The words of `reached_by` that name no peer.
+fn is_by_address(caller: &At<CallerWord>) -> bool {
+    matches!(caller.value, CallerWord::Net(_) | CallerWord::Ports(..))
+}
+
+fn named_peer<T>(name: &str, word: &At<T>, peer: &file::Peer, names: &Names, report: &Report) -> Option<PeerId> {
+    let found = names.peers.iter().find(|other| other.name == name).map(|other| other.id);
+    if found.is_none() {
+        let known = names.peers.iter().map(|peer| peer.name.as_str());
+        let what = format!("there is no peer \"{name}\"");
+        report.error(word.at, &peer.about, what, suggestion(name, known, "declare it with [[vpn.peer]]"));
+    }
+    found
+}
+
+fn caller(word: &At<CallerWord>, peer: &file::Peer, vpn: &file::Vpn, names: &Names, report: &Report) -> Option<Caller> {
+    Some(match &word.value {
+        CallerWord::Lan => Caller::Lan,
+        CallerWord::Net(net) => Caller::Net(*net),
+        CallerWord::Ports(protocol, net, ports) => {
+            Caller::Ports { protocol: *protocol, net: *net, ports: ports.clone() }
+        }
+        CallerWord::Peer(name) => {
+            let id = named_peer(name, word, peer, names, report)?;
+            let own = peer.name.as_ref().map_or("", |own| own.value.as_str());
+            let reaches = |reach: &At<ReachWord>| matches!(&reach.value, ReachWord::Peer(to) if to == own);
+            if !vpn.reach_of(name).iter().any(reaches) {
+                let hint = format!("add \"peer:{own}\" to may_reach of peer \"{name}\"");
+                report.warning(word.at, &peer.about, format!("peer \"{name}\" may not reach it"), hint);
+            }
+            Caller::Peer(id)
+        }
+    })
+}
+
+fn reach(
+    word: &At<ReachWord>,
+    peer: &file::Peer,
+    vpn: &file::Vpn,
+    file: &File,
+    names: &Names,
+    report: &Report,
+) -> Option<Reach> {
     Some(match &word.value {
         ReachWord::Dns => Reach::Dns,
         ReachWord::Services => Reach::Services,
         ReachWord::Internet => Reach::Internet,
         ReachWord::Net(net) => Reach::Net(*net),
         ReachWord::Ports(protocol, net, ports) => Reach::Ports { protocol: *protocol, net: *net, ports: ports.clone() },
-        ReachWord::Peer(name) => match names.peers.iter().find(|other| other.name == *name) {
-            Some(other) => {
-                let hint =
-                    "write a network or a port of the LAN, as \"192.168.1.0/24\", or leave it for a later version";
-                report.warning(word.at, &peer.about, "peers do not reach one another in this version", hint);
-                Reach::Peer(other.id)
+        ReachWord::Peer(name) => {
+            let other = named_peer(name, word, peer, names, report)?;
+            let names_back = |caller: &At<CallerWord>| matches!(&caller.value, CallerWord::Peer(by) if peer.is(by));
+            if let Some(visited) = vpn.peers.iter().find(|one| one.is(name))
+                && !visited.reached_by.iter().any(|caller| names_back(caller) || is_by_address(caller))
+            {
+                let own = peer.name.as_ref().map_or("", |own| own.value.as_str());
+                let hint = format!("write reached_by = [\"peer:{own}\"] at peer \"{name}\"");
+                report.warning(word.at, &peer.about, format!("peer \"{name}\" does not let it in"), hint);
             }
-            None => {
-                let known = names.peers.iter().map(|peer| peer.name.as_str());
-                let what = format!("there is no peer \"{name}\"");
-                report.error(word.at, &peer.about, what, suggestion(name, known, "declare it with [[vpn.peer]]"));
-                return None;
-            }
-        },
+            Reach::Peer(other)
+        }
         ReachWord::Route(host) => {
             let exact = HostPattern::Exact(host.clone());
             let hosts = || file.routes.iter().flat_map(|route| &route.hosts).map(|pattern| &pattern.value);

@@ -21,7 +21,7 @@ pub(crate) use node::Node;
 pub use node::{Log, LogFormat};
 pub(crate) use reader::Table;
 pub(crate) use route::{AccessWord, Route, Target};
-pub(crate) use vpn::{Expires, Peer, ReachWord, Vpn};
+pub(crate) use vpn::{CallerWord, Expires, Peer, ReachWord, Vpn};
 
 use crate::config::problems::{Report, Span, Text};
 

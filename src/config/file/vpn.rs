@@ -12,7 +12,7 @@ use crate::{
     },
     ingress::canonical::CanonicalHost,
     vpn::{
-        Mode, Protocol,
+        Lan, Mode, Protocol,
         keys::{PresharedKey, PublicKey},
     },
 };
@@ -26,6 +26,7 @@ pub(crate) struct Vpn {
     /// `None`: random private prefixes, made once.
     pub(crate) addresses: Option<Vec<At<IpNet>>>,
     pub(crate) mode: Mode,
+    pub(crate) lan: Lan,
     /// `None`: made once, kept in the state folder.
     pub(crate) private_key: Option<At<PathBuf>>,
     pub(crate) groups: Vec<Group>,
@@ -51,6 +52,7 @@ pub(crate) struct Peer {
     pub(crate) addresses: Option<Vec<At<IpNet>>>,
     /// `None`: what its group may reach, else `services`.
     pub(crate) may_reach: Option<Vec<At<ReachWord>>>,
+    pub(crate) reached_by: Vec<At<CallerWord>>,
     pub(crate) expires: Option<Expires>,
     pub(crate) keepalive: Option<Duration>,
     /// What it was told, where that is not `vpn.endpoint`.
@@ -85,6 +87,19 @@ pub(crate) enum ReachWord {
     Internet,
 }
 
+/// A word of `reached_by`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum CallerWord {
+    /// `lan`
+    Lan,
+    /// `PREFIX`
+    Net(IpNet),
+    /// `tcp PREFIX PORT[-PORT]`
+    Ports(Protocol, IpNet, RangeInclusive<u16>),
+    /// `peer:NAME`
+    Peer(String),
+}
+
 impl Vpn {
     pub(crate) fn read(table: &Table<'_>) -> Self {
         let everywhere = || value::everywhere(443).map(|address| At { value: Listen::Address(address), at: table.at });
@@ -94,7 +109,8 @@ impl Vpn {
             listen: table.list("listen", value::listen).unwrap_or_else(|| everywhere().to_vec()),
             endpoint: table.parsed("endpoint", endpoint).map(|endpoint| endpoint.value),
             addresses: table.list("addresses", value::address_in_network),
-            mode: table.parsed("mode", mode).map_or(Mode::Userspace, |mode| mode.value),
+            mode: table.parsed("mode", mode).map_or(Mode::Auto, |mode| mode.value),
+            lan: table.parsed("lan", lan).map_or(Lan::Nat, |lan| lan.value),
             private_key: table.string("private_key").map(|path| path.map(PathBuf::from)),
             groups: table.tables("group", "vpn.group").iter().filter_map(Group::read).collect(),
             peers: table.tables("peer", "vpn.peer").iter().map(Peer::read).collect(),
@@ -127,6 +143,7 @@ impl Peer {
             preshared_key: table.parsed("preshared_key", preshared_key).map(|key| key.value),
             addresses: table.list("addresses", value::network),
             may_reach: table.list("may_reach", reach),
+            reached_by: table.list("reached_by", caller).unwrap_or_default(),
             expires: table.parsed("expires", expires).map(|expires| expires.value),
             keepalive: table.parsed("keepalive", keepalive).map(|keepalive| keepalive.value),
             endpoint: table.parsed("endpoint", endpoint).map(|endpoint| endpoint.value),
@@ -136,9 +153,21 @@ impl Peer {
 
 fn mode(text: &str) -> Result<Mode, Wrong> {
     match text {
-        "auto" | "userspace" => Ok(Mode::Userspace),
-        "tun" => Err(Wrong::new("mode \"tun\" does not exist in this version", "write \"userspace\" or \"auto\"")),
-        _ => Err(Wrong::new(format!("mode cannot be \"{text}\""), "write \"userspace\" or \"auto\"")),
+        "auto" => Ok(Mode::Auto),
+        "userspace" => Ok(Mode::Userspace),
+        "tun" => Ok(Mode::Tun),
+        _ => Err(Wrong::new(format!("mode cannot be \"{text}\""), "write \"auto\", \"tun\" or \"userspace\"")),
+    }
+}
+
+fn lan(text: &str) -> Result<Lan, Wrong> {
+    match text {
+        "route" => Ok(Lan::Route),
+        "nat" => Ok(Lan::Nat),
+        _ => {
+            let hint = "write \"nat\" (the LAN sees this box) or \"route\" (it sees the peer, and has a route back)";
+            Err(Wrong::new(format!("lan cannot be \"{text}\""), hint))
+        }
     }
 }
 
@@ -217,6 +246,22 @@ pub(crate) fn reach(text: &str) -> Result<ReachWord, Wrong> {
             _ => Err(wrong()),
         },
         _ => Err(wrong()),
+    }
+}
+
+/// Reads a word of `reached_by`: those of `may_reach` that name somebody.
+fn caller(text: &str) -> Result<CallerWord, Wrong> {
+    if text.trim() == "lan" {
+        return Ok(CallerWord::Lan);
+    }
+    match reach(text) {
+        Ok(ReachWord::Net(net)) => Ok(CallerWord::Net(net)),
+        Ok(ReachWord::Ports(protocol, net, ports)) => Ok(CallerWord::Ports(protocol, net, ports)),
+        Ok(ReachWord::Peer(name)) => Ok(CallerWord::Peer(name)),
+        _ => {
+            let hint = "one of \"lan\", \"PREFIX\", \"tcp PREFIX PORT\", \"udp PREFIX PORT-PORT\", \"peer:NAME\"";
+            Err(Wrong::new(format!("\"{text}\" is nobody that a peer is reached by"), hint))
+        }
     }
 }
 

@@ -1,10 +1,13 @@
 //! The gate itself: datagrams, inner packets and time in, actions out. No I/O and no clock of its own.
 
+pub(super) mod flows;
+pub(super) mod forward;
 mod greeting;
 pub mod handshake;
 pub mod owner;
 pub mod packet;
 pub mod policy;
+pub(super) mod reach;
 pub mod sessions;
 mod tally;
 
@@ -315,7 +318,7 @@ impl Gate {
             Ok(None) => return,
             Ok(Some(packet)) => packet,
         };
-        match Packet::parse(&packet) {
+        match Packet::parse_piece(&packet) {
             Err(Malformed::Fragment) => self.drop(Dropped::Fragment),
             Err(_) => self.drop(Dropped::Malformed),
             Ok(inner) if self.policy.owner(inner.source) != Some(id) => self.drop_of(id, Dropped::SpoofedSource),
@@ -416,6 +419,11 @@ impl Gate {
     /// Returns what happened since the last call.
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
+    }
+
+    /// Says whether something happened since [`Gate::take_tally`].
+    pub fn has_news(&self) -> bool {
+        self.tally != Tally::default()
     }
 
     /// Returns what is known of a peer.

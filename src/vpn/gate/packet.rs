@@ -25,6 +25,32 @@ pub struct Packet<'a> {
     pub payload: &'a [u8],
     /// Header and payload, without padding.
     pub whole: &'a [u8],
+    /// Whether it is a piece of a larger one.
+    pub fragment: Fragment,
+}
+
+/// Whether a packet is a piece of a larger one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fragment {
+    /// It is not.
+    Whole,
+    /// The piece with the header of the payload; the number is the same in all pieces.
+    First(u32),
+    /// A piece without one.
+    Later(u32),
+}
+
+/// What an ICMP error quotes of the packet that it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quoted {
+    /// Who sent that packet.
+    pub source: IpAddr,
+    /// Who did not get it.
+    pub destination: IpAddr,
+    /// What was in it.
+    pub protocol: u8,
+    /// The first four bytes of that as two ports.
+    pub ports: (u16, u16),
 }
 
 /// Why a packet is not looked at any further.
@@ -41,8 +67,14 @@ pub enum Malformed {
 }
 
 impl<'a> Packet<'a> {
-    /// Reads one IP packet; bytes after the length that it gives are padding.
+    /// Reads one whole IP packet; bytes after the length that it gives are padding.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let packet = Self::parse_piece(bytes)?;
+        if packet.fragment == Fragment::Whole { Ok(packet) } else { Err(Malformed::Fragment) }
+    }
+
+    /// The same for packets that may be pieces.
+    pub fn parse_piece(bytes: &'a [u8]) -> Result<Self, Malformed> {
         match bytes.first().map(|first| first >> 4) {
             Some(4) => Self::parse_v4(bytes),
             Some(6) => Self::parse_v6(bytes),
@@ -61,12 +93,19 @@ impl<'a> Packet<'a> {
         let whole = bytes.get(..total).ok_or(Malformed::Length)?;
         let payload = whole.get(20..).ok_or(Malformed::Length)?;
         // RFC 791 §3.1: more-fragments flag, or an offset.
-        if u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0 {
-            return Err(Malformed::Fragment);
-        }
+        let place = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
+        let id = u16::from_be_bytes([header[4], header[5]]).into();
+        let fragment = Fragment::at(place & 0x1fff, place != 0, id, header[9])?;
         let source = Ipv4Addr::new(header[12], header[13], header[14], header[15]);
         let destination = Ipv4Addr::new(header[16], header[17], header[18], header[19]);
-        Ok(Self { source: source.into(), destination: destination.into(), protocol: header[9], payload, whole })
+        Ok(Self {
+            source: source.into(),
+            destination: destination.into(),
+            protocol: header[9],
+            payload,
+            whole,
+            fragment,
+        })
     }
 
     fn parse_v6(bytes: &'a [u8]) -> Result<Self, Malformed> {
@@ -74,14 +113,20 @@ impl<'a> Packet<'a> {
         let total = 40 + usize::from(u16::from_be_bytes([header[4], header[5]]));
         let whole = bytes.get(..total).ok_or(Malformed::Length)?;
         let payload = whole.get(40..).ok_or(Malformed::Length)?;
-        if header[6] == FRAGMENT_HEADER {
-            return Err(Malformed::Fragment);
+        let (mut protocol, mut payload, mut fragment) = (header[6], payload, Fragment::Whole);
+        if protocol == FRAGMENT_HEADER {
+            // RFC 8200 §4.5; other extension headers, before or after, are nothing that a flow is known by.
+            let (extension, rest) = payload.split_first_chunk::<8>().ok_or(Malformed::Length)?;
+            let place = u16::from_be_bytes([extension[2], extension[3]]);
+            let id = u32::from_be_bytes([extension[4], extension[5], extension[6], extension[7]]);
+            (protocol, payload) = (extension[0], rest);
+            fragment = Fragment::at(place >> 3, true, id, protocol)?;
         }
         let address = |from: usize| -> Ipv6Addr {
             let octets: [u8; 16] = header[from..from + 16].try_into().expect("both addresses are in the header");
             octets.into()
         };
-        Ok(Self { source: address(8).into(), destination: address(24).into(), protocol: header[6], payload, whole })
+        Ok(Self { source: address(8).into(), destination: address(24).into(), protocol, payload, whole, fragment })
     }
 
     /// Returns source and destination port of TCP and UDP.
@@ -91,7 +136,7 @@ impl<'a> Packet<'a> {
             UDP => 8,
             _ => return None,
         };
-        if self.payload.len() < least {
+        if self.payload.len() < least || matches!(self.fragment, Fragment::Later(_)) {
             return None;
         }
         let ports: &[u8; 4] = self.payload.first_chunk()?;
@@ -103,6 +148,59 @@ impl<'a> Packet<'a> {
         const SYN: u8 = 0x02;
         const RST_ACK: u8 = 0x14;
         self.protocol == TCP && self.payload.get(13).is_some_and(|flags| flags & SYN != 0 && flags & RST_ACK == 0)
+    }
+
+    /// Returns what an ICMP error is about; `None` if this is none.
+    pub fn quoted(&self) -> Option<Quoted> {
+        let kind = *self.payload.first()?;
+        let is_error = match self.protocol {
+            // RFC 792: unreachable, time exceeded, parameter problem; source quench and redirects are nobody's to send.
+            ICMPV4 => matches!(kind, 3 | 11 | 12),
+            // RFC 4443 §2.1: unreachable, too big, time exceeded, parameter problem.
+            ICMPV6 => matches!(kind, 1..=4),
+            _ => false,
+        };
+        let quote = self.payload.get(8..).filter(|_| is_error && self.fragment == Fragment::Whole)?;
+        let (source, destination, protocol, rest): (IpAddr, IpAddr, u8, &[u8]) = match self.source {
+            IpAddr::V4(_) => {
+                let header: &[u8; 20] = quote.first_chunk()?;
+                let rest = quote.get(usize::from(header[0] & 0x0f) * 4..).filter(|_| header[0] >> 4 == 4)?;
+                let [source, destination] = [12, 16].map(|at| {
+                    let octets: [u8; 4] = header[at..at + 4].try_into().expect("both addresses are in the header");
+                    octets.into()
+                });
+                (source, destination, header[9], rest)
+            }
+            IpAddr::V6(_) => {
+                let header: &[u8; 40] = quote.first_chunk()?;
+                let rest = quote.get(40..).filter(|_| header[0] >> 4 == 6)?;
+                let [source, destination] = [8, 24].map(|at| {
+                    let octets: [u8; 16] = header[at..at + 16].try_into().expect("both addresses are in the header");
+                    octets.into()
+                });
+                (source, destination, header[6], rest)
+            }
+        };
+        let ports: &[u8; 8] = rest.first_chunk()?;
+        let (mut first, mut second) =
+            (u16::from_be_bytes([ports[0], ports[1]]), u16::from_be_bytes([ports[2], ports[3]]));
+        if matches!(protocol, ICMPV4 | ICMPV6) {
+            (first, second) = (u16::from_be_bytes([ports[4], ports[5]]), 0);
+        }
+        Some(Quoted { source, destination, protocol, ports: (first, second) })
+    }
+}
+
+impl Fragment {
+    /// `offset` counts in units of eight bytes.
+    fn at(offset: u16, is_piece: bool, id: u32, protocol: u8) -> Result<Self, Malformed> {
+        match offset {
+            0 if !is_piece => Ok(Self::Whole),
+            0 => Ok(Self::First(id)),
+            // RFC 3128: a piece that would write over the header that was judged.
+            1..8 if protocol == TCP => Err(Malformed::Fragment),
+            _ => Ok(Self::Later(id)),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::{
     origin::PeerId,
     vpn::{
-        Config, Protocol, Reach,
+        Caller, Config, Protocol, Reach,
         gate::owner::Owners,
         keys::{PresharedKey, PrivateKey, PublicKey},
     },
@@ -44,6 +44,17 @@ pub enum Error {
     /// An inner address of the gate that no single host can have.
     #[error("the gate cannot have the inner address {0}")]
     NoHost(IpAddr),
+    /// A prefix that the kernel does not send into the tunnel.
+    #[error("peer \"{peer}\" has {prefix}, which is routed into the tunnel only after a restart")]
+    Unrouted {
+        /// Whose it is.
+        peer: String,
+        /// The prefix.
+        prefix: IpNet,
+    },
+    /// The same for the gate's own networks.
+    #[error("`vpn.addresses`: {0} is routed into the tunnel only after a restart")]
+    UnroutedGate(IpNet),
     /// A peer with an address of the gate.
     #[error("peer \"{peer}\" has {address}, which is the gate's own address")]
     GateAddress {
@@ -77,8 +88,9 @@ pub struct Admitted {
     dns: bool,
     ingress: bool,
     metrics: bool,
-    /// Prefixes and the Internet.
-    relayed: Vec<Reach>,
+    /// Prefixes, the Internet and other peers.
+    begins: Vec<Reach>,
+    reached_by: Vec<Caller>,
     expires: Option<Timestamp>,
 }
 
@@ -147,7 +159,8 @@ impl Policy {
                 dns: routes || reaches(|reach| matches!(reach, Reach::Dns)),
                 ingress: routes,
                 metrics: services,
-                relayed: peer.may_reach.iter().filter(|reach| is_relayed(reach)).cloned().collect(),
+                begins: peer.may_reach.iter().filter(|reach| is_outside(reach)).cloned().collect(),
+                reached_by: peer.reached_by.clone(),
                 expires: peer.expires,
             };
             peers.insert(peer.id, admitted);
@@ -221,20 +234,56 @@ impl Policy {
     /// Says whether a peer may begin something with a target outside. Whether that is of the Internet is for
     /// somebody to say who knows the networks of the house.
     pub fn may_relay(&self, peer: PeerId, protocol: Protocol, target: SocketAddr, is_internet: bool) -> bool {
+        self.may_begin(peer, protocol.number(), target, is_internet)
+    }
+
+    /// The same for any protocol by its number; one without ports has port 0.
+    pub fn may_begin(&self, peer: PeerId, protocol: u8, target: SocketAddr, is_internet: bool) -> bool {
         let Some(peer) = self.peers.get(&peer) else { return false };
-        peer.relayed.iter().any(|reach| match reach {
+        peer.begins.iter().any(|reach| match reach {
             Reach::Net(net) => net.contains(&target.ip()),
             Reach::Ports { protocol: named, net, ports } => {
-                *named == protocol && net.contains(&target.ip()) && ports.contains(&target.port())
+                named.number() == protocol && net.contains(&target.ip()) && ports.contains(&target.port())
             }
             Reach::Internet => is_internet,
             Reach::Dns | Reach::Services | Reach::Route(_) | Reach::Peer(_) => false,
         })
     }
+
+    /// Says whether a peer may begin something with another one: both must name each other.
+    pub fn may_visit(&self, peer: PeerId, other: PeerId, protocol: u8, from: SocketAddr, port: u16) -> bool {
+        let begins = self.peers.get(&peer).is_some_and(|peer| peer.begins.contains(&Reach::Peer(other)));
+        begins && self.admits(other, Some(peer), protocol, from.ip(), port, false)
+    }
+
+    /// Says whether somebody outside may begin something with a peer.
+    pub fn may_call(&self, peer: PeerId, protocol: u8, from: SocketAddr, port: u16, is_lan: bool) -> bool {
+        self.admits(peer, None, protocol, from.ip(), port, is_lan)
+    }
+
+    fn admits(
+        &self,
+        peer: PeerId,
+        caller: Option<PeerId>,
+        protocol: u8,
+        from: IpAddr,
+        port: u16,
+        is_lan: bool,
+    ) -> bool {
+        let Some(peer) = self.peers.get(&peer) else { return false };
+        peer.reached_by.iter().any(|named| match named {
+            Caller::Peer(named) => caller == Some(*named),
+            Caller::Lan => caller.is_none() && is_lan,
+            Caller::Net(net) => net.contains(&from),
+            Caller::Ports { protocol: named, net, ports } => {
+                named.number() == protocol && net.contains(&from) && ports.contains(&port)
+            }
+        })
+    }
 }
 
-fn is_relayed(reach: &Reach) -> bool {
-    matches!(reach, Reach::Net(_) | Reach::Ports { .. } | Reach::Internet)
+fn is_outside(reach: &Reach) -> bool {
+    matches!(reach, Reach::Net(_) | Reach::Ports { .. } | Reach::Internet | Reach::Peer(_))
 }
 
 #[cfg(test)]

@@ -34,6 +34,10 @@ pub enum Dropped {
     Fragment,
     /// An inner source that is not the peer's.
     SpoofedSource,
+    /// From outside the tunnel, for an inner address of the gate.
+    GateFromOutside,
+    /// From outside the tunnel, for nobody inside.
+    NoPeer,
     /// A packet for a peer of whom nobody knows where it is.
     NoEndpoint,
     /// What the peer may not begin.
@@ -48,7 +52,7 @@ pub enum Dropped {
 
 impl Dropped {
     /// Every reason.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::NotWireguard,
         Self::Mac1,
         Self::Limited,
@@ -59,6 +63,8 @@ impl Dropped {
         Self::Malformed,
         Self::Fragment,
         Self::SpoofedSource,
+        Self::GateFromOutside,
+        Self::NoPeer,
         Self::NoEndpoint,
         Self::Forbidden,
         Self::TooManyConnections,
@@ -79,6 +85,8 @@ impl Dropped {
             Self::Malformed => "malformed",
             Self::Fragment => "fragment",
             Self::SpoofedSource => "spoofed_source",
+            Self::GateFromOutside => "gate_from_outside",
+            Self::NoPeer => "no_peer",
             Self::NoEndpoint => "no_endpoint",
             Self::Forbidden => "forbidden",
             Self::TooManyConnections => "too_many_connections",

@@ -21,8 +21,9 @@ use crate::{
         Outlets, Protocol,
         gate::{
             Dropped,
-            packet::{self, Packet},
+            packet::{self, Malformed, Packet},
             policy::{Policy, Service},
+            reach,
             sessions::MTU,
         },
         netstack::flow::{Flow, Opening, Outbound, Room},
@@ -108,8 +109,8 @@ fn aim(policy: &Policy, networks: &Networks, peer: PeerId, protocol: Protocol, t
         return service.filter(|service| policy.may_reach(peer, *service)).map(Aim::Service);
     }
     let may = target.port() != 0
-        && relay::may_connect(target.ip(), networks, policy)
-        && policy.may_relay(peer, protocol, target, relay::is_internet(target.ip(), networks));
+        && reach::may_connect(target.ip(), networks, policy)
+        && policy.may_relay(peer, protocol, target, reach::is_internet(target.ip(), networks));
     may.then_some(Aim::Relay)
 }
 
@@ -196,8 +197,11 @@ impl Netstack {
 
     /// Takes a packet that is the peer's own.
     pub(super) fn handle_packet(&mut self, peer: PeerId, bytes: Vec<u8>, now: Instant) -> Delivery {
-        let Ok(packet) = Packet::parse(&bytes) else {
-            return Delivery::Dropped(Dropped::Malformed, None);
+        let packet = match Packet::parse(&bytes) {
+            Ok(packet) => packet,
+            // Nothing here puts pieces together.
+            Err(Malformed::Fragment) => return Delivery::Dropped(Dropped::Fragment, None),
+            Err(_) => return Delivery::Dropped(Dropped::Malformed, None),
         };
         match packet.protocol {
             packet::TCP => self.handle_tcp(peer, bytes, now),
@@ -356,7 +360,7 @@ impl Netstack {
         }
     }
 
-    fn refuse(&self, reason: Dropped, peer: PeerId, packet: &Packet<'_>, now: Instant) -> Delivery {
+    pub(super) fn refuse(&self, reason: Dropped, peer: PeerId, packet: &Packet<'_>, now: Instant) -> Delivery {
         let answer = match self.refusals.check_key(peer, REFUSALS, now) {
             Ok(()) => answer::refusal(packet),
             Err(_) => None,

@@ -3,7 +3,7 @@ use std::{cell::RefCell, sync::Arc, time::Instant};
 use hearthgate::{
     origin::{Directory, PeerId},
     vpn::{
-        Config, Mode, Peer, Reach,
+        Config, Lan, Mode, Peer, Reach,
         gate::{
             Action, Gate, Path,
             packet::Packet,
@@ -50,6 +50,7 @@ impl Pair {
             preshared_key: None,
             addresses: addresses.map(|address| address.parse().expect("an address")).into(),
             may_reach: vec![Reach::Services],
+            reached_by: Vec::new(),
             expires: None,
             told_endpoint: None,
             keepalive: None,
@@ -60,6 +61,7 @@ impl Pair {
             addresses: ["10.77.0.1/24", "fd77::1/64"].map(|address| address.parse().expect("an address")).into(),
             private_key,
             mode: Mode::Userspace,
+            lan: Lan::Nat,
             peers: vec![
                 peer(HIM, his.public_key(), ["10.77.0.2/32", "fd77::2/128"]),
                 peer(PeerId(2), hers.public_key(), ["10.77.0.3/32", "fd77::3/128"]),

@@ -1,0 +1,178 @@
+//! The TUN device: where peers' packets enter the kernel to be routed, and the LAN's come out.
+//!
+//! It is opened, numbered and routed before privileges are dropped; afterwards only its descriptor is used. It has
+//! no address: what the kernel itself would say there has no place in the tunnel.
+//!
+//! `unsafe` stands here for two `ioctl` calls and for handing the descriptor to the runtime. The invariants: the runtime
+//! holds on to the file as long as it watches it; each call gets the request that the kernel documents for
+//! this descriptor, and a pointer to (or a value of) exactly the type which that request reads, which lives until
+//! the call is over.
+#![allow(unsafe_code)]
+
+mod kernel;
+mod nat;
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read, Write},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd},
+        unix::fs::OpenOptionsExt,
+    },
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use tokio::io::{Interest, unix::AsyncFd};
+
+use crate::vpn::{Config, Lan, gate::sessions::MTU};
+
+/// The kernel puts a number in the place of the last two letters.
+const NAME: &[u8] = b"hearthgate%d";
+
+/// An open device, routed, and what else must live as long as it does.
+#[derive(Debug)]
+pub(super) struct Tun {
+    file: File,
+    name: String,
+    /// Prefixes that the kernel sends here.
+    routed: Vec<IpNet>,
+    _masquerade: Option<nat::Table>,
+}
+
+/// Why there is none.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoTun {
+    /// The device.
+    #[error("/dev/net/tun cannot be used (it needs CAP_NET_ADMIN, and in a container the device itself): {0}")]
+    Device(io::Error),
+    /// Its link, or a route.
+    #[error("{0}")]
+    Network(String),
+    /// `lan = "nat"`.
+    #[error(
+        "the kernel cannot masquerade (nf_tables with owned tables, Linux 5.12): {0}; with `vpn.lan` = \"route\" it need not"
+    )]
+    Nat(io::Error),
+}
+
+impl Tun {
+    /// Opens a device and has the kernel route the tunnel's prefixes to it.
+    pub(super) fn open(config: &Config) -> Result<Self, NoTun> {
+        let (file, name) = device().map_err(NoTun::Device)?;
+        let index = nix::net::if_::if_nametoindex(name.as_str()).map_err(|error| NoTun::Device(error.into()))?;
+        let routed = prefixes(config);
+        kernel::up(index, MTU).map_err(|error| NoTun::Network(format!("{name} cannot be brought up: {error}")))?;
+        for prefix in &routed {
+            match kernel::route(index, *prefix) {
+                Ok(()) => {}
+                // A box without IPv6.
+                Err(error) if prefix.addr().is_ipv6() => {
+                    tracing::warn!(%prefix, %error, "there is no IPv6 between the tunnel and the LAN");
+                }
+                Err(error) => {
+                    let what = format!("{prefix} cannot be routed to {name}: {error}; is it in use already?");
+                    return Err(NoTun::Network(what));
+                }
+            }
+        }
+        let masquerade = match config.lan {
+            Lan::Nat => Some(nat::masquerade(&name).map_err(NoTun::Nat)?),
+            Lan::Route => None,
+        };
+        Ok(Self { file, name, routed, _masquerade: masquerade })
+    }
+
+    /// Returns the device's name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Says whether the kernel sends a prefix here.
+    pub(super) fn routes(&self, prefix: &IpNet) -> bool {
+        self.routed.iter().any(|routed| routed.contains(prefix))
+    }
+
+    /// Lets the runtime of the calling thread watch the device.
+    pub(super) fn watched(self: &Arc<Self>) -> io::Result<AsyncFd<Arc<Self>>> {
+        // SAFETY: the descriptor is the file's own, which is neither replaced nor closed while an `Arc` to it lives.
+        let watched = unsafe { AsyncFd::register_with_interest(self.clone(), Interest::READABLE) };
+        watched.map_err(|error| io::Error::other(error.to_string()))
+    }
+
+    /// Reads one packet with its header, if there is one.
+    pub(super) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&self.file).read(buffer)
+    }
+
+    /// Writes one packet with its header.
+    pub(super) fn write(&self, packet: &[u8]) -> io::Result<()> {
+        (&self.file).write(packet).map(|_| ())
+    }
+}
+
+impl AsFd for Tun {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl AsRawFd for Tun {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.file.as_raw_fd()
+    }
+}
+
+/// Returns what stands between the kernel and the LAN, in words that say what to do; empty if nothing does.
+pub(super) fn obstacles() -> Vec<String> {
+    let is_off = |path: &str| std::fs::read_to_string(path).is_ok_and(|text| text.trim() == "0");
+    let mut found = Vec::new();
+    if is_off("/proc/sys/net/ipv4/ip_forward") {
+        found.push("the kernel forwards no IPv4: set net.ipv4.ip_forward = 1 (sysctl)".to_owned());
+    }
+    found.extend(nat::droppers().into_iter().map(|(table, chain)| {
+        format!(
+            "the firewall drops what is forwarded (table {table}, chain {chain}): let packets from and to \
+             \"hearthgate*\" pass there"
+        )
+    }));
+    found
+}
+
+/// Returns whether IPv6 is not forwarded.
+pub(super) fn forwards_no_v6() -> bool {
+    std::fs::read_to_string("/proc/sys/net/ipv6/conf/all/forwarding").is_ok_and(|text| text.trim() == "0")
+}
+
+fn prefixes(config: &Config) -> Vec<IpNet> {
+    let mut prefixes: Vec<IpNet> = config.addresses.iter().map(IpNet::trunc).collect();
+    prefixes.extend(config.peers.iter().flat_map(|peer| &peer.addresses).map(IpNet::trunc));
+    IpNet::aggregate(&prefixes)
+}
+
+fn device() -> io::Result<(File, String)> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open("/dev/net/tun")?;
+    // SAFETY: all bytes of an `ifreq` may be zero.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (place, letter) in request.ifr_name.iter_mut().zip(NAME) {
+        *place = libc::c_char::from_ne_bytes([*letter]);
+    }
+    let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(flags).expect("the flags fit, as the kernel's header says");
+    // SAFETY: TUNSETIFF reads an `ifreq` and writes the name into it.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &mut request) })?;
+    let offload = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
+    // SAFETY: TUNSETOFFLOAD takes a number.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(offload)) })?;
+    let name =
+        request.ifr_name.iter().map(|letter| letter.to_ne_bytes()[0]).take_while(|letter| *letter != 0).collect();
+    Ok((file, String::from_utf8(name).map_err(io::Error::other)?))
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
