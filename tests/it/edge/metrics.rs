@@ -50,3 +50,23 @@ fn a_reader_that_never_stops_is_told_to_ask_less_often() {
 
     assert!(limited);
 }
+
+#[test]
+fn the_alert_rules_speak_of_metrics_that_exist() {
+    let house = House::new();
+    let running = house.start();
+    let text = scrape(running.address("/metrics/0"));
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/prometheus/hearthgate.rules.yml");
+    let rules = fs::read_to_string(rules).unwrap();
+
+    let words = rules.split(|letter: char| !letter.is_ascii_alphanumeric() && !"_:".contains(letter));
+    let named: std::collections::BTreeSet<&str> = words
+        .filter(|word| word.starts_with("hearthgate_"))
+        .map(|word| ["_bucket", "_sum", "_count"].iter().fold(word, |word, end| word.strip_suffix(end).unwrap_or(word)))
+        .collect();
+
+    assert!(named.len() > 10, "{named:?}");
+    for name in named {
+        assert!(text.contains(&format!("# TYPE {name} ")), "{name} is not among the metrics");
+    }
+}
