@@ -37,7 +37,7 @@ fn ask(resolver: &mut Resolver, asked: &Asked, now: Now) {
             Output::Answer(_, answer) => {
                 black_box(answer);
             }
-            Output::Cancel(_) | Output::Explained(..) => {}
+            Output::Cancel(_) | Output::Explained(..) | Output::SendEncrypted { .. } => {}
         }
     }
 }

@@ -38,6 +38,6 @@ fn filter(level: Level) -> EnvFilter {
     let level = level.as_str().to_lowercase();
     let others = if level == "error" { "error" } else { "warn" };
     EnvFilter::new(format!(
-        "{others},boringtun=off,hickory_proto=error,hickory_net=error,hickory_resolver=error,hearthgate={level}"
+        "{others},boringtun=off,hickory_proto=error,quinn=error,quinn_proto=error,hearthgate={level}"
     ))
 }

@@ -55,7 +55,6 @@ fn told(explained: &Explained) -> String {
             AnsweredBy::House => "a record of the house",
             AnsweredBy::Special => "the rule for special names and types",
             AnsweredBy::Resolver => "the resolver",
-            AnsweredBy::Servers => "encrypted servers",
         },
     );
     if let Some(alias) = &explained.alias {
@@ -108,7 +107,7 @@ mod tests {
                     at_ms: 3,
                     took_ms: 20,
                     zone: "example.".into(),
-                    server: ([192, 0, 2, 1], 53).into(),
+                    server: "192.0.2.1:53".into(),
                     question: "www.example. A".into(),
                     came: "an answer".into(),
                 },

@@ -5,6 +5,7 @@ use std::{net::IpAddr, net::SocketAddr, path::PathBuf, time::Duration};
 use hickory_proto::rr::{Name, Record};
 use ipnet::IpNet;
 
+pub use super::resolver::Fallback;
 use crate::{
     listen::Place,
     origin::{Directory, NetworkId, PeerId},
@@ -45,6 +46,12 @@ pub struct Config {
     pub root_hints: Option<PathBuf>,
     /// A file of DS or DNSKEY records instead of the built-in root anchors.
     pub trust_anchors: Option<PathBuf>,
+    /// What happens where none of the servers of [`Resolve::Forward`] answers.
+    pub fallback: Fallback,
+    /// Who is asked for the addresses of servers that are known by name.
+    pub bootstrap: Vec<SocketAddr>,
+    /// A file of certificates that encrypted servers are believed by, besides the public ones.
+    pub upstream_ca: Option<PathBuf>,
     /// Conditional forwarding.
     pub forward: Vec<Forward>,
     /// Names of the house, absolute.
@@ -83,6 +90,9 @@ impl Default for Config {
             resolve: Resolve::Recursive,
             root_hints: None,
             trust_anchors: None,
+            fallback: Fallback::Nothing,
+            bootstrap: Vec::new(),
+            upstream_ca: None,
             forward: Vec::new(),
             records: Vec::new(),
             routes: HouseRoutes::default(),
@@ -107,11 +117,32 @@ pub enum Resolve {
 /// A server that is asked for recursion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
-    /// Its address. Names of servers are not looked up: the owner writes the address and the name that the
-    /// certificate must have.
-    pub address: SocketAddr,
+    /// Where it is.
+    pub host: UpstreamHost,
     /// How it is asked.
     pub transport: Transport,
+}
+
+impl Upstream {
+    /// A server that is asked over plain DNS.
+    pub fn plain(address: SocketAddr) -> Self {
+        Self { host: UpstreamHost::Address(address), transport: Transport::Plain }
+    }
+}
+
+/// Where a server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpstreamHost {
+    /// At an address.
+    Address(SocketAddr),
+    /// Where its name leads, as the servers of [`Config::bootstrap`] say; only for encrypted ones, whose
+    /// certificate tells whether it is true.
+    Name {
+        /// The name.
+        name: Name,
+        /// The port.
+        port: u16,
+    },
 }
 
 /// How an upstream server is asked.
@@ -143,8 +174,13 @@ pub enum Transport {
 pub struct Forward {
     /// The zone.
     pub zone: Name,
-    /// Its servers, asked over plain DNS.
-    pub to: Vec<SocketAddr>,
+    /// Its servers.
+    pub to: Vec<Upstream>,
+    /// What happens where none of them answers.
+    pub fallback: Fallback,
+    /// What they say is checked from the public trust anchor. A zone of the house is not what the public DNS
+    /// proves under its name.
+    pub validate: bool,
 }
 
 /// A record of the house.

@@ -1,6 +1,6 @@
 //! What would happen to a question, and why: for `hearthgate explain`.
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
+use std::{fmt, sync::Arc, time::Instant};
 
 use hickory_proto::{
     op::Message,
@@ -70,10 +70,8 @@ pub enum AnsweredBy {
     House,
     /// The rule for a name without a place in the public DNS, or for a type that nobody answers.
     Special,
-    /// The resolver of this box, from the root or by the servers of a forwarded zone.
+    /// The resolver of this box, from the root or by servers that recurse for it.
     Resolver,
-    /// Encrypted servers.
-    Servers,
 }
 
 /// How an answer was found.
@@ -117,7 +115,7 @@ pub enum Step {
         /// The zone that it was asked as a server of.
         zone: String,
         /// The server.
-        server: SocketAddr,
+        server: String,
         /// What it was asked: name and type.
         question: String,
         /// What came.
@@ -219,7 +217,6 @@ async fn explain(core: &Arc<Core>, curious: &Curious) -> Result<Explained, Unexp
         explained.alias = resolver_name(&asked).map(|name| name.to_string());
     }
     match policy.upstream.load_full().explain(&asked, curious.anew).await {
-        Looked::Elsewhere => explained.answered_by = AnsweredBy::Servers,
         Looked::Busy => return Err(Unexplained::Busy),
         Looked::Found { answers, authorities, course, earlier } => {
             explained.records = answers.iter().chain(&authorities).map(written).collect();
@@ -283,7 +280,7 @@ impl From<&Traced> for Step {
                 at_ms: millis(*at),
                 took_ms: millis(*took),
                 zone: zone.to_string(),
-                server: *server,
+                server: server.to_string(),
                 question: question(asked),
                 came: came_to(came),
             },

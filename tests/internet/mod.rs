@@ -8,14 +8,14 @@
 //! `WORLDS=1 SEED=N` plays the one that a failure names.
 
 mod dice;
-mod encode;
+pub mod encode;
 mod hostile;
 mod model;
 mod play;
-mod sign;
+pub mod sign;
 mod stale;
-mod world;
-mod zone;
+pub mod world;
+pub mod zone;
 
 use std::{collections::BTreeSet, fmt::Write, sync::Arc, time::Duration};
 

@@ -180,6 +180,7 @@ impl Play {
                     self.cancelled.insert(exchange);
                 }
                 Output::Send { exchange, server, tcp, message } => self.send(exchange, server, tcp, &message),
+                Output::SendEncrypted { .. } => unreachable!("no server is encrypted"),
             }
         }
     }

@@ -15,7 +15,7 @@ use std::{
 use arc_swap::ArcSwap;
 use hearthgate::{
     dns::{
-        Action, BlockAs, Config, Forward, Group, List, ListSource, LocalRecord, Plane, Resolve, Testing, Transport,
+        Action, BlockAs, Config, Fallback, Forward, Group, List, ListSource, LocalRecord, Plane, Resolve, Testing,
         Upstream,
     },
     listen::Place,
@@ -154,7 +154,7 @@ pub(crate) fn config(upstream: SocketAddr) -> Config {
         domain: "home.example.".parse().unwrap(),
         state: std::env::temp_dir(),
         case_randomisation: false,
-        resolve: Resolve::Forward(vec![Upstream { address: upstream, transport: Transport::Plain }]),
+        resolve: Resolve::Forward(vec![Upstream::plain(upstream)]),
         records: vec![
             LocalRecord::Fixed(rr("nas.home.example.", 60, "A 192.168.1.10")),
             LocalRecord::Fixed(rr("shop.home.example.", 60, "CNAME www.example.")),
@@ -429,7 +429,12 @@ fn a_forwarded_zone_may_hold_private_addresses_and_a_public_name_may_not() {
     let public = FalseServer::start(vec![rr("rebind.example.", 300, "A 192.168.1.1")]);
     let house = FalseServer::start(vec![rr("pc.corp.internal.", 300, "A 10.0.0.7")]);
     let mut config = config(public.address);
-    config.forward = vec![Forward { zone: "corp.internal.".parse().unwrap(), to: vec![house.address] }];
+    config.forward = vec![Forward {
+        zone: "corp.internal.".parse().unwrap(),
+        to: vec![Upstream::plain(house.address)],
+        fallback: Fallback::Nothing,
+        validate: false,
+    }];
     let running = Running::start(config);
 
     assert_eq!(texts(&running.ask("pc.corp.internal.", RecordType::A)), ["10.0.0.7"]);

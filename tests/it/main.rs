@@ -13,6 +13,7 @@ mod recursion;
 #[path = "../scenarios/mod.rs"]
 mod scenarios;
 mod threats;
+mod upstreams;
 mod vpn;
 
 use std::path::PathBuf;

@@ -23,6 +23,9 @@ const MUTE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 5);
 /// Nobody is there.
 const EMPTY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);
 
+/// In the log for a connection that was opened.
+const CONNECTED: &str = "connected";
+
 /// What was asked of whom.
 type Log = Arc<Mutex<Vec<(Ipv4Addr, String, &'static str)>>>;
 
@@ -123,6 +126,7 @@ fn serve_udp(address: Ipv4Addr, socket: &UdpSocket, log: &Log) {
 
 fn serve_tcp(address: Ipv4Addr, listener: &TcpListener, log: &Log) {
     while let Ok((mut stream, _)) = listener.accept() {
+        log.lock().unwrap().push((address, CONNECTED.into(), "tcp"));
         while let Some(request) = read_frame(&mut stream) {
             let (name, answer) = said(address, &Message::from_vec(&request).unwrap());
             log.lock().unwrap().push((address, name, "tcp"));
@@ -239,6 +243,19 @@ fn what_is_too_long_for_a_datagram_is_fetched_over_tcp() {
     assert!(cut.metadata.truncation && cut.answers.is_empty());
     assert_eq!(whole.answers.len(), 1);
     assert_eq!(internet.asked("big.leaf.tld."), [(LEAF, "udp"), (LEAF, "tcp")]);
+}
+
+#[test]
+fn rfc7766_a_connection_to_a_server_serves_what_comes_next() {
+    let internet = Internet::start();
+    let house = internet.house();
+
+    for number in 0..5 {
+        let name = format!("big.n{number}.leaf.tld.");
+        assert_eq!(texts(&house.ask(&name, RecordType::A)), ["198.51.100.7"]);
+        assert_eq!(internet.asked(&name), [(LEAF, "udp"), (LEAF, "tcp")]);
+    }
+    assert_eq!(internet.asked(CONNECTED), [(LEAF, "tcp")]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{collections::HashSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 use file::{Action, Entry, Scenario};
 use hearthgate::dns::resolver::{
-    Answer, Asked, Config, Now, Output, Resolver, Support,
+    Answer, Asked, Config, Contact, Fallback, Forward, Now, Output, Resolver, Support,
     anchor::Anchors,
     name::Name,
     rrset::Security,
@@ -144,13 +144,20 @@ fn configure(scenario: &Scenario, minimise: bool) -> (Config, u64) {
     }
     let address = |text: &str| text.split(['@', ' ', '\t']).next().and_then(|text| text.parse().ok());
     let hints = scenario.all("stub-addr").filter_map(address).collect();
-    let forward: Vec<SocketAddr> =
-        scenario.all("forward-addr").filter_map(address).map(|address| SocketAddr::new(address, 53)).collect();
+    let forward: Vec<Contact> = scenario
+        .all("forward-addr")
+        .filter_map(address)
+        .map(|address| Contact::Plain(SocketAddr::new(address, 53)))
+        .collect();
     let config = Config {
         hints: vec![(Name::parse("k.root-servers.net").expect("a name"), hints)],
         anchors,
         negative_anchors: scenario.all("domain-insecure").filter_map(Name::parse).map(|name| (name, None)).collect(),
-        forward: if forward.is_empty() { Vec::new() } else { vec![(Name::root(), forward)] },
+        forward: if forward.is_empty() {
+            Vec::new()
+        } else {
+            vec![Forward { zone: Name::root(), servers: forward, fallback: Fallback::Nothing }]
+        },
         minimise,
         case_randomisation: true,
         support: Support { sha1: true, short_keys: true },
@@ -292,6 +299,7 @@ impl Player<'_> {
                     }
                 }
                 Output::Cancel(_) | Output::Explained(..) => {}
+                Output::SendEncrypted { .. } => unreachable!("no server is encrypted"),
                 Output::Answer(ticket, answer) => {
                     if Some(ticket) == wanted {
                         found = Some(answer);

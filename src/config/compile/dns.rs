@@ -1,5 +1,7 @@
 //! `[dns]` as the DNS plane means it.
 
+use std::net::SocketAddr;
+
 use hickory_proto::rr::{
     Name, RData, Record,
     rdata::{A, AAAA, CNAME, TXT},
@@ -12,7 +14,10 @@ use crate::{
         problems::{About, At, Report},
         value::{self, Listen},
     },
-    dns::{Config, Device, Forward, Group, HouseRoutes, List, ListSource, LocalRecord, Resolve, RouteName, Testing},
+    dns::{
+        Config, Device, Forward, Group, HouseRoutes, List, ListSource, LocalRecord, Resolve, RouteName, Testing,
+        Transport, Upstream, UpstreamHost,
+    },
     ingress::{self, HostPattern, RoutesReach},
     onlink,
     origin::Origin,
@@ -68,8 +73,11 @@ pub(crate) fn compile(
         traces: dns.traces,
         resolve: match &dns.resolve {
             Resolver::Recursive => Resolve::Recursive,
-            Resolver::Forward(upstreams) => Resolve::Forward(upstreams.clone()),
+            Resolver::Forward(upstreams) => Resolve::Forward(values(upstreams)),
         },
+        fallback: dns.fallback,
+        bootstrap: bootstrap(dns, report),
+        upstream_ca: dns.upstream_ca.as_ref().map(|path| setting.file(path, &dns.about)),
         root_hints: dns.root_hints.as_ref().map(|path| setting.file(path, &dns.about)),
         trust_anchors: dns.trust_anchors.as_ref().map(|path| setting.file(path, &dns.about)),
         forward: forward(&dns.forward, report),
@@ -167,6 +175,37 @@ fn absolute(text: &str, domain: &Name) -> Option<Name> {
     Some(name)
 }
 
+fn values(upstreams: &[At<Upstream>]) -> Vec<Upstream> {
+    upstreams.iter().map(|upstream| upstream.value.clone()).collect()
+}
+
+/// Who is asked for the addresses of servers that are known by name: those that are written for it, else those
+/// that are asked over plain DNS anyway.
+fn bootstrap(dns: &file::Dns, report: &Report) -> Vec<SocketAddr> {
+    let everybody: &[At<Upstream>] = match &dns.resolve {
+        Resolver::Forward(upstreams) => upstreams,
+        Resolver::Recursive => &[],
+    };
+    let mut servers = dns.bootstrap.clone();
+    if servers.is_empty() {
+        servers.extend(everybody.iter().filter_map(|upstream| match &upstream.value {
+            Upstream { host: UpstreamHost::Address(address), transport: Transport::Plain } => Some(*address),
+            _ => None,
+        }));
+    }
+    let by_zone = dns.forward.iter().flat_map(|forward| forward.to.iter().map(|server| (server, &forward.about)));
+    let all = everybody.iter().map(|server| (server, &dns.about)).chain(by_zone);
+    for (server, about) in all.filter(|_| servers.is_empty()) {
+        if let UpstreamHost::Name { name, .. } = &server.value.host {
+            let name = name.to_ascii();
+            let what = format!("nobody can be asked for the address of \"{}\"", name.trim_end_matches('.'));
+            let hint = "write its address, as \"tls://9.9.9.9#dns.quad9.net\", or dns.bootstrap = [\"9.9.9.9\"]";
+            report.error(server.at, about, what, hint);
+        }
+    }
+    servers
+}
+
 fn forward(written: &[file::Forward], report: &Report) -> Vec<Forward> {
     let mut zones: Vec<Forward> = Vec::new();
     for forward in written {
@@ -178,7 +217,12 @@ fn forward(written: &[file::Forward], report: &Report) -> Vec<Forward> {
                 "write all servers in one entry",
             );
         }
-        zones.push(Forward { zone: forward.zone.value.clone(), to: forward.to.clone() });
+        zones.push(Forward {
+            zone: forward.zone.value.clone(),
+            to: values(&forward.to),
+            fallback: forward.fallback,
+            validate: forward.validate,
+        });
     }
     zones
 }

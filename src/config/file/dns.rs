@@ -16,7 +16,7 @@ use crate::{
         problems::{About, At, Span, Wrong},
         value::{self, Listen},
     },
-    dns::{Action, BlockAs, Testing, Transport, Upstream, resolver::master},
+    dns::{Action, BlockAs, Fallback, Testing, Transport, Upstream, UpstreamHost, resolver::master},
 };
 
 /// `[dns]` as written.
@@ -37,6 +37,9 @@ pub(crate) struct Dns {
     pub(crate) rebind_allow: Vec<Name>,
     pub(crate) traces: usize,
     pub(crate) resolve: Resolver,
+    pub(crate) fallback: Fallback,
+    pub(crate) bootstrap: Vec<SocketAddr>,
+    pub(crate) upstream_ca: Option<At<PathBuf>>,
     pub(crate) root_hints: Option<At<PathBuf>>,
     pub(crate) trust_anchors: Option<At<PathBuf>>,
     pub(crate) records: Vec<Record>,
@@ -49,7 +52,7 @@ pub(crate) struct Dns {
 /// `resolve` and `upstreams`.
 pub(crate) enum Resolver {
     Recursive,
-    Forward(Vec<Upstream>),
+    Forward(Vec<At<Upstream>>),
 }
 
 /// An entry of `[dns.records]` as written.
@@ -73,7 +76,9 @@ pub(crate) enum RecordData {
 pub(crate) struct Forward {
     pub(crate) about: About,
     pub(crate) zone: At<Name>,
-    pub(crate) to: Vec<SocketAddr>,
+    pub(crate) to: Vec<At<Upstream>>,
+    pub(crate) fallback: Fallback,
+    pub(crate) validate: bool,
 }
 
 /// `[[dns.list]]` as written.
@@ -156,6 +161,9 @@ impl Dns {
                 .and_then(|most| usize::try_from(most.value).ok())
                 .unwrap_or_default(),
             resolve: resolver(table),
+            fallback: fallback(table),
+            bootstrap: servers(table, "bootstrap"),
+            upstream_ca: table.string("upstream_ca").map(|path| path.map(PathBuf::from)),
             root_hints: tests_hints.or_else(|| table.string("root_hints")).map(|path| path.map(PathBuf::from)),
             trust_anchors: table.string("trust_anchors").map(|path| path.map(PathBuf::from)),
             records: table.named("records").into_iter().map(|(name, data)| Record::read(table, name, data)).collect(),
@@ -182,7 +190,6 @@ fn cache(text: &str) -> Result<usize, Wrong> {
 fn resolver(table: &Table<'_>) -> Resolver {
     let forward = table.word("resolve", &[("recursive", false), ("forward", true)]);
     let upstreams = table.list("upstreams", upstream).unwrap_or_default();
-    let upstreams: Vec<_> = upstreams.into_iter().map(|upstream| upstream.value).collect();
     match forward {
         Some(forward) if forward.value => {
             if !table.has("upstreams") {
@@ -205,11 +212,22 @@ fn resolver(table: &Table<'_>) -> Resolver {
     }
 }
 
+fn fallback(table: &Table<'_>) -> Fallback {
+    match table.boolean("fallback") {
+        Some(At { value: true, .. }) => Fallback::Recursion,
+        _ => Fallback::Nothing,
+    }
+}
+
+fn servers(table: &Table<'_>, key: &'static str) -> Vec<SocketAddr> {
+    table.list(key, server).unwrap_or_default().into_iter().map(|server| server.value).collect()
+}
+
 /// Reads `9.9.9.9`, `tls://9.9.9.9#dns.quad9.net`, `https://9.9.9.9/dns-query#dns.quad9.net`,
-/// `quic://[2620:fe::fe]:853#dns.quad9.net`.
+/// `quic://[2620:fe::fe]:853#dns.quad9.net`, and with a name in the place of the address `tls://dns.quad9.net`.
 fn upstream(text: &str) -> Result<Upstream, Wrong> {
     let Some((scheme, rest)) = text.split_once("://") else {
-        return Ok(Upstream { address: server(text)?, transport: Transport::Plain });
+        return server(text).map(Upstream::plain);
     };
     let default_port = match scheme {
         "tls" | "quic" => 853,
@@ -230,12 +248,12 @@ fn upstream(text: &str) -> Result<Upstream, Wrong> {
         Some(slash) => rest.split_at(slash),
         None => (rest, ""),
     };
-    let address = address_and_port(authority, default_port).ok_or_else(|| {
+    let (host, own_name) = upstream_host(authority, default_port).ok_or_else(|| {
         let hint = format!("write the server's address and its name, as \"{scheme}://9.9.9.9#dns.quad9.net\"");
-        Wrong::new(format!("upstream \"{text}\" does not begin with an address"), hint)
+        Wrong::new(format!("upstream \"{text}\" does not begin with an address or a name"), hint)
     })?;
     // Some servers have a certificate for their address; then no name is needed.
-    let name = certificate.unwrap_or_else(|| address.ip().to_string());
+    let name = certificate.unwrap_or(own_name);
     let transport = match scheme {
         "https" if path.is_empty() => Transport::Https { name, path: "/dns-query".into() },
         "https" => Transport::Https { name, path: path.to_owned() },
@@ -246,7 +264,23 @@ fn upstream(text: &str) -> Result<Upstream, Wrong> {
         "tls" => Transport::Tls { name },
         _ => Transport::Quic { name },
     };
-    Ok(Upstream { address, transport })
+    Ok(Upstream { host, transport })
+}
+
+/// Reads an address or a name, perhaps with a port; returns it with the name in its certificate.
+fn upstream_host(text: &str, default_port: u16) -> Option<(UpstreamHost, String)> {
+    if let Some(address) = address_and_port(text, default_port) {
+        return Some((UpstreamHost::Address(address), address.ip().to_string()));
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().ok().filter(|port| *port != 0)?),
+        None => (text, default_port),
+    };
+    // What is all digits and dots was meant as an address.
+    let wanted = host.contains('.') && host.contains(|letter: char| letter.is_ascii_alphabetic());
+    let host = value::host(host).ok().filter(|_| wanted)?;
+    let name = value::name(host.as_str()).ok()?;
+    Some((UpstreamHost::Name { name, port }, host.as_str().to_owned()))
 }
 
 fn server(text: &str) -> Result<SocketAddr, Wrong> {
@@ -317,7 +351,7 @@ fn text(text: &str) -> Result<RecordData, Wrong> {
 impl Forward {
     fn read(table: &Table<'_>) -> Option<Self> {
         let zone = table.parsed("zone", value::name);
-        let to = table.list("to", server);
+        let to = table.list("to", upstream);
         for key in ["zone", "to"] {
             if !table.has(key) {
                 table.missing(key, "write zone = \"168.192.in-addr.arpa\" and to = [\"192.168.1.1\"]");
@@ -328,7 +362,8 @@ impl Forward {
         }
         let zone = zone?;
         let about = About { name: Some(zone.value.to_string()), ..table.about.clone() };
-        Some(Self { about, zone, to: to?.into_iter().map(|server| server.value).collect() })
+        let validate = table.boolean("validate").is_some_and(|validate| validate.value);
+        Some(Self { about, zone, to: to?, fallback: fallback(table), validate })
     }
 }
 

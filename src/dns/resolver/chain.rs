@@ -1,11 +1,12 @@
 //! Chains of trust: which keys a zone has, as DS records tie them to an anchor, and what the parent's side
 //! says of a name.
 
-use std::{collections::HashMap, net::IpAddr, rc::Rc, time::Duration};
+use std::{collections::HashMap, rc::Rc, time::Duration};
 
 use super::{
     Shared,
     cache::{Denial, Kept},
+    contact::Contact,
     course::Slot,
     denial::Delegation,
     iterate::{Errand, Failure},
@@ -131,7 +132,7 @@ impl Shared {
             return Ok((Trust::Insecure(Some(why.unwrap_or(Why::UnsupportedAlgorithm))), LONGEST));
         }
         let question = Question { name: zone.clone(), rtype: rtype::DNSKEY };
-        let mut avoid: Vec<IpAddr> = Vec::new();
+        let mut avoid: Vec<Contact> = Vec::new();
         let mut why = Why::KeyMissing;
         // What was in the cache is nobody's word: two servers are asked all the same.
         for _ in 0..3 {
@@ -218,7 +219,7 @@ impl Shared {
             return Ok((AtCut::Insecure(None), LONGEST));
         }
         let question = Question { name: name.clone(), rtype: rtype::DS };
-        let mut avoid: Vec<IpAddr> = Vec::new();
+        let mut avoid: Vec<Contact> = Vec::new();
         let mut why = Why::Bogus;
         // What was in the cache is nobody's word: two servers are asked all the same.
         for _ in 0..3 {
@@ -290,7 +291,7 @@ impl Shared {
     }
 
     /// Forgets what did not hold; says whether somebody else may still be asked.
-    fn ask_another(&self, question: &Question, server: Option<IpAddr>, avoid: &mut Vec<IpAddr>) -> bool {
+    fn ask_another(&self, question: &Question, server: Option<Contact>, avoid: &mut Vec<Contact>) -> bool {
         self.cache.borrow_mut().remove(&question.name, question.rtype);
         let another = avoid.is_empty();
         if another {
@@ -300,7 +301,7 @@ impl Shared {
     }
 
     /// Finds data as it came, from the cache or from servers.
-    async fn raw(&self, question: &Question, errand: &Errand, avoid: &[IpAddr]) -> Result<Raw, Failure> {
+    async fn raw(&self, question: &Question, errand: &Errand, avoid: &[Contact]) -> Result<Raw, Failure> {
         Box::pin(self.find_raw(question, errand, avoid)).await
     }
 }

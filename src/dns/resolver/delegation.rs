@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::name::Name;
+use super::{Fallback, contact::Contact, name::Name};
 
 /// How many zone cuts are remembered; the oldest goes first.
 const MOST_CUTS: usize = 8192;
@@ -31,7 +31,9 @@ pub struct Cut {
     /// leads anywhere, and never kept elsewhere. Who delegates could have named any server.
     pub hearsay: Vec<IpAddr>,
     /// It stands for a server that recurses: the whole question is sent there, and nothing is referred.
-    pub forward: Option<Vec<std::net::SocketAddr>>,
+    pub forward: Option<Vec<Contact>>,
+    /// What happens where none of those answers.
+    pub fallback: Fallback,
     /// Until when the parent's word holds.
     pub expires: Duration,
 }

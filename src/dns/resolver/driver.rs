@@ -1,34 +1,47 @@
 //! The resolver's hands: sockets, clock and random numbers for the core, one thread for each share of the
 //! questions.
 //!
-//! Each message to a server goes out from a socket of its own, bound to a random port and connected, so that
-//! the kernel drops what others send (RFC 5452 §9.2, §10). The core says when it is over; here only their
-//! number is bounded.
+//! Each datagram to a server has a socket of its own ([`datagram`]). What goes over TCP, and what is encrypted,
+//! shares connections ([`lines`]): one is opened where there is none, and is kept for a while for what comes
+//! next. The core says when an exchange is over; here only numbers are bounded.
+
+mod bootstrap;
+mod clock;
+mod datagram;
+pub mod encrypted;
+mod https;
+mod line;
+mod lines;
+mod quic;
+mod random;
+mod stream;
 
 use std::{
     collections::BTreeMap,
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, Interest},
-    net::{TcpSocket, UdpSocket},
     sync::{mpsc, oneshot},
     task::{AbortHandle, JoinSet, LocalSet},
 };
 
 use super::{
-    Answer, Asked, Config, ExchangeId, Now, Output, Resolver, Ticket,
+    Answer, Asked, Config, Contact, ExchangeId, Now, Output, Resolver, Ticket,
     name::Name,
     trace::Trace,
     wire::{Message, Question},
 };
 use crate::supervise;
+use clock::Clock;
+use encrypted::Server;
+use line::Ask;
+use lines::{LineId, Lines};
+use random::Random;
 
 /// Questions that wait to be taken up by one thread.
 const WAITING: usize = 1024;
@@ -38,12 +51,6 @@ const UNDER_WAY: usize = 4096;
 const SOCKETS: usize = 512;
 /// Longer than the core waits for anybody: a socket that it forgot would be closed after this.
 const LONGEST_EXCHANGE: Duration = Duration::from_secs(15);
-/// What is longer is cut: nobody is offered to send that much.
-const LONGEST_DATAGRAM: usize = 4096;
-/// Random ports that are tried before the kernel chooses one.
-const PORT_TRIES: usize = 8;
-/// A clock that goes off by more than this was set.
-const STEP: Duration = Duration::from_secs(300);
 /// Pause after a fall.
 const FALLEN: Duration = Duration::from_millis(100);
 
@@ -94,13 +101,16 @@ pub struct Explained {
 
 impl Driver {
     /// Starts the threads. Nothing is sent before the first question.
-    pub fn start(mut config: Config, settings: Settings) -> io::Result<Self> {
+    /// `servers` are those that [`Contact::Encrypted`] speaks of, by their place.
+    pub fn start(mut config: Config, settings: Settings, servers: Vec<Server>) -> io::Result<Self> {
         let count = settings.threads.max(1);
         config.cache_bytes /= count;
+        let servers: Arc<[Server]> = servers.into();
         let start = |_| {
             let (tell, jobs) = mpsc::channel(WAITING);
-            let config = config.clone();
-            std::thread::Builder::new().name("dns-resolver".into()).spawn(move || work(&config, settings, jobs))?;
+            let (config, servers) = (config.clone(), servers.clone());
+            let work = move || work(&config, settings, &servers, jobs);
+            std::thread::Builder::new().name("dns-resolver".into()).spawn(work)?;
             Ok(tell)
         };
         Ok(Self { threads: (0..count).map(start).collect::<io::Result<_>>()? })
@@ -140,13 +150,13 @@ fn share(name: &Name) -> usize {
     usize::try_from(hash >> 33).unwrap_or(0)
 }
 
-fn work(config: &Config, settings: Settings, mut jobs: mpsc::Receiver<Job>) {
+fn work(config: &Config, settings: Settings, servers: &Arc<[Server]>, mut jobs: mpsc::Receiver<Job>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, "the resolver has no runtime"),
     };
     loop {
-        let run = || LocalSet::new().block_on(&runtime, Thread::new(config, settings).run(&mut jobs));
+        let run = || LocalSet::new().block_on(&runtime, Thread::new(config, settings, servers).run(&mut jobs));
         match catch_unwind(AssertUnwindSafe(run)) {
             Ok(()) => return,
             Err(panic) => {
@@ -158,22 +168,32 @@ fn work(config: &Config, settings: Settings, mut jobs: mpsc::Receiver<Job>) {
     }
 }
 
-/// What a socket has to say.
+/// What a socket or a connection has to say.
 enum Event {
     Message(ExchangeId, Vec<u8>),
     Failure(ExchangeId),
+    /// A connection is over, with what nobody answered.
+    Over(Contact, LineId, Vec<Ask>),
 }
 
+/// An exchange under way.
 struct Open {
-    task: AbortHandle,
-    server: SocketAddr,
-    tcp: bool,
+    server: Contact,
+    by: By,
+}
+
+enum By {
+    /// A socket of its own.
+    Socket(AbortHandle),
+    /// A connection that others use as well.
+    Line(LineId),
 }
 
 struct Thread {
     resolver: Resolver,
     clock: Clock,
     random: Random,
+    lines: Lines,
     log: bool,
     waiting: BTreeMap<Ticket, oneshot::Sender<Arc<Answer>>>,
     curious: BTreeMap<Ticket, oneshot::Sender<Explained>>,
@@ -184,13 +204,14 @@ struct Thread {
 }
 
 impl Thread {
-    fn new(config: &Config, settings: Settings) -> Self {
+    fn new(config: &Config, settings: Settings, servers: &Arc<[Server]>) -> Self {
         let mut random = Random::default();
         let (tell, events) = mpsc::channel(SOCKETS);
         Self {
             resolver: Resolver::new(config.clone(), move |bytes| random.fill(bytes)),
             clock: Clock::new(settings),
             random: Random::default(),
+            lines: Lines::new(servers.clone(), (config.ipv4, config.ipv6), tell.clone()),
             log: settings.log,
             waiting: BTreeMap::new(),
             curious: BTreeMap::new(),
@@ -262,25 +283,48 @@ impl Thread {
     fn handle(&mut self, event: Event, now: Now) {
         match event {
             Event::Message(exchange, bytes) => {
-                if self.log
-                    && let Some(open) = self.open.get(&exchange)
-                {
-                    log("from", open.server, open.tcp, &bytes);
+                if let Some(open) = self.open.get(&exchange) {
+                    if let By::Line(line) = open.by {
+                        self.lines.heard(open.server, line);
+                    }
+                    if self.log {
+                        log("from", open.server, matches!(open.by, By::Line(_)), &bytes);
+                    }
                 }
                 self.resolver.handle_message(exchange, &bytes, now);
             }
             Event::Failure(exchange) => self.resolver.handle_failure(exchange, now),
+            Event::Over(server, line, unanswered) => {
+                let was_good = self.lines.over(server, line);
+                for ask in unanswered {
+                    if !self.open.contains_key(&ask.exchange) {
+                        continue;
+                    }
+                    // A server may close a connection that it has kept for long enough just when it is used
+                    // again (RFC 7766 §6.2.4).
+                    if was_good && !ask.again {
+                        self.pass_on(server, Ask { again: true, ..ask });
+                    } else {
+                        self.resolver.handle_failure(ask.exchange, now);
+                    }
+                }
+            }
         }
     }
 
     fn perform(&mut self, output: Output) {
         match output {
-            Output::Send { exchange, server, tcp, message } => self.send(exchange, server, tcp, message),
-            Output::Cancel(exchange) => {
-                if let Some(open) = self.open.remove(&exchange) {
-                    open.task.abort();
-                }
+            Output::Send { exchange, server, tcp, message } => {
+                self.send(exchange, Contact::Plain(server), tcp, message);
             }
+            Output::SendEncrypted { exchange, server, message } => {
+                self.send(exchange, Contact::Encrypted(server), true, message);
+            }
+            Output::Cancel(exchange) => match self.open.remove(&exchange) {
+                Some(Open { by: By::Socket(task), .. }) => task.abort(),
+                Some(Open { by: By::Line(line), server }) => self.lines.cancel(server, line, exchange),
+                None => {}
+            },
             Output::Answer(ticket, answer) => {
                 if let Some(tell) = self.waiting.remove(&ticket) {
                     // Who asked may have gone away.
@@ -296,26 +340,32 @@ impl Thread {
         }
     }
 
-    fn send(&mut self, exchange: ExchangeId, server: SocketAddr, tcp: bool, message: Vec<u8>) {
+    fn send(&mut self, exchange: ExchangeId, server: Contact, connected: bool, message: Vec<u8>) {
         if self.log {
-            log("to", server, tcp, &message);
+            log("to", server, connected, &message);
         }
         if self.open.len() >= SOCKETS
             && let Some((oldest, open)) = self.open.pop_first()
         {
-            open.task.abort();
+            match open.by {
+                By::Socket(task) => task.abort(),
+                By::Line(line) => self.lines.cancel(open.server, line, oldest),
+            }
             let now = self.now();
             self.resolver.handle_dropped(oldest, now);
         }
-        let talk = match tcp {
-            true => Ok(Talk::Tcp(server, message)),
-            false => datagram_socket(server, &mut self.random).map(|socket| Talk::Udp(socket, message)),
-        };
-        let talk = match talk {
-            Ok(talk) => talk,
+        match server {
+            Contact::Plain(address) if !connected => self.send_datagram(exchange, address, message),
+            _ => self.pass_on(server, Ask { exchange, message, again: false }),
+        }
+    }
+
+    fn send_datagram(&mut self, exchange: ExchangeId, server: SocketAddr, message: Vec<u8>) {
+        let socket = match datagram::socket(server, &mut self.random) {
+            Ok(socket) => socket,
             Err(error) => {
                 let now = self.now();
-                return match is_want(&error) {
+                return match datagram::is_want(&error) {
                     true => self.resolver.handle_dropped(exchange, now),
                     // No route, or no address of this family.
                     false => self.resolver.handle_failure(exchange, now),
@@ -324,200 +374,52 @@ impl Thread {
         };
         let tell = self.tell.clone();
         let task = self.tasks.spawn_local(async move {
-            // It ends by failing or by being cancelled.
-            let _ = tokio::time::timeout(LONGEST_EXCHANGE, talk.run(exchange, &tell)).await;
-            let _ = tell.send(Event::Failure(exchange)).await;
-        });
-        self.open.insert(exchange, Open { task, server, tcp });
-    }
-}
-
-enum Talk {
-    Udp(UdpSocket, Vec<u8>),
-    Tcp(SocketAddr, Vec<u8>),
-}
-
-impl Talk {
-    async fn run(self, exchange: ExchangeId, tell: &mpsc::Sender<Event>) -> io::Result<()> {
-        let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-        match self {
-            Self::Udp(socket, message) => {
+            let talk = async {
                 socket.send(&message).await?;
                 loop {
-                    // ICMP says that nobody is there: an error alone makes a socket not readable.
-                    let ready = socket.ready(Interest::READABLE | Interest::ERROR).await?;
-                    if ready.is_error() {
-                        let _ = socket.try_io(Interest::ERROR, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
-                        socket.take_error()?.map_or(Ok(()), Err)?;
+                    let bytes = datagram::next(&socket).await?;
+                    if tell.send(Event::Message(exchange, bytes)).await.is_err() {
+                        return io::Result::Ok(());
                     }
-                    let Some(bytes) = receive(&socket)? else { continue };
-                    tell.send(Event::Message(exchange, bytes)).await.map_err(gone)?;
                 }
+            };
+            // It ends by failing or by being cancelled.
+            let _ = tokio::time::timeout(LONGEST_EXCHANGE, talk).await;
+            let _ = tell.send(Event::Failure(exchange)).await;
+        });
+        self.open.insert(exchange, Open { server: Contact::Plain(server), by: By::Socket(task) });
+    }
+
+    /// Gives a message to a connection.
+    fn pass_on(&mut self, server: Contact, ask: Ask) {
+        let exchange = ask.exchange;
+        let (line, crowded_out) = self.lines.pass_on(server, ask, &mut self.tasks);
+        match line {
+            Some(line) => {
+                self.open.insert(exchange, Open { server, by: By::Line(line) });
             }
-            Self::Tcp(server, message) => {
-                let socket = if server.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-                let mut stream = socket.connect(server).await?;
-                stream.set_nodelay(true)?;
-                let length = u16::try_from(message.len()).map_err(io::Error::other)?;
-                let mut frame = length.to_be_bytes().to_vec();
-                frame.extend(message);
-                stream.write_all(&frame).await?;
-                loop {
-                    let length = stream.read_u16().await?;
-                    let mut bytes = Vec::new();
-                    // It grows as bytes come, not as the server promises.
-                    (&mut stream).take(u64::from(length)).read_to_end(&mut bytes).await?;
-                    if bytes.len() < usize::from(length) {
-                        return Err(io::ErrorKind::UnexpectedEof.into());
-                    }
-                    tell.send(Event::Message(exchange, bytes)).await.map_err(gone)?;
-                }
+            None => {
+                let now = self.now();
+                self.resolver.handle_dropped(exchange, now);
+            }
+        }
+        if let Some(crowded_out) = crowded_out {
+            let now = self.now();
+            let on_it = |open: &Open| matches!(open.by, By::Line(line) if line == crowded_out);
+            let lost: Vec<ExchangeId> = self.open.extract_if(.., |_, open| on_it(open)).map(|(lost, _)| lost).collect();
+            for exchange in lost {
+                self.resolver.handle_dropped(exchange, now);
             }
         }
     }
 }
 
-/// The machine had too little of something; the network has nothing to do with it.
-fn is_want(error: &io::Error) -> bool {
-    let number = error.raw_os_error();
-    number.is_some_and(|number| [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM].contains(&number))
-}
-
-/// Takes a datagram; `None` if there was none after all.
-fn receive(socket: &UdpSocket) -> io::Result<Option<Vec<u8>>> {
-    // On the stack and not in the task, of which there are many that wait.
-    let mut buffer = [0; LONGEST_DATAGRAM];
-    match socket.try_recv(&mut buffer) {
-        Ok(length) => Ok(Some(buffer.get(..length).unwrap_or_default().to_vec())),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Makes a socket that hears nobody but the server.
-fn datagram_socket(server: SocketAddr, random: &mut Random) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(server), Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_nonblocking(true)?;
-    let any: IpAddr = match server {
-        // Forged ICMP cannot make the kernel fragment what is sent (RFC 9715 §3.1).
-        SocketAddr::V4(_) => {
-            let _ =
-                rustix::net::sockopt::set_ip_mtu_discover(&socket, rustix::net::sockopt::Ipv4PathMtuDiscovery::OMIT);
-            Ipv4Addr::UNSPECIFIED.into()
-        }
-        SocketAddr::V6(_) => {
-            let _ =
-                rustix::net::sockopt::set_ipv6_mtu_discover(&socket, rustix::net::sockopt::Ipv6PathMtuDiscovery::OMIT);
-            Ipv6Addr::UNSPECIFIED.into()
-        }
+fn log(direction: &str, server: Contact, connected: bool, bytes: &[u8]) {
+    let transport = match server {
+        Contact::Encrypted(_) => "encrypted",
+        Contact::Plain(_) if connected => "tcp",
+        Contact::Plain(_) => "udp",
     };
-    let mut tries = 0;
-    loop {
-        let port = if tries < PORT_TRIES { random.port() } else { 0 };
-        match socket.bind(&SocketAddr::new(any, port).into()) {
-            Ok(()) => break,
-            Err(_) if tries < PORT_TRIES => tries += 1,
-            Err(error) => return Err(error),
-        }
-    }
-    socket.connect(&server.into())?;
-    UdpSocket::from_std(socket.into())
-}
-
-/// The system's random source, in larger pieces.
-struct Random {
-    buffer: [u8; 1024],
-    used: usize,
-}
-
-impl Default for Random {
-    fn default() -> Self {
-        Self { buffer: [0; 1024], used: 1024 }
-    }
-}
-
-impl Random {
-    fn fill(&mut self, mut bytes: &mut [u8]) {
-        while !bytes.is_empty() {
-            if self.used == self.buffer.len() {
-                getrandom::fill(&mut self.buffer).expect("the kernel has a random source");
-                self.used = 0;
-            }
-            let left = self.buffer.get_mut(self.used..).unwrap_or_default();
-            let count = left.len().min(bytes.len());
-            let (now, later) = bytes.split_at_mut(count);
-            now.copy_from_slice(&left[..count]);
-            // What was given out is not kept.
-            left[..count].fill(0);
-            self.used += count;
-            bytes = later;
-        }
-    }
-
-    fn port(&mut self) -> u16 {
-        loop {
-            let mut bytes = [0; 2];
-            self.fill(&mut bytes);
-            let port = u16::from_be_bytes(bytes);
-            if port >= 1024 {
-                return port;
-            }
-        }
-    }
-}
-
-/// The core's time from the machine's two clocks.
-struct Clock {
-    started: Instant,
-    wall_started: Duration,
-    settings: Settings,
-    /// How much further the wall clock went than the monotonic one, as last seen.
-    ahead: i64,
-    /// What the core's monotonic time is ahead of the machine's.
-    added: Duration,
-}
-
-impl Clock {
-    fn new(settings: Settings) -> Self {
-        Self { started: Instant::now(), wall_started: wall(), settings, ahead: 0, added: Duration::ZERO }
-    }
-
-    /// Returns the time, and whether the wall clock was set since the last call.
-    fn now(&mut self) -> (Now, bool) {
-        self.at(self.started.elapsed(), wall())
-    }
-
-    fn at(&mut self, elapsed: Duration, wall: Duration) -> (Now, bool) {
-        let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-        let ahead = millis(wall) - millis(self.wall_started) - millis(elapsed);
-        let step = ahead - self.ahead;
-        let mut stepped = false;
-        if self.settings.follow_wall {
-            // Time never goes back for the core.
-            if step > 0 {
-                self.added += Duration::from_millis(step.unsigned_abs());
-            }
-            self.ahead = ahead;
-        } else if step.unsigned_abs() > u64::try_from(STEP.as_millis()).unwrap_or(u64::MAX) {
-            self.ahead = ahead;
-            stepped = self.settings.fixed_time.is_none();
-        }
-        let wall = self.settings.fixed_time.unwrap_or(wall.as_secs());
-        (Now { since_start: elapsed + self.added, wall }, stepped)
-    }
-
-    fn instant(&self, at: Duration) -> Instant {
-        let elapsed = at.saturating_sub(self.added);
-        self.started.checked_add(elapsed).unwrap_or_else(|| Instant::now() + LONGEST_EXCHANGE)
-    }
-}
-
-fn wall() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-fn log(direction: &str, server: SocketAddr, tcp: bool, bytes: &[u8]) {
-    let transport = if tcp { "tcp" } else { "udp" };
     let Ok(message) = Message::parse(bytes) else {
         return eprintln!("upstream {direction} {server} {transport} unreadable {} bytes", bytes.len());
     };
@@ -534,63 +436,37 @@ fn log(direction: &str, server: SocketAddr, tcp: bool, bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{datagram::is_want, *};
+    use crate::dns::resolver::{Fallback, Forward};
 
-    #[test]
-    fn a_clock_that_is_set_is_noticed_and_time_never_goes_back() {
-        let seconds = Duration::from_secs;
-        let mut clock = Clock::new(Settings::default());
-        let began = clock.wall_started;
-
-        assert!(!clock.at(seconds(10), began + seconds(11)).1);
-        assert!(clock.at(seconds(11), began + seconds(11 + 1000)).1);
-        assert!(!clock.at(seconds(12), began + seconds(12 + 1000)).1);
-        let (now, stepped) = clock.at(seconds(13), began);
-        assert!(stepped);
-        assert_eq!(now, Now { since_start: seconds(13), wall: began.as_secs() });
-    }
-
-    #[test]
-    fn cached_data_ages_by_the_wall_clock_where_that_is_wanted() {
-        let seconds = Duration::from_secs;
-        let mut clock = Clock::new(Settings { follow_wall: true, fixed_time: Some(7), ..Settings::default() });
-        let began = clock.wall_started;
-
-        let times = [(1, 1), (2, 3602), (3, 3), (4, 104)].map(|(elapsed, wall)| {
-            let (now, stepped) = clock.at(seconds(elapsed), began + seconds(wall));
-            assert!(!stepped && now.wall == 7);
-            now.since_start.as_secs()
-        });
-
-        assert_eq!(times, [1, 3602, 3603, 3704]);
+    fn everything(servers: Vec<SocketAddr>) -> Forward {
+        let servers = servers.into_iter().map(Contact::Plain).collect();
+        Forward { zone: Name::root(), servers, fallback: Fallback::Nothing }
     }
 
     #[tokio::test]
     async fn a_server_that_is_not_there_is_noticed_without_waiting() {
         let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let (tell, mut told) = mpsc::channel(1);
         let mut outputs = Vec::new();
         let mut resolver =
-            Resolver::new(Config { forward: vec![(Name::root(), vec![gone])], ..Config::default() }, |bytes| {
-                bytes.fill(0)
-            });
+            Resolver::new(Config { forward: vec![everything(vec![gone])], ..Config::default() }, |bytes| bytes.fill(0));
         let question = Question { name: Name::root(), rtype: 1 };
         resolver.ask(Asked { question, checking_disabled: false }, Now::default());
         outputs.extend(resolver.next_output());
-        let [Output::Send { exchange, server, message, .. }] = &outputs[..] else { panic!("{outputs:?}") };
-        let socket = datagram_socket(*server, &mut Random::default()).unwrap();
+        let [Output::Send { server, message, .. }] = &outputs[..] else { panic!("{outputs:?}") };
+        let socket = datagram::socket(*server, &mut Random::default()).unwrap();
+        socket.send(message).await.unwrap();
 
-        let end = Talk::Udp(socket, message.clone()).run(*exchange, &tell).await;
+        let end = datagram::next(&socket).await;
 
         assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
-        assert!(told.try_recv().is_err());
     }
 
     #[test]
     fn no_server_is_to_blame_for_a_want_of_room_here() {
         let is_out_after = |give_up: fn(&mut Resolver, ExchangeId, Now)| {
             let servers = (1..=3).map(|last| SocketAddr::from(([9, 9, 9, last], 53))).collect();
-            let config = Config { forward: vec![(Name::root(), servers)], ..Config::default() };
+            let config = Config { forward: vec![everything(servers)], ..Config::default() };
             let mut resolver = Resolver::new(config, |bytes| bytes.fill(0));
             for number in 0..6 {
                 let name = Name::parse(&format!("n{number}.example")).unwrap();
@@ -618,14 +494,5 @@ mod tests {
         assert_eq!(place("www.example.org"), place("mail.a.example.org"));
         assert_ne!(place("www.example.org"), place("www.example.net"));
         assert_eq!(place("1.2.0.192.in-addr.arpa"), place("9.2.0.192.in-addr.arpa"));
-    }
-
-    #[test]
-    fn ports_are_spread() {
-        let mut random = Random::default();
-
-        let ports: std::collections::BTreeSet<u16> = (0..2000).map(|_| random.port()).collect();
-
-        assert!(ports.len() > 1900 && ports.iter().all(|port| *port >= 1024));
     }
 }

@@ -5,13 +5,13 @@ use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet, HashMap},
     hash::Hash,
-    net::{IpAddr, SocketAddr},
     rc::Rc,
     time::Duration,
 };
 
 use super::{
     ExchangeId, Output, Shared,
+    contact::Contact,
     course::Slot,
     iterate::Errand,
     name::Name,
@@ -27,14 +27,18 @@ const MOST_IN_ALL: usize = 2048;
 const MOST_OF_ZONE: usize = 512;
 /// The same for one server.
 const MOST_AT_SERVER: usize = 128;
+/// RFC 8467 §4.1: encrypted questions are as long as this, or twice as long.
+const BLOCK: u16 = 128;
 
 /// A message that is under way.
 pub(super) struct Exchange {
     id: u16,
     raw_question: Vec<u8>,
     question: Question,
-    server: IpAddr,
+    server: Contact,
     zone: Name,
+    /// 0x20: the case of the question must come back.
+    mixed: bool,
     /// Our half of the cookie that was sent.
     cookie: Option<[u8; 8]>,
     wrong: Cell<u32>,
@@ -45,7 +49,7 @@ pub(super) struct Exchange {
 #[derive(Default)]
 pub(super) struct Exchanges {
     under_way: BTreeMap<ExchangeId, Exchange>,
-    at_server: HashMap<IpAddr, BTreeSet<ExchangeId>>,
+    at_server: HashMap<Contact, BTreeSet<ExchangeId>>,
     of_zone: HashMap<Name, BTreeSet<ExchangeId>>,
     last: u64,
 }
@@ -137,7 +141,7 @@ impl Shared {
         }
         match &message.question {
             Some(question) if *question == waiting.question => {
-                if message.raw_question == waiting.raw_question {
+                if !waiting.mixed || message.raw_question == waiting.raw_question {
                     self.courses.fill(&waiting.slot, Outcome::Message(Rc::new(message), bytes.len()));
                 } else {
                     self.courses.fill(&waiting.slot, Outcome::OtherCase);
@@ -169,9 +173,9 @@ impl Shared {
     /// Asks one server one thing and waits, but not longer than `deadline`.
     async fn exchange(
         &self,
-        server: SocketAddr,
+        server: Contact,
         zone: &Name,
-        tcp: bool,
+        (tcp, mixed): (bool, bool),
         asked: Asked<'_>,
         deadline: Duration,
     ) -> Option<Outcome> {
@@ -180,8 +184,9 @@ impl Shared {
             id: asked.id,
             raw_question: asked.name.to_vec(),
             question: Question { name: Name::from_wire(asked.name)?, rtype: asked.rtype },
-            server: server.ip(),
+            server,
             zone: zone.clone(),
+            mixed,
             cookie: asked.cookie.and_then(|cookie| cookie.first_chunk().copied()),
             wrong: Cell::new(0),
             slot: slot.clone(),
@@ -193,30 +198,36 @@ impl Shared {
         // Dropped with the course, too: then nobody waits any more.
         let _over = Over { shared: self, exchange };
         let message = asked.encode();
-        self.outputs.borrow_mut().push_back(Output::Send { exchange, server, tcp, message });
+        let send = match server {
+            Contact::Plain(server) => Output::Send { exchange, server, tcp, message },
+            Contact::Encrypted(server) => Output::SendEncrypted { exchange, server, message },
+        };
+        self.outputs.borrow_mut().push_back(send);
         self.courses.before(deadline, self.courses.filled(&slot)).await
     }
 
-    /// Asks one server, with what it can do: EDNS, 0x20, cookies; over TCP where UDP does not suffice.
+    /// Asks one server, with what it can do: EDNS, 0x20, cookies; over TCP where UDP does not suffice. An
+    /// encrypted connection needs neither 0x20 nor cookies.
     pub(super) async fn ask_server(
         &self,
-        server: SocketAddr,
+        server: Contact,
         zone: &Name,
         question: &Question,
         forwarded: bool,
         errand: &Errand,
     ) -> Result<Rc<Message>, Trouble> {
-        let address = server.ip();
-        let mut tcp = false;
+        let encrypted = matches!(server, Contact::Encrypted(_));
+        let mut tcp = encrypted;
         let mut cookie_refused = false;
         for _ in 0..6 {
-            let state = self.servers.borrow().get(address);
+            let state = self.servers.borrow().get(server);
             let now = self.now();
             tcp = tcp || state.tcp_until > now;
             let edns = state.plain_until <= now;
             let mixed = self.config.case_randomisation && state.lower_until <= now && !tcp;
             let name = if mixed { self.mix_case(&question.name) } else { question.name.as_wire().to_vec() };
-            let cookie = if self.config.cookies && edns { Some(self.cookie(&state.cookie)) } else { None };
+            let cookie =
+                if self.config.cookies && edns && !encrypted { Some(self.cookie(&state.cookie)) } else { None };
             let asked = Asked {
                 id: u16::from_be_bytes(self.random_bytes()),
                 name: &name,
@@ -225,41 +236,42 @@ impl Shared {
                 checking_disabled: forwarded,
                 edns_size: edns.then_some(self.config.edns_size),
                 cookie: cookie.as_deref(),
+                block: encrypted.then_some(BLOCK),
             };
             if !errand.budget.spend_packet() {
                 return Err(Trouble::Spent);
             }
             let wait = if tcp { (state.timeout() * 3).max(Duration::from_millis(1500)) } else { state.timeout() };
-            let outcome = self.exchange(server, zone, tcp, asked, now + wait).await;
+            let outcome = self.exchange(server, zone, (tcp, mixed), asked, now + wait).await;
             let (message, bytes) = match outcome {
                 Some(Outcome::Message(message, bytes)) => (message, bytes),
                 Some(Outcome::OtherCase) => {
                     // Not guessed but not proven either: what comes over TCP needs no case.
-                    self.learn(address, |server, until| server.lower_until = until);
+                    self.learn(server, |server, until| server.lower_until = until);
                     tcp = true;
                     continue;
                 }
                 Some(Outcome::Attacked) => {
-                    self.learn(address, |server, until| server.tcp_until = until);
+                    self.learn(server, |server, until| server.tcp_until = until);
                     tcp = true;
                     continue;
                 }
                 Some(Outcome::Dropped) => return Err(Trouble::Crowded),
                 Some(Outcome::Unreachable) => {
                     self.note_silence(server);
-                    self.servers.borrow_mut().timed_out(address, self.now());
+                    self.servers.borrow_mut().timed_out(server, self.now());
                     return Err(Trouble::Unreachable);
                 }
                 None => {
                     self.note_silence(server);
-                    self.servers.borrow_mut().timed_out(address, self.now());
+                    self.servers.borrow_mut().timed_out(server, self.now());
                     return Err(Trouble::Silent);
                 }
             };
             self.note_answer();
             errand.budget.spend_bytes(bytes);
-            if !tcp {
-                self.servers.borrow_mut().answered(address, self.now(), self.now() - now);
+            if !tcp || encrypted {
+                self.servers.borrow_mut().answered(server, self.now(), self.now() - now);
             }
             if let (Some(sent), Some(edns)) = (&cookie, &message.edns) {
                 let back = edns.options.iter().find(|(code, _)| *code == 10).map(|(_, value)| value);
@@ -267,12 +279,12 @@ impl Shared {
                     back.filter(|value| value.len() >= 16 && value.len() <= 40 && value[..8] == sent[..8])
                 {
                     let value = value.clone();
-                    self.servers.borrow_mut().update(address, now, |server| server.cookie = Some(value));
+                    self.servers.borrow_mut().update(server, now, |server| server.cookie = Some(value));
                 }
             }
             match message.rcode {
                 rcode::FORMERR | rcode::NOTIMP | rcode::BADVERS if edns => {
-                    self.learn(address, |server, until| server.plain_until = until);
+                    self.learn(server, |server, until| server.plain_until = until);
                     continue;
                 }
                 rcode::BADCOOKIE if !cookie_refused => {
@@ -294,9 +306,9 @@ impl Shared {
         Err(Trouble::Silent)
     }
 
-    fn learn(&self, address: IpAddr, change: impl FnOnce(&mut super::server::Server, Duration)) {
+    fn learn(&self, contact: Contact, change: impl FnOnce(&mut super::server::Server, Duration)) {
         let now = self.now();
-        self.servers.borrow_mut().update(address, now, |server| change(server, now + Servers::forget_after()));
+        self.servers.borrow_mut().update(contact, now, |server| change(server, now + Servers::forget_after()));
     }
 
     fn mix_case(&self, name: &Name) -> Vec<u8> {

@@ -210,7 +210,7 @@ impl Shared {
 
     /// The name is in a zone that is forwarded by itself, perhaps to somebody in the house.
     fn is_forwarded_apart(&self, name: &Name) -> bool {
-        self.config.forward.iter().any(|(zone, _)| !zone.is_root() && name.is_under(zone))
+        self.config.forward.iter().any(|forward| !forward.zone.is_root() && name.is_under(&forward.zone))
     }
 
     fn say(&self, tickets: &[Ticket], answer: Answer) {

@@ -10,8 +10,9 @@ use std::{
 };
 
 use super::{
-    Shared,
+    Fallback, Shared,
     budget::Budget,
+    contact::Contact,
     course::first,
     delegation::Cut,
     exchange::Trouble,
@@ -58,7 +59,7 @@ pub(super) enum Failure {
 #[derive(Clone, Debug)]
 pub(super) struct Fetched {
     /// Who said it.
-    pub(super) server: IpAddr,
+    pub(super) server: Contact,
     /// What it said.
     pub(super) reply: Reply,
 }
@@ -74,7 +75,7 @@ pub(super) enum Aim {
 }
 
 /// One server that was asked.
-type Pending<'a> = Pin<Box<dyn Future<Output = (SocketAddr, Duration, Result<Rc<Message>, Trouble>)> + 'a>>;
+type Pending<'a> = Pin<Box<dyn Future<Output = (Contact, Duration, Result<Rc<Message>, Trouble>)> + 'a>>;
 
 impl Shared {
     /// Finds the answer of the zone that has it; aliases are not followed.
@@ -84,17 +85,25 @@ impl Shared {
         &self,
         question: &Question,
         errand: &Errand,
-        avoid: &[IpAddr],
+        avoid: &[Contact],
     ) -> Result<Fetched, Failure> {
         let mut restarts = 0;
+        if let Some(cut) = self.forwarded(&question.place()) {
+            let result = match self.are_all_dead(&cut) && cut.fallback == Fallback::Recursion {
+                true => Err(Failure::Unreachable),
+                false => self.descend(cut.clone(), question, errand, avoid).await,
+            };
+            match result {
+                Err(Failure::Unreachable | Failure::Useless) if cut.fallback == Fallback::Recursion => {}
+                result => return result,
+            }
+        }
         loop {
             let cut = self.start(&question.place(), errand).await?;
             let was_cached = !cut.zone.is_root();
             match self.descend(cut.clone(), question, errand, avoid).await {
                 // The servers may have changed since the parent named them.
-                Err(Failure::Unreachable | Failure::Useless)
-                    if was_cached && restarts == 0 && cut.forward.is_none() && avoid.is_empty() =>
-                {
+                Err(Failure::Unreachable | Failure::Useless) if was_cached && restarts == 0 && avoid.is_empty() => {
                     restarts += 1;
                     self.cuts.borrow_mut().remove(&cut.zone);
                 }
@@ -108,7 +117,7 @@ impl Shared {
         mut cut: Rc<Cut>,
         question: &Question,
         errand: &Errand,
-        avoid: &[IpAddr],
+        avoid: &[Contact],
     ) -> Result<Fetched, Failure> {
         let full = question.name.label_count();
         let mut labels = cut.zone.label_count();
@@ -162,23 +171,28 @@ impl Shared {
         }
     }
 
+    /// Returns the servers that recurse for us below a name, in the form of a cut.
+    fn forwarded(&self, name: &Name) -> Option<Rc<Cut>> {
+        let zones = self.config.forward.iter().filter(|forward| name.is_under(&forward.zone));
+        let forward = zones.max_by_key(|forward| forward.zone.label_count())?;
+        Some(Rc::new(Cut {
+            zone: forward.zone.clone(),
+            servers: BTreeMap::new(),
+            hearsay: Vec::new(),
+            forward: Some(forward.servers.clone()),
+            fallback: forward.fallback,
+            expires: Duration::MAX,
+        }))
+    }
+
+    fn are_all_dead(&self, cut: &Cut) -> bool {
+        self.wish_probes(cut.forward.as_deref().unwrap_or_default());
+        let servers = self.servers.borrow();
+        cut.forward.iter().flatten().all(|server| servers.is_dead(*server, self.now()))
+    }
+
     /// Returns the cut to begin at.
     async fn start(&self, name: &Name, errand: &Errand) -> Result<Rc<Cut>, Failure> {
-        let forward = self
-            .config
-            .forward
-            .iter()
-            .filter(|(zone, _)| name.is_under(zone))
-            .max_by_key(|(zone, _)| zone.label_count());
-        if let Some((zone, servers)) = forward {
-            return Ok(Rc::new(Cut {
-                zone: zone.clone(),
-                servers: BTreeMap::new(),
-                hearsay: Vec::new(),
-                forward: Some(servers.clone()),
-                expires: Duration::MAX,
-            }));
-        }
         let known = self.cuts.borrow().deepest(name, self.now());
         match known {
             Some(cut) => Ok(cut),
@@ -193,6 +207,7 @@ impl Shared {
             servers: self.config.hints.iter().cloned().collect(),
             hearsay: Vec::new(),
             forward: None,
+            fallback: Fallback::Nothing,
             expires: self.now() + Duration::from_secs(86400),
         };
         if self.config.priming {
@@ -229,6 +244,7 @@ impl Shared {
             servers: referral.servers.clone(),
             hearsay: referral.hearsay.clone(),
             forward: None,
+            fallback: Fallback::Nothing,
             expires,
         });
         self.cuts.borrow_mut().insert(cut.clone());
@@ -242,7 +258,7 @@ impl Shared {
         question: &Question,
         aim: Aim,
         errand: &Errand,
-        avoid: &[IpAddr],
+        avoid: &[Contact],
     ) -> Result<Fetched, Failure> {
         let (reply, _, server) = self.ask_zone_raw(cut, question, aim, errand, avoid).await?;
         Ok(Fetched { server, reply })
@@ -255,11 +271,11 @@ impl Shared {
         question: &Question,
         aim: Aim,
         errand: &Errand,
-        avoid: &[IpAddr],
-    ) -> Result<(Reply, Rc<Message>, IpAddr), Failure> {
+        avoid: &[Contact],
+    ) -> Result<(Reply, Rc<Message>, Contact), Failure> {
         let mut search = Search::new(self, cut, aim, errand.path.len() - 1, avoid);
         let mut failure = Failure::Unreachable;
-        let mut last_resort: Option<(Reply, Rc<Message>, IpAddr)> = None;
+        let mut last_resort: Option<(Reply, Rc<Message>, Contact)> = None;
         let mut pending: Vec<Pending<'_>> = Vec::new();
         let forwarded = cut.forward.is_some();
         let mut stumbles = 0;
@@ -282,7 +298,7 @@ impl Shared {
                 };
                 match next {
                     Some(server) => {
-                        hedge = Some(self.now() + self.servers.borrow().get(server.ip()).hedge_after());
+                        hedge = Some(self.now() + self.servers.borrow().get(server).hedge_after());
                         let began = self.now();
                         pending.push(Box::pin(async move {
                             (server, began, self.ask_server(server, &cut.zone, question, forwarded, errand).await)
@@ -330,23 +346,23 @@ impl Shared {
             match reply.class {
                 Class::Lame => {
                     if aim == Aim::Whole {
-                        self.servers.borrow_mut().set_lame(server.ip(), &cut.zone, self.now());
+                        self.servers.borrow_mut().set_lame(server, &cut.zone, self.now());
                     }
                     failure = Failure::Useless;
                 }
                 Class::Recursed => {
                     let again = understand(&cut.zone, question, &message, true);
-                    last_resort.get_or_insert((again, message, server.ip()));
+                    last_resort.get_or_insert((again, message, server));
                     failure = Failure::Useless;
                 }
                 Class::Useless if message.rcode == rcode::NOERROR => {
                     // Where nobody says it better, an empty answer without authority is an empty answer.
                     let empty = Reply { class: Class::NoData, ..reply };
-                    last_resort.get_or_insert((empty, message, server.ip()));
+                    last_resort.get_or_insert((empty, message, server));
                     failure = Failure::Useless;
                 }
                 Class::Failed(_) | Class::Useless => failure = Failure::Useless,
-                _ => return Ok((reply, message, server.ip())),
+                _ => return Ok((reply, message, server)),
             }
         }
     }
@@ -369,6 +385,11 @@ impl Shared {
             found.extend(self.addresses_of(&question, &errand).await);
         }
         found
+    }
+
+    /// An authoritative server at an address.
+    pub(super) fn contact(&self, address: IpAddr) -> Contact {
+        Contact::Plain(SocketAddr::new(address, self.config.port))
     }
 
     /// Says whether an address may be asked.

@@ -19,6 +19,7 @@ pub mod anchor;
 pub mod budget;
 pub mod cache;
 mod chain;
+pub mod contact;
 pub mod course;
 pub mod delegation;
 pub mod denial;
@@ -55,6 +56,7 @@ use std::{
     time::Duration,
 };
 
+pub use contact::Contact;
 pub use course::Now;
 pub use signature::Support;
 pub use why::Why;
@@ -81,7 +83,7 @@ pub struct Config {
     /// Names under which nothing is checked (RFC 7646), with the wall-clock second at which that ends.
     pub negative_anchors: Vec<(Name, Option<u64>)>,
     /// Zones whose questions go to servers that recurse.
-    pub forward: Vec<(Name, Vec<SocketAddr>)>,
+    pub forward: Vec<Forward>,
     /// QNAME minimisation (RFC 9156).
     pub minimise: bool,
     /// 0x20.
@@ -144,6 +146,27 @@ impl Default for Config {
     }
 }
 
+/// A zone whose questions go to servers that recurse.
+#[derive(Clone, Debug)]
+pub struct Forward {
+    /// The zone.
+    pub zone: Name,
+    /// The servers; which of them is asked first depends on how fast they are.
+    pub servers: Vec<Contact>,
+    /// Where none of them answers.
+    pub fallback: Fallback,
+}
+
+/// What happens where no server that recurses for us answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fallback {
+    /// The question fails.
+    #[default]
+    Nothing,
+    /// The authoritative servers are asked.
+    Recursion,
+}
+
 /// A client's question.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Asked {
@@ -173,6 +196,16 @@ pub enum Output {
         server: SocketAddr,
         /// Over TCP.
         tcp: bool,
+        /// The message, without TCP's length.
+        message: Vec<u8>,
+    },
+    /// Send a message through the connection to an encrypted server, and hand what comes back to
+    /// [`Resolver::handle_message`].
+    SendEncrypted {
+        /// Which exchange.
+        exchange: ExchangeId,
+        /// Whom: the number in [`Contact::Encrypted`].
+        server: u16,
         /// The message, without TCP's length.
         message: Vec<u8>,
     },
@@ -324,6 +357,7 @@ impl Resolver {
         self.shared.courses.run();
         self.shared.fly_refreshes();
         self.shared.fly_probe();
+        self.shared.fly_looks();
         self.shared.courses.run();
     }
 

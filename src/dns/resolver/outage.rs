@@ -1,21 +1,27 @@
 //! An outage: nobody out there can be reached, as far as this box can tell.
 //!
-//! Three servers in a row that are silent are only a reason to look: then servers of the root (or those that
-//! recurse for us) are asked. If they are silent too, clients are told at once instead of after seconds, with
+//! Three servers in a row that are silent (or all that recurse for us, where there are fewer) are only a reason
+//! to look: then servers of the root, or those that recurse for us, are asked. If they are silent too, clients are told at once instead of after seconds, with
 //! what has expired where there is such, and the probing goes on until somebody answers.
 
-use std::{collections::BTreeSet, net::SocketAddr, pin::Pin, rc::Rc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::Pin,
+    rc::Rc,
+    time::Duration,
+};
 
 use super::{
-    Shared,
+    Fallback, Shared,
     budget::Budget,
+    contact::Contact,
     course::first,
     iterate::Errand,
     name::Name,
     wire::{Question, rtype},
 };
 
-/// So many silent servers are suspicious.
+/// So many silent servers are suspicious, and so many silences.
 const SUSPICIOUS: usize = 3;
 /// So many servers are probed at once.
 const PROBED: usize = 3;
@@ -24,13 +30,20 @@ const PROBE_FOR: Duration = Duration::from_millis(800);
 /// Until the next probe.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
 
+/// A server that recurses for us and is dead is looked after so often, while there are questions for it.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
 /// What is known of the way out.
 #[derive(Debug, Default)]
 pub(super) struct Outage {
-    silent: BTreeSet<SocketAddr>,
+    silent: BTreeSet<Contact>,
+    silences: usize,
     is_out: bool,
     probing: bool,
     probed: Option<Duration>,
+    /// When dead servers were looked after.
+    looked: BTreeMap<Contact, Duration>,
+    wished: Vec<Contact>,
 }
 
 impl Shared {
@@ -43,6 +56,7 @@ impl Shared {
     pub(super) fn note_answer(&self) {
         let mut outage = self.outage.borrow_mut();
         outage.silent.clear();
+        outage.silences = 0;
         if std::mem::take(&mut outage.is_out) {
             drop(outage);
             // Nobody was to blame.
@@ -53,8 +67,9 @@ impl Shared {
     }
 
     /// A server was silent.
-    pub(super) fn note_silence(&self, server: SocketAddr) {
+    pub(super) fn note_silence(&self, server: Contact) {
         let mut outage = self.outage.borrow_mut();
+        outage.silences = outage.silences.saturating_add(1);
         if outage.silent.len() < SUSPICIOUS {
             outage.silent.insert(server);
         }
@@ -65,7 +80,11 @@ impl Shared {
         let now = self.now();
         let mut outage = self.outage.borrow_mut();
         let lately = outage.probed.is_some_and(|at| at + PROBE_EVERY > now);
-        if outage.silent.len() < SUSPICIOUS || outage.probing || lately {
+        // With one or two servers that recurse for us, no third will ever be silent.
+        let recursing = self.recursing().len();
+        let enough = if recursing > 0 { recursing.min(SUSPICIOUS) } else { SUSPICIOUS };
+        let suspicious = outage.silent.len() >= enough && outage.silences >= SUSPICIOUS;
+        if !suspicious || outage.probing || lately {
             return;
         }
         outage.probing = true;
@@ -87,37 +106,36 @@ impl Shared {
         });
     }
 
+    /// The servers that recurse for us for all names.
+    fn recursing(&self) -> &[Contact] {
+        let everything = self.config.forward.iter().find(|forward| forward.zone.is_root());
+        everything.map_or(&[], |forward| &forward.servers)
+    }
+
     /// Asks some servers that should be there; says whether one answered, whatever it said. With nobody to
     /// ask, nothing is known.
     async fn probe(&self) -> bool {
-        let mut servers: Vec<SocketAddr> = self
-            .config
-            .forward
-            .iter()
-            .filter(|(zone, _)| zone.is_root())
-            .flat_map(|(_, servers)| servers.iter().copied())
-            .collect();
-        let forwarded = !servers.is_empty();
-        if !forwarded {
+        let mut recursing = self.recursing().to_vec();
+        let apart = self.config.forward.iter().any(|forward| {
+            forward.zone.is_root() && (forward.fallback == Fallback::Nothing && !forward.servers.is_empty())
+        });
+        let mut roots = Vec::new();
+        if !apart {
             let hinted = self.config.hints.iter().flat_map(|(_, addresses)| addresses);
-            servers.extend(
-                hinted
-                    .filter(|address| self.may_ask(**address))
-                    .map(|address| SocketAddr::new(*address, self.config.port)),
-            );
+            roots.extend(hinted.filter(|address| self.may_ask(**address)).map(|address| self.contact(*address)));
         }
-        if servers.is_empty() {
+        if recursing.is_empty() && roots.is_empty() {
             return true;
         }
-        let question = Question { name: Name::root(), rtype: rtype::NS };
-        let errand = Errand { budget: Rc::new(Budget::new(self.config.limits)), path: vec![question.clone()] };
+        let errand = self.probe_errand();
         let mut probes: Vec<Pin<Box<dyn Future<Output = bool> + '_>>> = Vec::new();
-        while probes.len() < PROBED && !servers.is_empty() {
-            let server = servers.swap_remove(self.dice() as usize % servers.len());
-            let (question, errand) = (&question, &errand);
-            probes.push(Box::pin(async move {
-                self.ask_server(server, &Name::root(), question, forwarded, errand).await.is_ok()
-            }));
+        for (servers, forwarded) in [(&mut recursing, true), (&mut roots, false)] {
+            let most = probes.len() + PROBED;
+            while probes.len() < most && !servers.is_empty() {
+                let server = servers.swap_remove(self.dice() as usize % servers.len());
+                let errand = &errand;
+                probes.push(Box::pin(self.look(server, forwarded, errand)));
+            }
         }
         let deadline = self.now() + PROBE_FOR;
         while let Some(answered) = self.courses.before(deadline, first(&mut probes)).await {
@@ -128,5 +146,41 @@ impl Shared {
             }
         }
         false
+    }
+
+    fn probe_errand(&self) -> Errand {
+        let question = Question { name: Name::root(), rtype: rtype::NS };
+        Errand { budget: Rc::new(Budget::new(self.config.limits)), path: vec![question] }
+    }
+
+    /// Asks a server for the root's servers; says whether it answered.
+    async fn look(&self, server: Contact, forwarded: bool, errand: &Errand) -> bool {
+        let question = Question { name: Name::root(), rtype: rtype::NS };
+        self.ask_server(server, &Name::root(), &question, forwarded, errand).await.is_ok()
+    }
+
+    /// There are questions for these servers, who recurse for us: those that are dead are looked after.
+    pub(super) fn wish_probes(&self, servers: &[Contact]) {
+        let now = self.now();
+        let known = self.servers.borrow();
+        for server in servers.iter().filter(|server| known.is_dead(**server, now)) {
+            let mut outage = self.outage.borrow_mut();
+            if outage.looked.get(server).is_none_or(|at| *at + LOOK_EVERY <= now) {
+                outage.looked.insert(*server, now);
+                outage.wished.push(*server);
+            }
+        }
+    }
+
+    /// Looks after dead servers, so that no client has to wait for one that is still dead.
+    pub(super) fn fly_looks(self: &Rc<Self>) {
+        for server in std::mem::take(&mut self.outage.borrow_mut().wished) {
+            let shared = self.clone();
+            self.courses.spawn(async move {
+                let errand = shared.probe_errand();
+                // An answer makes it alive again.
+                shared.look(server, true, &errand).await;
+            });
+        }
     }
 }

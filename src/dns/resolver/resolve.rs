@@ -7,6 +7,7 @@ use super::{
     Answer, Asked, Placed, Shared,
     budget::{Budget, Limits},
     cache::{ANY_TYPE, Entry, Kept},
+    contact::Contact,
     iterate::{Errand, Failure},
     name::Name,
     reply::{address, alias},
@@ -26,7 +27,7 @@ const STALE_TTL: u32 = 30;
 pub(super) struct Raw {
     pub(super) kept: Kept,
     /// Who said it just now; `None` from the cache.
-    pub(super) server: Option<IpAddr>,
+    pub(super) server: Option<Contact>,
     /// Seconds.
     pub(super) ttl: u32,
 }
@@ -38,7 +39,7 @@ pub(super) struct Step {
     pub(super) security: Security,
     pub(super) why: Option<Why>,
     pub(super) ttl: u32,
-    pub(super) server: Option<IpAddr>,
+    pub(super) server: Option<Contact>,
 }
 
 /// How old what is taken from the cache may be.
@@ -310,7 +311,7 @@ impl Shared {
         Some(Step { kept, security: Security::Secure, why: None, ttl, server: None })
     }
 
-    async fn asked_of_servers(&self, question: &Question, errand: &Errand, avoid: &[IpAddr]) -> Result<Step, Failure> {
+    async fn asked_of_servers(&self, question: &Question, errand: &Errand, avoid: &[Contact]) -> Result<Step, Failure> {
         let fetched = Box::pin(self.fetch(question, errand, avoid)).await?;
         let server = Some(fetched.server);
         let (kept, ttl) = self.keep(question, fetched)?;
@@ -322,7 +323,7 @@ impl Shared {
         &self,
         question: &Question,
         errand: &Errand,
-        avoid: &[IpAddr],
+        avoid: &[Contact],
     ) -> Result<Raw, Failure> {
         if avoid.is_empty()
             && let Some(step) = self.cached(question, Age::Fresh)

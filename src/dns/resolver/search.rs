@@ -3,11 +3,12 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
 };
 
 use super::{
-    Shared,
+    Fallback, Shared,
+    contact::Contact,
     delegation::Cut,
     iterate::{Aim, Errand},
     name::Name,
@@ -18,13 +19,17 @@ use super::{
 const MOST_LOOKED_UP: [usize; 4] = [5, 3, 2, 1];
 /// How often one address is asked for one question.
 const MOST_TRIES: u32 = 3;
+/// The same where others stand behind those who are asked.
+const MOST_TRIES_BEFORE_OTHERS: u32 = 1;
 /// How many addresses are asked for one question of one zone.
 const MOST_ADDRESSES: usize = 12;
 
 /// The servers of one zone for one question: who was asked how often, whose address is still missing.
 pub(super) struct Search {
     addresses: Vec<IpAddr>,
-    fixed: Vec<SocketAddr>,
+    /// Those who recurse for us.
+    fixed: Vec<Contact>,
+    most_tries: u32,
     /// Servers without an address.
     nameless: Vec<Name>,
     /// Servers whose addresses are only glue, which may be wrong.
@@ -32,16 +37,20 @@ pub(super) struct Search {
     hearsay: Vec<IpAddr>,
     looked_up: usize,
     most_looked_up: usize,
-    tries: HashMap<IpAddr, u32>,
-    done: HashSet<IpAddr>,
+    tries: HashMap<Contact, u32>,
+    done: HashSet<Contact>,
     stumbled: bool,
 }
 
 impl Search {
-    pub(super) fn new(shared: &Shared, cut: &Cut, aim: Aim, depth: usize, avoid: &[IpAddr]) -> Self {
+    pub(super) fn new(shared: &Shared, cut: &Cut, aim: Aim, depth: usize, avoid: &[Contact]) -> Self {
         let mut search = Self {
             addresses: Vec::new(),
             fixed: cut.forward.clone().unwrap_or_default(),
+            most_tries: match cut.fallback {
+                Fallback::Nothing => MOST_TRIES,
+                Fallback::Recursion => MOST_TRIES_BEFORE_OTHERS,
+            },
             nameless: Vec::new(),
             unproven: Vec::new(),
             hearsay: Vec::new(),
@@ -69,16 +78,11 @@ impl Search {
             }
         }
         search.hearsay.clone_from(&cut.hearsay);
-        let lame: Vec<IpAddr> = {
-            let servers = shared.servers.borrow();
-            search
-                .addresses
-                .iter()
-                .copied()
-                .filter(|address| servers.is_lame(*address, &cut.zone, shared.now()))
-                .collect()
-        };
-        search.done.extend(lame);
+        let servers = shared.servers.borrow();
+        let contacts = search.addresses.iter().map(|address| shared.contact(*address));
+        search.done.extend(contacts.filter(|server| servers.is_lame(*server, &cut.zone, shared.now())));
+        drop(servers);
+        shared.wish_probes(&search.fixed);
         search
     }
 
@@ -94,29 +98,27 @@ impl Search {
     }
 
     /// Returns whom to ask next: those who were asked least, of these the one that is likely the fastest.
-    pub(super) fn next(&mut self, shared: &Shared) -> Option<SocketAddr> {
+    pub(super) fn next(&mut self, shared: &Shared) -> Option<Contact> {
         if !self.fixed.is_empty() {
-            let next = self
-                .fixed
-                .iter()
-                .filter(|server| !self.done.contains(&server.ip()))
-                .min_by_key(|server| self.tries.get(&server.ip()).copied().unwrap_or(0))
-                .copied()?;
-            let tries = self.tries.entry(next.ip()).or_default();
-            *tries += 1;
-            return (*tries <= MOST_TRIES).then_some(next);
+            let tries = |server: &Contact| self.tries.get(server).copied().unwrap_or(0);
+            let mut open: Vec<Contact> =
+                self.fixed.iter().copied().filter(|server| !self.done.contains(server)).collect();
+            let least = open.iter().map(tries).min().filter(|least| *least < self.most_tries)?;
+            open.retain(|server| tries(server) == least);
+            return self.choose(shared, open);
         }
         if self.tries.len() >= MOST_ADDRESSES {
             return None;
         }
-        let left = |tries: u32, search: &Self| -> Vec<IpAddr> {
-            let open = search.addresses.iter().filter(|address| !search.done.contains(address));
-            open.filter(|address| search.tries.get(address).copied().unwrap_or(0) == tries).copied().collect()
+        let left = |tries: u32, search: &Self| -> Vec<Contact> {
+            let contacts = search.addresses.iter().map(|address| shared.contact(*address));
+            let open = contacts.filter(|server| !search.done.contains(server));
+            open.filter(|server| search.tries.get(server).copied().unwrap_or(0) == tries).collect()
         };
         let mut round = left(0, self);
-        let dead = |address: &IpAddr| shared.servers.borrow().is_dead(*address, shared.now());
+        let dead = |server: &Contact| shared.servers.borrow().is_dead(*server, shared.now());
         if self.stumbled {
-            round.retain(|address| !dead(address));
+            round.retain(|server| !dead(server));
             if round.is_empty() {
                 return None;
             }
@@ -130,10 +132,14 @@ impl Search {
         if round.is_empty() {
             round = (1..MOST_TRIES).map(|tries| left(tries, self)).find(|left| !left.is_empty())?;
         }
-        shared.servers.borrow().rank(&mut round, shared.now(), shared.dice());
-        let next = *round.first()?;
+        self.choose(shared, round)
+    }
+
+    fn choose(&mut self, shared: &Shared, mut among: Vec<Contact>) -> Option<Contact> {
+        shared.servers.borrow().rank(&mut among, shared.now(), shared.dice());
+        let next = *among.first()?;
         *self.tries.entry(next).or_default() += 1;
-        Some(SocketAddr::new(next, shared.config.port))
+        Some(next)
     }
 
     /// Looks up one more server's address; `false` if there is none left.
@@ -171,7 +177,8 @@ impl Search {
         let hearsay = std::mem::take(&mut self.hearsay);
         self.add(shared, hearsay.into_iter());
         let open = |address: &IpAddr| {
-            !self.done.contains(address) && self.tries.get(address).copied().unwrap_or(0) < MOST_TRIES
+            let server = shared.contact(*address);
+            !self.done.contains(&server) && self.tries.get(&server).copied().unwrap_or(0) < MOST_TRIES
         };
         // With nothing left to look up, those who were silent are asked again.
         self.addresses.len() > before || self.addresses.iter().any(open) && self.tries.len() < MOST_ADDRESSES
@@ -183,7 +190,7 @@ impl Search {
         self.stumbled = true;
     }
 
-    pub(super) fn give_up(&mut self, server: SocketAddr) {
-        self.done.insert(server.ip());
+    pub(super) fn give_up(&mut self, server: Contact) {
+        self.done.insert(server);
     }
 }

@@ -6,9 +6,9 @@ use std::{
     time::Duration,
 };
 
-use super::name::Name;
+use super::{contact::Contact, name::Name};
 
-/// How many addresses are remembered; the longest unused goes first.
+/// How many servers are remembered; the longest unused goes first.
 const MOST_SERVERS: usize = 4096;
 /// Before anything is known (RFC 6298 §2.1 says 1 s; servers of zones are nearer).
 const FIRST_TIMEOUT: Duration = Duration::from_millis(376);
@@ -20,7 +20,7 @@ const DEAD_FOR: Duration = Duration::from_secs(30);
 /// What was wrong once is tried again after this.
 const FORGET_AFTER: Duration = Duration::from_secs(900);
 
-/// One address.
+/// One server.
 #[derive(Clone, Debug, Default)]
 pub struct Server {
     smoothed: Option<Duration>,
@@ -85,30 +85,30 @@ const BROKEN_FOR: Duration = Duration::from_secs(60);
 /// The other family answered not longer ago than this.
 const LATELY: Duration = Duration::from_secs(20);
 
-/// All addresses.
+/// All servers.
 #[derive(Debug, Default)]
 pub struct Servers {
     families: [Family; 2],
-    known: HashMap<IpAddr, Server>,
-    lame: HashMap<(IpAddr, Name), Duration>,
-    lame_order: VecDeque<(IpAddr, Name)>,
+    known: HashMap<Contact, Server>,
+    lame: HashMap<(Contact, Name), Duration>,
+    lame_order: VecDeque<(Contact, Name)>,
 }
 
 impl Servers {
-    /// Returns what is known of an address.
-    pub fn get(&self, address: IpAddr) -> Server {
-        self.known.get(&address).cloned().unwrap_or_default()
+    /// Returns what is known of a server.
+    pub fn get(&self, server: Contact) -> Server {
+        self.known.get(&server).cloned().unwrap_or_default()
     }
 
-    /// Changes what is known of an address.
-    pub fn update(&mut self, address: IpAddr, now: Duration, change: impl FnOnce(&mut Server)) {
-        if self.known.len() >= MOST_SERVERS && !self.known.contains_key(&address) {
-            let oldest = self.known.iter().min_by_key(|(_, server)| server.used).map(|(address, _)| *address);
+    /// Changes what is known of a server.
+    pub fn update(&mut self, contact: Contact, now: Duration, change: impl FnOnce(&mut Server)) {
+        if self.known.len() >= MOST_SERVERS && !self.known.contains_key(&contact) {
+            let oldest = self.known.iter().min_by_key(|(_, server)| server.used).map(|(contact, _)| *contact);
             if let Some(oldest) = oldest {
                 self.known.remove(&oldest);
             }
         }
-        let server = self.known.entry(address).or_default();
+        let server = self.known.entry(contact).or_default();
         server.used = now;
         change(server);
     }
@@ -119,9 +119,11 @@ impl Servers {
     }
 
     /// An answer came after this time.
-    pub fn answered(&mut self, address: IpAddr, now: Duration, took: Duration) {
-        self.families[usize::from(address.is_ipv6())] = Family { answered: Some(now), ..Family::default() };
-        self.update(address, now, |server| {
+    pub fn answered(&mut self, contact: Contact, now: Duration, took: Duration) {
+        if let Some(address) = contact.ip() {
+            self.families[usize::from(address.is_ipv6())] = Family { answered: Some(now), ..Family::default() };
+        }
+        self.update(contact, now, |server| {
             server.timeouts = 0;
             server.dead_until = Duration::ZERO;
             match server.smoothed {
@@ -139,7 +141,19 @@ impl Servers {
     }
 
     /// No answer came in time.
-    pub fn timed_out(&mut self, address: IpAddr, now: Duration) {
+    pub fn timed_out(&mut self, contact: Contact, now: Duration) {
+        if let Some(address) = contact.ip() {
+            self.family_timed_out(address, now);
+        }
+        self.update(contact, now, |server| {
+            server.timeouts += 1;
+            if server.timeouts >= DEAD_AFTER {
+                server.dead_until = now + DEAD_FOR;
+            }
+        });
+    }
+
+    fn family_timed_out(&mut self, address: IpAddr, now: Duration) {
         let other = self.families[usize::from(address.is_ipv4())];
         let family = &mut self.families[usize::from(address.is_ipv6())];
         family.silences += 1;
@@ -148,12 +162,6 @@ impl Servers {
             family.silences = BROKEN_AFTER - 1;
             family.broken_until = now + BROKEN_FOR;
         }
-        self.update(address, now, |server| {
-            server.timeouts += 1;
-            if server.timeouts >= DEAD_AFTER {
-                server.dead_until = now + DEAD_FOR;
-            }
-        });
     }
 
     /// Nobody was reached because of something nearer: the time-outs do not count.
@@ -166,8 +174,8 @@ impl Servers {
     }
 
     /// The server does not know the zone that it was said to serve.
-    pub fn set_lame(&mut self, address: IpAddr, zone: &Name, now: Duration) {
-        let key = (address, zone.clone());
+    pub fn set_lame(&mut self, server: Contact, zone: &Name, now: Duration) {
+        let key = (server, zone.clone());
         if self.lame.insert(key.clone(), now + FORGET_AFTER).is_none() {
             self.lame_order.push_back(key);
         }
@@ -179,26 +187,26 @@ impl Servers {
     }
 
     /// Says whether the server was found lame for the zone.
-    pub fn is_lame(&self, address: IpAddr, zone: &Name, now: Duration) -> bool {
-        self.lame.get(&(address, zone.clone())).is_some_and(|until| *until > now)
+    pub fn is_lame(&self, server: Contact, zone: &Name, now: Duration) -> bool {
+        self.lame.get(&(server, zone.clone())).is_some_and(|until| *until > now)
     }
 
-    /// Says whether nobody reached the address for a while.
-    pub fn is_dead(&self, address: IpAddr, now: Duration) -> bool {
-        self.known.get(&address).is_some_and(|server| server.dead_until > now)
+    /// Says whether nobody reached the server for a while.
+    pub fn is_dead(&self, server: Contact, now: Duration) -> bool {
+        self.known.get(&server).is_some_and(|server| server.dead_until > now)
     }
 
-    /// Sorts addresses, the one to ask first in front. `dice` is below 1000: now and then another is
+    /// Sorts servers, the one to ask first in front. `dice` is below 1000: now and then another is
     /// preferred, so that a server which got faster is noticed.
-    pub fn rank(&self, addresses: &mut [IpAddr], now: Duration, dice: u32) {
-        addresses.sort_by_key(|address| (!self.is_family_sound(*address, now), self.get(*address).score(now)));
-        if dice < 50 && addresses.len() > 1 {
-            let sound =
-                |address: &&IpAddr| self.get(**address).dead_until <= now && self.is_family_sound(**address, now);
-            let live = addresses.iter().take_while(sound).count();
+    pub fn rank(&self, servers: &mut [Contact], now: Duration, dice: u32) {
+        let sound = |server: Contact| server.ip().is_none_or(|address| self.is_family_sound(address, now));
+        servers.sort_by_key(|server| (!sound(*server), self.get(*server).score(now)));
+        if dice < 50 && servers.len() > 1 {
+            let live = |server: &&Contact| !self.is_dead(**server, now) && sound(**server);
+            let live = servers.iter().take_while(live).count();
             if live > 1 {
                 let place = 1 + usize::try_from(dice).unwrap_or(0) % (live - 1);
-                addresses.swap(0, place);
+                servers.swap(0, place);
             }
         }
     }

@@ -1,11 +1,12 @@
 //! The record of one question's course: what was asked of whom, what came, what was proved. Kept only where
 //! somebody wants it, in a bounded ring.
 
-use std::{cell::RefCell, collections::VecDeque, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
 
 use super::{
     Answer, Asked, Output, Shared, Ticket,
     budget::{Budget, Limits},
+    contact::Contact,
     flight::LONGEST as LONGEST_COURSE,
     name::Name,
     reply::Class,
@@ -66,7 +67,7 @@ pub enum Step {
         /// The zone.
         zone: Name,
         /// The server.
-        server: SocketAddr,
+        server: Contact,
         /// What it was asked.
         question: Question,
         /// What came.

@@ -376,6 +376,8 @@ pub struct Asked<'a> {
     pub edns_size: Option<u16>,
     /// The COOKIE option (RFC 7873), if any.
     pub cookie: Option<&'a [u8]>,
+    /// The length of the message is made a multiple of this (RFC 7830), where it is encrypted.
+    pub block: Option<u16>,
 }
 
 impl Asked<'_> {
@@ -397,16 +399,22 @@ impl Asked<'_> {
             out.extend(rtype::OPT.to_be_bytes());
             out.extend(size.to_be_bytes());
             out.extend([0, 0, 0x80, 0]);
-            let cookie = self.cookie.unwrap_or_default();
-            if cookie.is_empty() {
-                out.extend([0, 0]);
-            } else {
-                let length = u16::try_from(cookie.len()).expect("a cookie has at most 40 bytes");
-                out.extend((length + 4).to_be_bytes());
-                out.extend([0, 10]);
-                out.extend(length.to_be_bytes());
-                out.extend_from_slice(cookie);
+            let mut options = Vec::new();
+            let mut option = |code: u16, data: &[u8]| {
+                let length = u16::try_from(data.len()).expect("a cookie and a padding are short");
+                options.extend(code.to_be_bytes());
+                options.extend(length.to_be_bytes());
+                options.extend_from_slice(data);
+            };
+            if let Some(cookie) = self.cookie.filter(|cookie| !cookie.is_empty()) {
+                option(10, cookie);
             }
+            if let Some(block) = self.block.map(usize::from).filter(|block| *block > 0) {
+                let before = out.len() + 2 + self.cookie.map_or(0, |cookie| cookie.len() + 4) + 4;
+                option(12, &vec![0; before.next_multiple_of(block) - before]);
+            }
+            out.extend(u16::try_from(options.len()).expect("two short options").to_be_bytes());
+            out.extend(options);
         }
         out
     }
@@ -430,6 +438,7 @@ mod tests {
             recursion_desired: false,
             checking_disabled: false,
             edns_size: Some(1232),
+            block: None,
             cookie: Some(&[1; 8]),
         };
 

@@ -268,7 +268,7 @@ mod tests {
 
     use super::*;
     use crate::dns::{
-        Resolve, Transport, Upstream, WAITING_EACH,
+        Resolve, Upstream, WAITING_EACH,
         answer::View,
         encode::{self, Head, QNAME, Section},
         fuzz::{self, House},
@@ -280,8 +280,7 @@ mod tests {
     /// A house whose upstream server is not there.
     fn cut_off() -> House {
         let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let upstream = Upstream { address, transport: Transport::Plain };
-        House::new(|config| config.resolve = Resolve::Forward(vec![upstream]))
+        House::new(|config| config.resolve = Resolve::Forward(vec![Upstream::plain(address)]))
     }
 
     fn known(age: u64, lifetime: u32, now: u64) -> (Question, Arc<Stored>) {
@@ -322,7 +321,7 @@ mod tests {
     async fn a_prefetch_holds_a_place_and_is_left_out_where_there_is_none() {
         // It never answers.
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let upstream = Upstream { address: server.local_addr().unwrap(), transport: Transport::Plain };
+        let upstream = Upstream::plain(server.local_addr().unwrap());
         let house = House::new(|config| config.resolve = Resolve::Forward(vec![upstream]));
         let core = &house.core;
         let now = core.clock.seconds();

@@ -40,7 +40,7 @@ pub fn server_answers(mut bytes: &[u8]) {
             let (exchange, message) = match output {
                 Output::Send { exchange, message, .. } => (exchange, message),
                 Output::Answer(..) => return,
-                Output::Cancel(_) | Output::Explained(..) => continue,
+                Output::Cancel(_) | Output::Explained(..) | Output::SendEncrypted { .. } => continue,
             };
             sent += 1;
             assert!(sent <= most + 8, "more than the budget and the probes of an outage");

@@ -1,19 +1,16 @@
-//! Our own resolver as the plane sees it: from the root, and for zones and servers that are asked over plain
-//! DNS.
+//! Our own resolver as the plane sees it: it asks authorities from the root, or servers that recurse for us, and
+//! checks what either say.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::Path,
-};
+use std::{net::IpAddr, path::Path, time::Duration};
 
-use super::{Explained, Resolved, Security};
+use super::{Explained, Resolved, Security, servers::Servers};
 use crate::dns::{
-    Config, Resolve, Transport,
+    Config, Resolve,
     encode::Ede,
     policy::Error,
     query::{Question, qtype},
     resolver::{
-        self, Answer, Asked, Placed, Support,
+        self, Answer, Asked, Forward, Placed, Support,
         anchor::Anchors,
         driver::{Driver, Settings, Wanted},
         hints, master,
@@ -23,15 +20,20 @@ use crate::dns::{
     },
 };
 
+/// What one question may take, with everything that has to be asked for it. The resolver gives up, and says
+/// why, a little earlier.
+const DEADLINE: Duration = Duration::from_secs(6);
+
 /// Threads among which questions are shared; with more, they would know less of one another.
 const MOST_THREADS: usize = 2;
 
-/// A resolver at work.
-pub(super) struct Recursive(Driver);
+/// Whoever is asked.
+#[derive(Debug)]
+pub(crate) struct Resolver(Driver);
 
-impl Recursive {
-    /// Starts a resolver. Nothing is sent yet.
-    pub(super) fn start(config: &Config) -> Result<Self, Error> {
+impl Resolver {
+    /// Starts what a configuration asks for. Nothing is sent yet.
+    pub(crate) fn new(config: &Config) -> Result<Self, Error> {
         let testing = &config.testing;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let settings = Settings {
@@ -41,26 +43,41 @@ impl Recursive {
             follow_wall: testing.follow_clock,
             log: testing.log_upstream,
         };
+        let mut servers = Servers::new(config);
+        let core = core_config(config, &mut servers)?;
         let wrong = |error: std::io::Error| Error::Upstream { key: "dns.resolve", problem: error.to_string() };
-        Ok(Self(Driver::start(core_config(config)?, settings).map_err(wrong)?))
+        Ok(Self(Driver::start(core, settings, servers.into_encrypted()).map_err(wrong)?))
     }
 
-    /// Asks. What the resolver does not say in time is a failure of whoever waits.
-    pub(super) async fn resolve(&self, question: &Question, wanted: Wanted) -> Resolved {
+    /// Says whether two configurations ask the same servers in the same way.
+    pub(crate) fn same(one: &Config, other: &Config) -> bool {
+        let key = |config: &Config| {
+            let files = (config.root_hints.clone(), config.trust_anchors.clone(), config.upstream_ca.clone());
+            let switches = (config.minimise, config.case_randomisation, config.sha1, config.rrset_cache, config.traces);
+            let times = (config.ttl.clone(), config.negative_anchors.clone());
+            let servers = (config.resolve.clone(), config.fallback, config.bootstrap.clone(), config.forward.clone());
+            (servers, files, switches, times, config.testing.clone())
+        };
+        key(one) == key(other)
+    }
+
+    /// Asks. A failure is an answer too: SERVFAIL with the reason.
+    pub(crate) async fn resolve(&self, question: &Question, wanted: Wanted) -> Resolved {
         let Some(name) = Name::from_wire(&question.name) else { return Resolved::failed(Ede::NetworkError) };
         let asked = Asked {
             question: wire::Question { name, rtype: question.qtype },
             checking_disabled: question.checking_disabled,
         };
-        match self.0.ask(asked, wanted).await {
-            Some(answer) => resolved(&answer, question),
-            None => Resolved::failed(Ede::NotReady),
+        match tokio::time::timeout(DEADLINE, self.0.ask(asked, wanted)).await {
+            Ok(Some(answer)) => resolved(&answer, question),
+            Ok(None) => Resolved::failed(Ede::NotReady),
+            Err(_) => Resolved::failed(Ede::NoReachableAuthority),
         }
     }
 
     /// Asks for somebody who wants to know why.
-    pub(super) async fn explain(&self, question: &Question, anew: bool) -> Explained {
-        let Some(name) = Name::from_wire(&question.name) else { return Explained::Elsewhere };
+    pub(crate) async fn explain(&self, question: &Question, anew: bool) -> Explained {
+        let Some(name) = Name::from_wire(&question.name) else { return Explained::Busy };
         let asked = Asked { question: wire::Question { name, rtype: question.qtype }, checking_disabled: false };
         let Some(found) = self.0.explain(asked, anew).await else { return Explained::Busy };
         let resolved = resolved(&found.answer, question);
@@ -73,23 +90,25 @@ impl Recursive {
     }
 }
 
-fn core_config(config: &Config) -> Result<resolver::Config, Error> {
+fn core_config(config: &Config, servers: &mut Servers<'_>) -> Result<resolver::Config, Error> {
     let testing = &config.testing;
     let support = Support { sha1: config.sha1, short_keys: testing.short_keys };
-    let mut forward: Vec<(Name, Vec<SocketAddr>)> = Vec::new();
-    if let Resolve::Forward(servers) = &config.resolve {
-        forward.push((Name::root(), servers.iter().map(|server| server.address).collect()));
+    let mut forward: Vec<Forward> = Vec::new();
+    if let Resolve::Forward(upstreams) = &config.resolve {
+        let servers = servers.contacts(upstreams)?;
+        forward.push(Forward { zone: Name::root(), servers, fallback: config.fallback });
     }
     let anchors = anchors(config, support)?;
     let mut negative_anchors: Vec<(Name, Option<u64>)> =
         config.negative_anchors.iter().filter_map(|(name, until)| Some((own_name(name)?, Some(*until)))).collect();
     for zone in &config.forward {
         let Some(name) = own_name(&zone.zone) else { continue };
-        // A zone of the house is not what the public DNS proves under its name, unless an anchor says so.
-        if anchors.nearest(&name).is_none_or(|(owner, _)| *owner != name) {
+        // A zone of the house is not what the public DNS proves under its name, unless an anchor or the owner
+        // says so.
+        if !zone.validate && anchors.nearest(&name).is_none_or(|(owner, _)| *owner != name) {
             negative_anchors.push((name.clone(), None));
         }
-        forward.push((name, zone.to.clone()));
+        forward.push(Forward { zone: name, servers: servers.contacts(&zone.to)?, fallback: zone.fallback });
     }
     Ok(resolver::Config {
         hints: root_servers(config)?,
@@ -116,15 +135,7 @@ fn core_config(config: &Config) -> Result<resolver::Config, Error> {
     })
 }
 
-/// Says whether every server is asked over plain DNS: then the resolver asks, and validates what they say.
-pub(super) fn asks_plainly(config: &Config) -> bool {
-    match &config.resolve {
-        Resolve::Recursive => true,
-        Resolve::Forward(servers) => servers.iter().all(|server| server.transport == Transport::Plain),
-    }
-}
-
-fn own_name(name: &hickory_proto::rr::Name) -> Option<Name> {
+pub(super) fn own_name(name: &hickory_proto::rr::Name) -> Option<Name> {
     Name::from_wire(&crate::dns::local::wire(name))
 }
 
@@ -208,7 +219,7 @@ mod tests {
         config.resolve = Resolve::Recursive;
         config.testing.anchors = None;
         change(&mut config);
-        core_config(&config).map_err(|error| error.to_string())
+        core_config(&config, &mut Servers::new(&config)).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -225,7 +236,9 @@ mod tests {
         let forward = |config: &mut Config| {
             let zone = |zone: &str| crate::dns::Forward {
                 zone: zone.parse().unwrap(),
-                to: vec![SocketAddr::from(([192, 168, 1, 1], 53))],
+                to: vec![crate::dns::Upstream::plain(([192, 168, 1, 1], 53).into())],
+                fallback: crate::dns::Fallback::Nothing,
+                validate: false,
             };
             config.forward = vec![zone("corp.example."), zone("signed.example.")];
             config.testing.anchors = Some(vec![". DS 1 8 2 00".into(), "signed.example. DS 1 8 2 00".into()]);

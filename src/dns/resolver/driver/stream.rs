@@ -1,0 +1,97 @@
+//! Messages on a stream, each with its length in front (RFC 1035 §4.2.2): TCP, and DNS over TLS (RFC 7858).
+//! They go out as they come, and answers come back in any order (RFC 7766 §6.2.1.1).
+
+use std::{io, time::Duration};
+
+use bytes::{Buf, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::mpsc,
+    time::Instant,
+};
+
+use super::{
+    Event, LONGEST_EXCHANGE,
+    line::{Command, Unanswered},
+};
+
+/// A server that takes no more for so long is gone.
+const WRITE: Duration = Duration::from_secs(2);
+/// Messages that nobody waits for, until the connection is closed: late answers, not a flood.
+const MOST_STRAY: usize = 256;
+
+/// Sends what is asked and tells what comes, until nothing was asked for a while or the server hangs up. What
+/// is left in `unanswered` was not answered.
+pub(super) async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    commands: &mut mpsc::Receiver<Command>,
+    unanswered: &mut Unanswered,
+    events: &mpsc::Sender<Event>,
+    idle: Duration,
+) -> io::Result<()> {
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let mut buffer = BytesMut::new();
+    let mut stray = 0;
+    let mut last = Instant::now();
+    let mut retired = false;
+    loop {
+        if retired && unanswered.is_empty() {
+            return Ok(());
+        }
+        let until = last + if unanswered.is_empty() { idle } else { LONGEST_EXCHANGE };
+        tokio::select! {
+            command = commands.recv(), if !retired => match command {
+                Some(Command::Ask(ask)) => {
+                    last = Instant::now();
+                    let message = unanswered.add(ask);
+                    let write = async {
+                        writer.write_all(&framed(&message)?).await?;
+                        writer.flush().await
+                    };
+                    tokio::time::timeout(WRITE, write).await??;
+                }
+                Some(Command::Cancel(exchange)) => unanswered.cancel(exchange),
+                None => retired = true,
+            },
+            // It grows as bytes come, not as the server promises.
+            read = reader.read_buf(&mut buffer) => {
+                if read? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                while let Some(mut message) = take_message(&mut buffer) {
+                    match unanswered.take(&mut message) {
+                        Some(exchange) => {
+                            last = Instant::now();
+                            let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+                            events.send(Event::Message(exchange, message)).await.map_err(gone)?;
+                        }
+                        None => stray += 1,
+                    }
+                }
+                if stray > MOST_STRAY {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+            }
+            () = tokio::time::sleep_until(until) => return Ok(()),
+        }
+    }
+}
+
+/// Puts the length in front: both in one segment.
+pub(super) fn framed(message: &[u8]) -> io::Result<Vec<u8>> {
+    let length = u16::try_from(message.len()).map_err(io::Error::other)?;
+    let mut frame = Vec::with_capacity(2 + message.len());
+    frame.extend(length.to_be_bytes());
+    frame.extend(message);
+    Ok(frame)
+}
+
+/// Takes a whole message out of what came.
+fn take_message(buffer: &mut BytesMut) -> Option<Vec<u8>> {
+    let length = usize::from(u16::from_be_bytes(*buffer.first_chunk()?));
+    if buffer.len() < 2 + length {
+        return None;
+    }
+    buffer.advance(2);
+    Some(buffer.split_to(length).to_vec())
+}
