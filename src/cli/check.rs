@@ -81,6 +81,8 @@ fn table(config: &ingress::Config) -> String {
         let may = |origin: &Origin| if reaches(config, route, *origin) { "yes" } else { "-" }.to_owned();
         let to = match &route.to {
             Target::Builtin(_) => "built in".to_owned(),
+            Target::Redirect(_) => "redirect".to_owned(),
+            Target::Page(page) => format!("answer {}", page.status.as_u16()),
             Target::Upstreams(upstreams) => upstreams.iter().map(upstream).collect::<Vec<_>>().join(", "),
         };
         rows.push([route.name.clone()].into_iter().chain(origins.iter().map(may)).chain([to]).collect());

@@ -2,8 +2,15 @@
 
 use std::{net::IpAddr, net::SocketAddr, path::PathBuf, time::Duration};
 
+use bytes::Bytes;
+use hyper::{StatusCode, header::HeaderValue};
 use ipnet::IpNet;
 
+pub use crate::ingress::{
+    change::Change,
+    conditions::{Conditions, Field},
+    rewrite::{Part, Redirect, Rewrite},
+};
 use crate::{
     ingress::canonical::{CanonicalHost, CanonicalPath},
     limit::Rate,
@@ -192,6 +199,84 @@ pub struct Route {
     pub to: Target,
     /// Requests are logged.
     pub log: bool,
+    /// What else is done with them.
+    pub rules: Rules,
+}
+
+/// What a route does with a request beside sending it on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// What a request must be besides.
+    pub conditions: Conditions,
+    /// Plain HTTP is answered too, and not only sent on to https.
+    pub plain: bool,
+    /// Fields of requests.
+    pub request: Change,
+    /// Fields of responses.
+    pub response: Change,
+    /// Fields that make browsers careful are said where the server behind does not.
+    pub security: bool,
+    /// The path that the server behind sees.
+    pub rewrite: Rewrite,
+    /// What is let through.
+    pub limits: RouteLimits,
+    /// While it is there, this is the answer.
+    pub maintenance: Option<Page>,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            conditions: Conditions::default(),
+            plain: false,
+            request: Change::default(),
+            response: Change::default(),
+            security: true,
+            rewrite: Rewrite::default(),
+            limits: RouteLimits::default(),
+            maintenance: None,
+        }
+    }
+}
+
+/// What a route lets through, whatever the origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteLimits {
+    /// Requests of one client.
+    pub rate: Option<Rate>,
+    /// Requests at work at once.
+    pub concurrency: u32,
+    /// Bytes of a request's body.
+    pub body: u64,
+    /// Clients that may come in; empty is all.
+    pub allow: Vec<IpNet>,
+    /// Clients that may not.
+    pub deny: Vec<IpNet>,
+}
+
+impl Default for RouteLimits {
+    fn default() -> Self {
+        Self { rate: None, concurrency: u32::MAX, body: u64::MAX, allow: Vec::new(), deny: Vec::new() }
+    }
+}
+
+impl RouteLimits {
+    /// Says whether a client's address may come in.
+    pub fn admit(&self, client: IpAddr) -> bool {
+        let within = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&client));
+        !within(&self.deny) && (self.allow.is_empty() || within(&self.allow))
+    }
+}
+
+/// A fixed answer of the owner's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its Content-Type.
+    pub kind: HeaderValue,
+    /// What it says.
+    pub body: Bytes,
 }
 
 /// Where requests go.
@@ -201,6 +286,10 @@ pub enum Target {
     Upstreams(Vec<Upstream>),
     /// A page of ours.
     Builtin(Builtin),
+    /// Elsewhere.
+    Redirect(Redirect),
+    /// A page of the owner's.
+    Page(Page),
 }
 
 /// A server behind the ingress.

@@ -2,9 +2,10 @@
 //! is the same as for HTTP/1.1.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     convert::Infallible,
     future::poll_fn,
+    io,
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll},
@@ -22,7 +23,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     task::spawn_local,
 };
 
@@ -32,10 +33,10 @@ use crate::{
         deadline::Deadline,
         headers::{self, Told},
         permits::Permit,
-        proxy::{self, Failure, NoUplink, Visitor},
+        proxy::{self, Asked, Failure, NoUplink, Visitor},
         record::Record,
         serve::{Answer, Refusal},
-        server::{Core, caught},
+        server::{Core, caught, close_in_order},
         upstream::{Arrival, Outgoing, RequestBody, UpstreamBody},
     },
     supervise::Phase,
@@ -53,6 +54,7 @@ where
         let timeouts = &core.shared.policy.load().config.timeouts;
         (timeouts.idle, timeouts.header)
     };
+    let stream = Rc::new(RefCell::new(stream));
     let visitor = Rc::new(visitor);
     let active = Rc::new(Cell::new(0));
     // In a place of its own at once: what follows moves a pointer.
@@ -70,7 +72,7 @@ where
         // Rapid reset (CVE-2023-44487) and its kin that makes us reset (CVE-2025-8671).
         .max_pending_accept_reset_streams(20)
         .max_local_error_reset_streams(256)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Lent(stream.clone())), service);
     let mut connection = pin!(connection);
     let mut drain = pin!(core.stop.reached(Phase::Drain));
     let mut deadline = Deadline::after(patience);
@@ -101,6 +103,43 @@ where
         }
     })
     .await;
+    // Its last word is only seen if what the client still sends is read (RFC 9113 §5.4.1, RFC 9112 §9.6).
+    close_in_order(&mut Lent(stream)).await;
+}
+
+/// The connection's stream, lent to hyper for as long as it speaks.
+struct Lent<S>(Rc<RefCell<S>>);
+
+impl<S: AsyncRead + Unpin> AsyncRead for Lent<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Lent<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.borrow().is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)
+    }
 }
 
 /// Starts the task of a stream and ends it when nothing moves for too long: a client that keeps a stream's
@@ -179,6 +218,7 @@ struct Wanted {
     host: CanonicalHost,
     path: CanonicalPath,
     query: Option<String>,
+    whole_server: bool,
 }
 
 impl Wanted {
@@ -217,16 +257,14 @@ impl Wanted {
         if uri.scheme_str().is_some_and(|scheme| scheme != visitor.scheme) {
             return Err(proxy::MISDIRECTED);
         }
-        let path = match uri.path() {
-            "*" if *method == Method::OPTIONS => "/",
-            path => path,
-        };
+        let whole_server = *method == Method::OPTIONS && uri.path() == "*";
+        let path = if whole_server { "/" } else { uri.path() };
         let path = CanonicalPath::parse(path).map_err(|_| bad())?;
         let query = uri.query().map(|query| query.replace('"', "%22").replace('<', "%3C").replace('>', "%3E"));
         if query.as_ref().is_some_and(|query| !query.bytes().all(|byte| byte.is_ascii_graphic())) {
             return Err(bad());
         }
-        Ok(Self { host, path, query })
+        Ok(Self { host, path, query, whole_server })
     }
 }
 
@@ -240,24 +278,56 @@ async fn answer(
     mut record: Record,
 ) -> Response<Outbound> {
     let policy = core.shared.policy.load_full();
-    let refuse = |mut record: Record, answer: Answer| {
+    let refuse = |mut record: Record, mut answer: Answer| {
         record.status = answer.status;
         record.bytes = answer.body.len() as u64;
+        if answer.status.as_u16() < 400 {
+            date(core, &mut answer.headers);
+        }
         ours(answer, policy.config.timeouts.body)
     };
-    let Wanted { host, path, query } = wanted;
-    let admitted = match proxy::admit(core, &policy, visitor, (&host, &path), &headers) {
+    let Wanted { host, path, query, whole_server } = wanted;
+    let asked = Asked {
+        method: &method,
+        host: &host,
+        path: &path,
+        query: query.as_deref(),
+        headers: &headers,
+        whole_server,
+        length: body.size_hint().exact(),
+    };
+    let admitted = match proxy::admit(core, &policy, visitor, &asked) {
         Ok(admitted) => admitted,
         Err(refusal) => return refuse(record, refusal.into()),
     };
     record.taken_by(admitted.route.clone());
-    if let Some(answer) = proxy::builtin(&policy, visitor, &admitted.route.to) {
+    if let Some(answer) = proxy::answer_here(core, &policy, visitor, &admitted, &asked) {
         return refuse(record, answer);
     }
-    let body = if body.is_end_stream() { RequestBody::Empty } else { RequestBody::Stream(body) };
-    let told = Told { host: &host, client: admitted.client, scheme: visitor.scheme, websocket: false };
-    let outgoing = Outgoing::new(method, (&path, query.as_deref()), (&headers, &[]), &told, body);
-    let permit = core.permits.issue(visitor.origin, host, path, admitted.route);
+    let rules = &admitted.route.rules;
+    let rewritten = match rules.rewrite.is_empty() {
+        true => None,
+        false => match rules.rewrite.apply(&path) {
+            Ok(path) => Some(path),
+            Err(_) => return refuse(record, Answer::fixed(StatusCode::BAD_REQUEST)),
+        },
+    };
+    let body = match body.is_end_stream() {
+        true => RequestBody::Empty,
+        false => RequestBody::Stream { incoming: body, left: rules.limits.body },
+    };
+    let told = Told {
+        host: &host,
+        client: admitted.client,
+        scheme: visitor.scheme,
+        protocol: "2.0",
+        change: &rules.request,
+        prefix: rules.rewrite.strip.as_ref().map(CanonicalPath::as_str),
+        websocket: false,
+    };
+    let target = (rewritten.as_ref().unwrap_or(&path), query.as_deref());
+    let outgoing = Outgoing::new(method.clone(), target, (&headers, &[]), &told, body);
+    let permit = core.permits.issue(visitor.origin, host, path, method, admitted.route);
     let mut deadline = Deadline::after(policy.config.timeouts.response);
     let Arrival { mut head, body } =
         match proxy::forward(core, &policy, &permit, outgoing, &mut NoUplink, &mut deadline).await {
@@ -271,6 +341,10 @@ async fn answer(
     }
     record.status = head.status;
     headers::to_client(&mut head.headers);
+    proxy::leave(&mut head.headers, permit.route(), visitor);
+    if !head.headers.contains_key(header::DATE) {
+        date(core, &mut head.headers);
+    }
     let limit = policy.config.timeouts.body;
     let progress = PROGRESS.with(Rc::clone);
     progress.moved(limit);
@@ -279,6 +353,12 @@ async fn answer(
     *response.status_mut() = head.status;
     *response.headers_mut() = head.headers;
     response
+}
+
+fn date(core: &Core, headers: &mut HeaderMap) {
+    if let Ok(date) = core.with_date(|date| header::HeaderValue::from_bytes(date.as_bytes())) {
+        headers.insert(header::DATE, date);
+    }
 }
 
 /// Makes an answer of ours; a client that keeps its window shut does not hold it longer than `limit`.

@@ -8,7 +8,7 @@ use hyper::{
     header::{self, HeaderName, HeaderValue},
 };
 
-use crate::ingress::{canonical::CanonicalHost, h1::response::put_field};
+use crate::ingress::{Change, canonical::CanonicalHost, h1::response::put_field};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -18,16 +18,24 @@ pub(super) struct Told<'a> {
     pub(super) client: IpAddr,
     /// `http` or `https`.
     pub(super) scheme: &'static str,
+    /// The client's HTTP, as it stands in Via.
+    pub(super) protocol: &'static str,
+    /// What the owner changes.
+    pub(super) change: &'a Change,
+    /// What was taken off the path's beginning.
+    pub(super) prefix: Option<&'a str>,
     /// The request is a good WebSocket handshake.
     pub(super) websocket: bool,
 }
 
 /// Writes the fields of a request as they are sent upstream, framing excepted; `nominated` is what Connection named.
 pub(super) fn to_upstream(out: &mut BytesMut, headers: &HeaderMap, nominated: &[HeaderName], told: &Told<'_>) {
-    out.reserve(256 + headers.len() * 48);
-    put_field(out, b"host", told.host.as_str().as_bytes());
+    out.reserve(320 + headers.len() * 48);
+    let change = told.change;
+    put_field(out, b"host", change.value("host").map_or(told.host.as_str().as_bytes(), HeaderValue::as_bytes));
     // Ours are not theirs to take away: what Connection names is left out of what the client sent.
-    let passes = |name: &HeaderName| passes_up(name.as_str()) && !nominated.contains(name);
+    let passes =
+        |name: &HeaderName| passes_up(name.as_str()) && !nominated.contains(name) && !change.replaces(name.as_str());
     for name in headers.keys().filter(|name| passes(name)) {
         let values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
         if *name == header::COOKIE {
@@ -41,9 +49,32 @@ pub(super) fn to_upstream(out: &mut BytesMut, headers: &HeaderMap, nominated: &[
     if told.websocket {
         out.put_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
     }
-    put_field(out, b"x-forwarded-host", told.host.as_str().as_bytes());
-    put_field(out, b"x-forwarded-proto", told.scheme.as_bytes());
-    let _ = write!(out, "x-forwarded-for: {}\r\n", told.client);
+    if let Some(hops) = headers.get(header::MAX_FORWARDS) {
+        // RFC 9110 §7.6.2.
+        let left =
+            hops.to_str().ok().and_then(|hops| hops.parse::<u32>().ok()).map_or(0, |hops| hops.saturating_sub(1));
+        let _ = write!(out, "max-forwards: {left}\r\n");
+    }
+    let mut say = |name: &str, value: &[u8]| {
+        if !change.replaces(name) {
+            put_field(out, name.as_bytes(), value);
+        }
+    };
+    // RFC 9110 §7.6.3: a gateway must say that it was on the way.
+    let via = headers.get_all(header::VIA).iter().map(HeaderValue::as_bytes);
+    let here = [told.protocol.as_bytes(), b" hearthgate"].concat();
+    say("via", &via.chain([&here[..]]).collect::<Vec<_>>().join(&b", "[..]));
+    say("x-forwarded-host", told.host.as_str().as_bytes());
+    say("x-forwarded-proto", told.scheme.as_bytes());
+    if let Some(prefix) = told.prefix {
+        say("x-forwarded-prefix", prefix.as_bytes());
+    }
+    let client = told.client.to_string();
+    say("x-forwarded-for", client.as_bytes());
+    say("x-real-ip", client.as_bytes());
+    for (name, value) in change.said().filter(|(name, _)| **name != header::HOST) {
+        put_field(out, name.as_str().as_bytes(), value.as_bytes());
+    }
 }
 
 /// Turns the fields of a response into those that are sent to the client, framing excepted.
@@ -111,6 +142,7 @@ fn passes_up(name: &str) -> bool {
                 | "http2-settings"
                 | "content-length"
                 | "expect"
+                | "max-forwards"
                 | "forwarded"
                 | "via"
                 | "x-real-ip"
@@ -144,8 +176,33 @@ mod tests {
         lines.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
     }
 
+    fn told<'a>(host: &'a CanonicalHost, change: &'a Change) -> Told<'a> {
+        let client = "203.0.113.9".parse().unwrap();
+        Told { host, client, scheme: "https", protocol: "1.1", change, prefix: None, websocket: false }
+    }
+
+    #[test]
+    fn the_owner_has_the_last_word_on_what_a_server_is_told() {
+        let host = CanonicalHost::parse("a.example").unwrap();
+        let pair = |name, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        let change = Change {
+            remove: vec![header::VIA, HeaderName::from_static("x-real-ip")],
+            set: vec![pair("host", "inner.example"), pair("x-forwarded-proto", "http"), pair("x-a", "ours")],
+            add: vec![pair("x-b", "two")],
+        };
+        let headers = fields(&[("x-a", "theirs"), ("x-b", "one"), ("via", "1.0 before"), ("max-forwards", "3")]);
+
+        let mut out = BytesMut::new();
+        to_upstream(&mut out, &headers, &[], &told(&host, &change));
+
+        let expected = "host: inner.example\r\nx-b: one\r\nmax-forwards: 2\r\nx-forwarded-host: a.example\r\n\
+                        x-forwarded-for: 203.0.113.9\r\nx-forwarded-proto: http\r\nx-a: ours\r\nx-b: two\r\n";
+        assert_eq!(str::from_utf8(&out).unwrap(), expected);
+    }
+
     #[test]
     fn what_the_client_says_of_itself_is_replaced() {
+        let change = Change::default();
         let host = CanonicalHost::parse("photos.home.example").unwrap();
         let headers = fields(&[
             ("host", "PHOTOS.home.example:443"),
@@ -158,14 +215,15 @@ mod tests {
             ("x-secret", "nominated"),
             ("accept", "*/*"),
         ]);
-        let told = Told { host: &host, client: "203.0.113.9".parse().unwrap(), scheme: "https", websocket: false };
+        let told = told(&host, &change);
         let nominated = [HeaderName::from_static("x-secret"), HeaderName::from_static("x-forwarded-for")];
 
         let mut out = BytesMut::new();
         to_upstream(&mut out, &headers, &nominated, &told);
 
-        let expected = "host: photos.home.example\r\naccept: */*\r\nx-forwarded-host: photos.home.example\r\n\
-                        x-forwarded-proto: https\r\nx-forwarded-for: 203.0.113.9\r\n";
+        let expected = "host: photos.home.example\r\naccept: */*\r\nvia: 1.1 hearthgate\r\n\
+                        x-forwarded-host: photos.home.example\r\nx-forwarded-proto: https\r\n\
+                        x-forwarded-for: 203.0.113.9\r\nx-real-ip: 203.0.113.9\r\n";
         assert_eq!(str::from_utf8(&out).unwrap(), expected);
     }
 
@@ -182,9 +240,10 @@ mod tests {
 
     #[test]
     fn cookie_crumbs_become_one_field() {
+        let change = Change::default();
         let host = CanonicalHost::parse("a.example").unwrap();
         let headers = fields(&[("cookie", "a=1"), ("cookie", "b=2")]);
-        let told = Told { host: &host, client: "203.0.113.9".parse().unwrap(), scheme: "https", websocket: false };
+        let told = told(&host, &change);
 
         let mut out = BytesMut::new();
         to_upstream(&mut out, &headers, &[], &told);

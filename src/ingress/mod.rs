@@ -21,6 +21,8 @@ mod ca;
 pub mod canonical;
 mod census;
 mod certs;
+mod change;
+mod conditions;
 mod config;
 mod deadline;
 pub mod h1;
@@ -30,6 +32,7 @@ mod permits;
 mod plan;
 mod proxy;
 mod record;
+mod rewrite;
 mod routes;
 mod series;
 mod serve;
@@ -241,6 +244,8 @@ impl Plane {
         let route = |key: Origin, written: &Route| {
             let to = match &written.to {
                 Target::Builtin(builtin) => TableTarget::Builtin(*builtin),
+                Target::Redirect(redirect) => TableTarget::Redirect(redirect.clone()),
+                Target::Page(page) => TableTarget::Page(page.clone()),
                 Target::Upstreams(upstreams) => {
                     let dials = upstreams.iter().map(|upstream| dial(key, upstream)).collect::<Result<_, _>>();
                     let fail = |error| Error::Upstream { route: written.name.clone(), error };
@@ -248,7 +253,8 @@ impl Plane {
                 }
             };
             let name = written.name.as_str();
-            Ok(Arc::new(TableRoute { name: name.into(), to, log: written.log, series: shared.series.route(name) }))
+            let (series, rules) = (shared.series.route(name), written.rules.clone());
+            Ok(Arc::new(TableRoute { name: name.into(), to, log: written.log, series, rules }))
         };
         let tables = Tables::build(&config, &certificates.by_host, route, |key, hosts| {
             Ok::<_, Error>(tls::config(hosts.clone(), &shared.provider, shared.tickets(key)?)?)

@@ -6,6 +6,8 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use hyper::Method;
+
 use crate::{
     ingress::{
         Policy,
@@ -31,6 +33,7 @@ struct Exchange {
     origin: Origin,
     host: CanonicalHost,
     path: CanonicalPath,
+    method: Method,
     route: std::sync::Arc<Route>,
     revoked: Cell<bool>,
     waker: RefCell<Option<Waker>>,
@@ -49,10 +52,11 @@ impl Permits {
         origin: Origin,
         host: CanonicalHost,
         path: CanonicalPath,
+        method: Method,
         route: std::sync::Arc<Route>,
     ) -> Permit {
         let revoked = Cell::new(false);
-        let exchange = Rc::new(Exchange { origin, host, path, route, revoked, waker: RefCell::default() });
+        let exchange = Rc::new(Exchange { origin, host, path, method, route, revoked, waker: RefCell::default() });
         let mut places = self.places.borrow_mut();
         let place = places.free.pop().unwrap_or_else(|| {
             places.held.push(None);
@@ -66,8 +70,7 @@ impl Permits {
     pub(super) fn review(&self, policy: &Policy) {
         for exchange in self.places.borrow().held.iter().flatten() {
             let site = policy.tables.of(exchange.origin).hosts.site(exchange.host.as_str());
-            let route = site.and_then(|site| site.route(&exchange.path));
-            if route.is_none_or(|route| route.name != exchange.route.name) {
+            if !site.is_some_and(|site| site.still_has(&exchange.route.name, &exchange.path, &exchange.method)) {
                 exchange.revoked.set(true);
                 if let Some(waker) = exchange.waker.take() {
                     waker.wake();

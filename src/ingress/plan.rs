@@ -185,6 +185,7 @@ mod tests {
             access: Access { public, vpn: true, ..Access::default() },
             to: Target::Builtin(Builtin::Welcome),
             log: false,
+            rules: crate::ingress::Rules::default(),
         }
     }
 

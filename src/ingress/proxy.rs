@@ -5,15 +5,19 @@ use std::{
     net::IpAddr,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use hyper::{HeaderMap, StatusCode};
+use hyper::{
+    HeaderMap, Method, StatusCode,
+    header::{self, HeaderValue},
+};
 
 use crate::{
     ingress::{
         Policy,
         canonical::{CanonicalHost, CanonicalPath},
+        change,
         deadline::Deadline,
         h1::reply::ReplyHead,
         headers,
@@ -48,14 +52,22 @@ pub(super) struct Admitted {
     pub(super) client: IpAddr,
 }
 
+/// What a request asks for, whichever HTTP it came by.
+pub(super) struct Asked<'a> {
+    pub(super) method: &'a Method,
+    pub(super) host: &'a CanonicalHost,
+    pub(super) path: &'a CanonicalPath,
+    pub(super) query: Option<&'a str>,
+    pub(super) headers: &'a HeaderMap,
+    /// `*`: the server as a whole is meant (RFC 9110 §9.3.7).
+    pub(super) whole_server: bool,
+    /// How long its body is, as far as it says.
+    pub(super) length: Option<u64>,
+}
+
 /// Finds the route of a request, or the answer that it gets instead.
-pub(super) fn admit(
-    core: &Core,
-    policy: &Policy,
-    visitor: &Visitor,
-    (host, path): (&CanonicalHost, &CanonicalPath),
-    headers: &HeaderMap,
-) -> Result<Admitted, Refusal> {
+pub(super) fn admit(core: &Core, policy: &Policy, visitor: &Visitor, asked: &Asked<'_>) -> Result<Admitted, Refusal> {
+    let &Asked { method, host, path, headers, .. } = asked;
     let config = &policy.config;
     let trusted = |address: IpAddr| config.trusted_proxies.iter().any(|net| net.contains(&address));
     let client = match config.trusted_proxies.is_empty() {
@@ -79,7 +91,7 @@ pub(super) fn admit(
     if !same {
         return Err(MISDIRECTED);
     }
-    let route = site.route(path).ok_or(Refusal::Status(StatusCode::NOT_FOUND))?;
+    let route = site.route(path, method, headers).ok_or(Refusal::Status(StatusCode::NOT_FOUND))?;
     Ok(Admitted { route: route.clone(), client })
 }
 
@@ -91,7 +103,12 @@ pub(super) trait Uplink {
     fn poll_pump(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StatusCode>>;
     /// Whether the next step is the client's.
     fn is_owed(&self) -> bool;
+    /// Whether the client has ended its side of the connection; woken when it does.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> bool;
 }
+
+/// How long an upstream may still work for a client that has ended its side: such a client has mostly gone away.
+pub(super) const GONE: Duration = Duration::from_secs(5);
 
 /// For a body that the upstream's connection pulls by itself.
 pub(super) struct NoUplink;
@@ -104,6 +121,11 @@ impl Uplink for NoUplink {
     }
 
     fn is_owed(&self) -> bool {
+        false
+    }
+
+    /// The connection of HTTP/2 notices by itself.
+    fn poll_gone(&mut self, _cx: &mut Context<'_>) -> bool {
         false
     }
 }
@@ -187,8 +209,9 @@ async fn exchange(
     deadline: &mut Deadline,
 ) -> Result<ReplyHead, Broken> {
     let timeouts = &policy.config.timeouts;
+    let mut gone = false;
     let limit = |owed| if owed { timeouts.body } else { timeouts.response };
-    deadline.set(limit(uplink.is_owed()));
+    deadline.set(limit(uplink.is_owed() || outgoing.is_owed()));
     poll_fn(|cx| {
         loop {
             let mut moved = match uplink.poll_pump(cx) {
@@ -198,7 +221,7 @@ async fn exchange(
             };
             match wire.send(outgoing, cx) {
                 Ok(sent) => moved |= sent,
-                Err(_) => return Poll::Ready(Err(Broken::Client(Failure::Status(StatusCode::BAD_REQUEST)))),
+                Err(broken) => return Poll::Ready(Err(Broken::Client(Failure::Status(broken.status())))),
             }
             if let Poll::Ready(head) = wire.poll_head(&core.pools.scratch, cx) {
                 return Poll::Ready(head.map_err(|fault| {
@@ -206,14 +229,19 @@ async fn exchange(
                     Broken::Upstream
                 }));
             }
+            let owed = uplink.is_owed() || outgoing.is_owed();
             if moved {
-                deadline.set(limit(uplink.is_owed()));
+                deadline.set(limit(owed));
                 continue;
             }
             if permit.poll_revoked(cx).is_ready() {
                 return Poll::Ready(Err(Broken::Client(Failure::Revoked)));
             }
-            return deadline.poll(cx).map(|()| match uplink.is_owed() {
+            if !gone && uplink.poll_gone(cx) {
+                gone = true;
+                deadline.set(limit(false).min(GONE));
+            }
+            return deadline.poll(cx).map(|()| match owed {
                 true => Err(Broken::Client(Failure::Status(StatusCode::REQUEST_TIMEOUT))),
                 false => Err(Broken::TimedOut),
             });
@@ -222,12 +250,73 @@ async fn exchange(
     .await
 }
 
-/// Answers of pages that are built in.
-pub(super) fn builtin(policy: &Policy, visitor: &Visitor, target: &Target) -> Option<Answer> {
-    match target {
-        Target::Builtin(crate::ingress::Builtin::Welcome) => {
-            Some(super::serve::welcome(&policy.config.directory.describe(visitor.origin)))
+/// The answer to a request that goes no further than this, if it is one: what the route's rules refuse, and what
+/// it answers by itself. The route's count of requests at work has this one in it.
+pub(super) fn answer_here(
+    core: &Core,
+    policy: &Policy,
+    visitor: &Visitor,
+    admitted: &Admitted,
+    asked: &Asked<'_>,
+) -> Option<Answer> {
+    let Admitted { route, client } = admitted;
+    if let Some((reason, answer)) = refusal(core, route, *client, asked) {
+        core.shared.series.refusal(&route.name, reason);
+        return Some(answer);
+    }
+    let mut answer = match &route.to {
+        _ if asked.whole_server || is_last_hop(asked) => return Some(Answer::options()),
+        _ if route.rules.maintenance.is_some() => {
+            let mut answer = route.rules.maintenance.as_ref().map(Answer::page)?;
+            answer.headers.insert(header::RETRY_AFTER, HeaderValue::from_static("120"));
+            answer
         }
-        Target::Upstreams { .. } => None,
+        Target::Builtin(crate::ingress::Builtin::Welcome) => {
+            super::serve::welcome(&policy.config.directory.describe(visitor.origin))
+        }
+        Target::Redirect(redirect) => {
+            let location = redirect.location(asked.host, asked.path, asked.query);
+            Answer::redirect(redirect.status, &location).unwrap_or_else(|| Answer::fixed(StatusCode::BAD_REQUEST))
+        }
+        Target::Page(page) => Answer::page(page),
+        Target::Upstreams { .. } => return None,
+    };
+    leave(&mut answer.headers, route, visitor);
+    Some(answer)
+}
+
+fn refusal(core: &Core, route: &Route, client: IpAddr, asked: &Asked<'_>) -> Option<(&'static str, Answer)> {
+    let limits = &route.rules.limits;
+    if !limits.admit(client) {
+        return Some(("network", Answer::fixed(StatusCode::FORBIDDEN)));
+    }
+    if let Some(rate) = limits.rate
+        && let Err(wait) = core.shared.limits.check_key((&*route.name, Client::of(client)), rate, Instant::now())
+    {
+        return Some(("rate", Refusal::Limited(wait).into()));
+    }
+    if route.series.under_way.get() > i64::from(limits.concurrency) {
+        let mut answer = Answer::fixed(StatusCode::SERVICE_UNAVAILABLE);
+        answer.headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        return Some(("concurrency", answer));
+    }
+    if asked.length.is_some_and(|length| length > limits.body) {
+        return Some(("body", Answer::fixed(StatusCode::PAYLOAD_TOO_LARGE)));
+    }
+    None
+}
+
+/// RFC 9110 §7.6.2: an OPTIONS that may go no further is answered where it is.
+fn is_last_hop(asked: &Asked<'_>) -> bool {
+    *asked.method == Method::OPTIONS && asked.headers.get(header::MAX_FORWARDS).is_some_and(|hops| hops == "0")
+}
+
+/// Turns the fields of a response into what the route's clients get.
+pub(super) fn leave(headers: &mut HeaderMap, route: &Route, visitor: &Visitor) {
+    if !route.rules.response.is_empty() {
+        route.rules.response.apply(headers);
+    }
+    if route.rules.security {
+        change::secure(headers, visitor.scheme);
     }
 }

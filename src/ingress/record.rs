@@ -43,10 +43,10 @@ impl Drop for Record {
         let took = self.began.elapsed();
         let shared = &self.core.shared;
         let Some(route) = &self.route else {
-            return shared.series.no_route.count(self.status.as_u16(), took);
+            return shared.series.no_route.count(self.status.as_u16(), self.bytes, took);
         };
         route.series.under_way.dec();
-        route.series.count(self.status.as_u16(), took);
+        route.series.count(self.status.as_u16(), self.bytes, took);
         if route.log {
             let origin = shared.policy.load().config.directory.describe(self.origin);
             tracing::info!(

@@ -10,12 +10,13 @@ use std::{
     sync::{Arc, atomic::AtomicUsize},
 };
 
+use hyper::{HeaderMap, Method};
 use rustls::ServerConfig;
 
 use crate::{
     ingress::{
-        Builtin, Config, HostPattern, PeerReach, Route as Written, RoutesReach, canonical::CanonicalPath,
-        certs::Certificate, series::RouteSeries, upstream::Dial,
+        Builtin, Conditions, Config, HostPattern, Page, PeerReach, Redirect, Route as Written, RoutesReach, Rules,
+        canonical::CanonicalPath, certs::Certificate, series::RouteSeries, upstream::Dial,
     },
     origin::{NetworkId, Origin, PeerId},
 };
@@ -41,8 +42,36 @@ pub(super) struct Hosts {
 pub(super) struct Site {
     /// `None` if there is no TLS listener.
     pub(super) certificate: Option<Arc<Certificate>>,
-    /// Longest path first.
-    paths: Vec<(CanonicalPath, Option<Arc<Route>>)>,
+    /// In the order in which they are tried.
+    places: Vec<Place>,
+}
+
+/// A path, with what else is asked of a request to it.
+#[derive(Debug)]
+struct Place {
+    path: CanonicalPath,
+    conditions: Conditions,
+    /// `None` is closed to the origins of this table.
+    route: Option<Arc<Route>>,
+}
+
+impl Place {
+    /// To open takes the path as it stands; closed is whatever a server behind might take for one that is closed.
+    fn has(&self, path: &CanonicalPath) -> bool {
+        match self.route {
+            Some(_) => path.starts_with_prefix(&self.path),
+            None => path.might_be_under(&self.path),
+        }
+    }
+
+    fn is(&self, written: &Written) -> bool {
+        self.path == written.path && self.conditions == written.rules.conditions
+    }
+
+    /// The longest path first; of the same path that which asks more.
+    fn order(&self) -> impl Ord + use<> {
+        std::cmp::Reverse((self.path.as_str().trim_end_matches('/').len(), self.conditions.weight()))
+    }
 }
 
 /// A route with what it needs at work.
@@ -52,6 +81,7 @@ pub(super) struct Route {
     pub(super) to: Target,
     pub(super) log: bool,
     pub(super) series: RouteSeries,
+    pub(super) rules: Rules,
 }
 
 /// Where requests go.
@@ -59,6 +89,8 @@ pub(super) struct Route {
 pub(super) enum Target {
     Upstreams { dials: Vec<Arc<Dial>>, next: AtomicUsize },
     Builtin(Builtin),
+    Redirect(Redirect),
+    Page(Page),
 }
 
 impl Table {
@@ -82,14 +114,20 @@ impl Hosts {
 }
 
 impl Site {
-    /// Finds the route of a path. To open takes the path as it stands; closed is whatever a server behind might
-    /// take for one that is closed.
-    pub(super) fn route(&self, path: &CanonicalPath) -> Option<&Arc<Route>> {
-        let found = self.paths.iter().find(|(prefix, route)| match route {
-            Some(_) => path.starts_with_prefix(prefix),
-            None => path.might_be_under(prefix),
+    /// Finds the route of a request.
+    pub(super) fn route(&self, path: &CanonicalPath, method: &Method, headers: &HeaderMap) -> Option<&Arc<Route>> {
+        let mut places = self.places.iter().filter(|place| place.has(path));
+        places.find(|place| place.conditions.hold(method, headers))?.route.as_ref()
+    }
+
+    /// Whether a request that this route took would be taken by it still. Of its fields nothing is known any more:
+    /// what was asked of them held.
+    pub(super) fn still_has(&self, name: &str, path: &CanonicalPath, method: &Method) -> bool {
+        let mut places = self.places.iter().filter(|place| place.has(path) && place.conditions.admit(method));
+        let taken = places.find(|place| {
+            place.conditions.headers.is_empty() || place.route.as_ref().is_some_and(|route| *route.name == *name)
         });
-        found.and_then(|(_, route)| route.as_ref())
+        taken.and_then(|place| place.route.as_ref()).is_some_and(|route| *route.name == *name)
     }
 }
 
@@ -180,8 +218,9 @@ fn hosts<E>(
             continue;
         }
         let site = hosts.entry(&written.host, certificates);
-        if !site.paths.iter().any(|(path, _)| *path == written.path) {
-            site.paths.push((written.path.clone(), Some(make(written)?)));
+        if !site.places.iter().any(|place| place.is(written)) {
+            let route = Some(make(written)?);
+            site.places.push(Place { path: written.path.clone(), conditions: written.rules.conditions.clone(), route });
         }
     }
     for written in &config.routes {
@@ -191,13 +230,14 @@ fn hosts<E>(
             HostPattern::Wildcard(_) => &mut hosts.wildcard,
         };
         if let Some(site) = sites.get_mut(name.as_str())
-            && !site.paths.iter().any(|(path, _)| *path == written.path)
+            && !site.places.iter().any(|place| place.is(written))
         {
-            site.paths.push((written.path.clone(), None));
+            let (path, conditions) = (written.path.clone(), written.rules.conditions.clone());
+            site.places.push(Place { path, conditions, route: None });
         }
     }
     for site in hosts.exact.values_mut().chain(hosts.wildcard.values_mut()) {
-        site.paths.sort_by_key(|(path, _)| std::cmp::Reverse(path.as_str().trim_end_matches('/').len()));
+        site.places.sort_by_key(Place::order);
     }
     Ok(hosts)
 }
@@ -208,7 +248,7 @@ impl Hosts {
             HostPattern::Exact(name) => (&mut self.exact, name),
             HostPattern::Wildcard(base) => (&mut self.wildcard, base),
         };
-        let site = || Site { certificate: certificates.get(host).cloned(), paths: Vec::new() };
+        let site = || Site { certificate: certificates.get(host).cloned(), places: Vec::new() };
         sites.entry(name.as_str().into()).or_insert_with(site)
     }
 }

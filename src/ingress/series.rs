@@ -17,6 +17,8 @@ pub(super) struct Series {
     requests: IntCounterVec,
     under_way: IntGaugeVec,
     durations: HistogramVec,
+    sent: IntCounterVec,
+    refusals: IntCounterVec,
     handshakes: IntCounterVec,
     orders: IntCounterVec,
     expiry: GaugeVec,
@@ -34,6 +36,7 @@ pub(super) struct Series {
 pub(super) struct RouteSeries {
     classes: [IntCounter; 5],
     duration: Histogram,
+    sent: IntCounter,
     pub(super) under_way: IntGauge,
 }
 
@@ -46,11 +49,15 @@ impl Series {
             plane.histograms("request_duration_seconds", "From head to end of the answer.", &["route"], &BUCKETS);
         let under_way =
             plane.gauges("requests_under_way", "Requests whose answer has not ended, by route.", &["route"]);
-        let no_route = route(&requests, &durations, &under_way, "");
+        let sent = plane.counters("response_bytes_total", "Bytes of bodies sent to clients, by route.", &["route"]);
+        let refusals = plane.counters("refused_total", "Requests that a route's rules refused.", &["route", "reason"]);
+        let no_route = route(&requests, &durations, &under_way, &sent, "");
         Self {
             requests,
             under_way,
             durations,
+            sent,
+            refusals,
             handshakes: plane.counters("handshakes_total", "TLS handshakes by outcome.", &["outcome"]),
             orders: plane.counters("acme_orders_total", "Attempts to get a certificate of a public CA.", &["outcome"]),
             expiry: plane.float_gauges(
@@ -68,7 +75,11 @@ impl Series {
     }
 
     pub(super) fn route(&self, name: &str) -> RouteSeries {
-        route(&self.requests, &self.durations, &self.under_way, name)
+        route(&self.requests, &self.durations, &self.under_way, &self.sent, name)
+    }
+
+    pub(super) fn refusal(&self, route: &str, reason: &'static str) {
+        self.refusals.with_label_values(&[route, reason]).inc();
     }
 
     /// Returns the requests whose answer has not ended by their route, also of routes that a reload took away.
@@ -106,15 +117,23 @@ impl Series {
 }
 
 impl RouteSeries {
-    pub(super) fn count(&self, status: u16, took: Duration) {
+    pub(super) fn count(&self, status: u16, bytes: u64, took: Duration) {
         let class = usize::from(status / 100).saturating_sub(1).min(CLASSES.len() - 1);
         self.classes[class].inc();
         self.duration.observe(took.as_secs_f64());
+        self.sent.inc_by(bytes);
     }
 }
 
-fn route(requests: &IntCounterVec, durations: &HistogramVec, under_way: &IntGaugeVec, name: &str) -> RouteSeries {
+fn route(
+    requests: &IntCounterVec,
+    durations: &HistogramVec,
+    under_way: &IntGaugeVec,
+    sent: &IntCounterVec,
+    name: &str,
+) -> RouteSeries {
     RouteSeries {
+        sent: sent.with_label_values(&[name]),
         classes: CLASSES.map(|class| requests.with_label_values(&[name, class])),
         duration: durations.with_label_values(&[name]),
         under_way: under_way.with_label_values(&[name]),

@@ -30,7 +30,10 @@ use crate::{
     ingress::{
         Listener, Policy, Shared, acme,
         census::Counted,
-        h1::connection::{self, Service},
+        h1::{
+            connection::{self, Service},
+            response::Date,
+        },
         h2,
         permits::Permits,
         proxy::Visitor,
@@ -46,8 +49,8 @@ use crate::{
 const READ: usize = 16 * 1024;
 const SPARE_BUFFERS: usize = 64;
 /// How long a client may take to read what was written before a close, and how much of it is listened to.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 256 * 1024;
+const LINGER: Duration = Duration::from_secs(5);
+const LINGER_BYTES: usize = 16 * 1024 * 1024;
 const SWEEP: Duration = Duration::from_secs(5);
 /// How often certificates are looked at: files that changed, and what nears its end.
 const CERTIFICATES: Duration = Duration::from_secs(5);
@@ -61,6 +64,7 @@ pub(super) struct Core {
     pub(super) permits: Rc<Permits>,
     pub(super) stop: Stop,
     scratch: RefCell<BytesMut>,
+    date: RefCell<Date>,
     spare: RefCell<Vec<BytesMut>>,
     draining: Cell<bool>,
     connections: RefCell<HashMap<u64, (Rc<Presence>, AbortHandle)>>,
@@ -82,6 +86,7 @@ impl Core {
             permits: Rc::default(),
             stop,
             scratch: RefCell::new(BytesMut::with_capacity(READ)),
+            date: RefCell::new(Date::new(SystemTime::now())),
             spare: RefCell::default(),
             draining: Cell::new(false),
             connections: RefCell::default(),
@@ -112,6 +117,13 @@ impl Core {
         let read = ready!(pin!(stream.read_buf(&mut *scratch)).poll(cx));
         input.extend_from_slice(&scratch);
         Poll::Ready(read)
+    }
+
+    /// Works with the date of this second.
+    pub(super) fn with_date<T>(&self, work: impl FnOnce(&Date) -> T) -> T {
+        let mut date = self.date.borrow_mut();
+        date.update(SystemTime::now());
+        work(&date)
     }
 
     pub(super) fn spare_buffer(&self) -> BytesMut {
@@ -409,7 +421,7 @@ pub(super) async fn close_in_order<S: AsyncRead + AsyncWrite + Unpin>(stream: &m
             return;
         }
         let mut left = LINGER_BYTES;
-        let mut sink = [0; 1024];
+        let mut sink = [0; 8192];
         while let Ok(read @ 1..) = stream.read(&mut sink).await {
             let Some(rest) = left.checked_sub(read) else { return };
             left = rest;

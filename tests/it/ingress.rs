@@ -1,7 +1,9 @@
 //! The ingress as its clients see it.
 
 pub(crate) mod edge;
+mod frames;
 mod probes;
+mod rules;
 mod upstream;
 
 use hearthgate::{

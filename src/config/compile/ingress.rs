@@ -9,8 +9,8 @@ use crate::{
         problems::{At, Report},
     },
     ingress::{
-        self, CertificateFiles, Config, HostPattern, Means, PeerReach, Route, RoutesReach, Target, Upstream,
-        UpstreamHost, UpstreamTls,
+        self, CertificateFiles, Conditions, Config, HostPattern, Means, PeerReach, Route, RoutesReach, Target,
+        Upstream, UpstreamHost, UpstreamTls,
     },
     onlink,
     origin::NetworkId,
@@ -44,20 +44,16 @@ pub(crate) fn compile(
         let access = access::compile(&written.access, names, &written.about, report);
         let to = target(written, file, lan, setting, taken);
         for host in &written.hosts {
-            if let Some(other) =
-                routes.iter().find(|route| route.host == host.value && route.path == written.path.value)
-            {
-                let what = format!("host and path are those of another route ({})", other.name);
-                report.error(host.at, &written.about, what, "give one of them another host or path");
-            }
+            shadowed(&routes, host, written, report);
             if let Some(to) = &to {
                 routes.push(Route {
-                    name: route_name(&host.value, written.path.value.as_str()),
+                    name: route_name(&host.value, written.path.value.as_str(), &written.rules.conditions),
                     host: host.value.clone(),
                     path: written.path.value.clone(),
                     access: access.clone(),
                     to: to.clone(),
                     log: written.log,
+                    rules: written.rules.clone(),
                 });
             }
         }
@@ -92,11 +88,32 @@ fn covers(pattern: &HostPattern, name: &str) -> bool {
     }
 }
 
-fn route_name(host: &HostPattern, path: &str) -> String {
+fn route_name(host: &HostPattern, path: &str, conditions: &Conditions) -> String {
     let path = if path == "/" { "" } else { path };
+    let asked = if conditions.is_empty() { String::new() } else { format!(" [{conditions}]") };
     match host {
-        HostPattern::Exact(host) => format!("{host}{path}"),
-        HostPattern::Wildcard(parent) => format!("*.{parent}{path}"),
+        HostPattern::Exact(host) => format!("{host}{path}{asked}"),
+        HostPattern::Wildcard(parent) => format!("*.{parent}{path}{asked}"),
+    }
+}
+
+/// A route that another takes every request from. Of routes with the same host and path, that which asks more of a
+/// request is tried first, then that which is written first.
+fn shadowed(routes: &[Route], host: &At<HostPattern>, written: &file::Route, report: &Report) {
+    let asked = &written.rules.conditions;
+    let same = routes.iter().filter(|route| route.host == host.value && route.path == written.path.value);
+    for other in same {
+        let theirs = &other.rules.conditions;
+        if *theirs == *asked {
+            let what = format!("host and path are those of another route ({})", other.name);
+            report.error(host.at, &written.about, what, "give one of them another host or path, or another \"match\"");
+        } else if theirs.weight() >= asked.weight() && theirs.cover(asked) {
+            let what = format!("no request ever comes here: another route takes them all ({})", other.name);
+            report.error(host.at, &written.about, what, "put this route before it, or ask more in its \"match\"");
+        } else if asked.weight() > theirs.weight() && asked.cover(theirs) {
+            let what = format!("this route takes every request from another ({})", other.name);
+            report.error(host.at, &written.about, what, "ask more in the \"match\" of that one");
+        }
     }
 }
 
@@ -108,7 +125,7 @@ fn signable(config: &Config, file: &File, report: &Report) {
             if plan.get(&host.value) == Some(&Means::Nothing) {
                 let what = format!(
                     "no certificate can be made for \"{}\": it is not under {}",
-                    route_name(&host.value, "/"),
+                    route_name(&host.value, "/", &Conditions::default()),
                     config.domain
                 );
                 let hint = match config.acme.is_empty() {
@@ -178,6 +195,11 @@ fn target(
     {
         let hint = "write \"https://\" in \"to\", or remove it";
         report.error(tls.at, &route.about, "\"upstream_tls\" has no upstream with TLS", hint);
+    }
+    match &route.answer {
+        Some(At { value: file::Answer::Redirect(redirect), .. }) => return Some(Target::Redirect(redirect.clone())),
+        Some(At { value: file::Answer::Page(page), .. }) => return Some(Target::Page(page.clone())),
+        None => {}
     }
     match page {
         Some((at, _)) if route.to.len() > 1 => {

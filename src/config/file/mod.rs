@@ -10,6 +10,7 @@ mod metrics;
 mod node;
 mod reader;
 mod route;
+mod rules;
 mod vpn;
 
 pub(crate) use acme::{Acme, eab_key};
@@ -20,7 +21,7 @@ pub(crate) use metrics::Metrics;
 pub(crate) use node::Node;
 pub use node::{Log, LogFormat};
 pub(crate) use reader::Table;
-pub(crate) use route::{AccessWord, Route, Target};
+pub(crate) use route::{AccessWord, Answer, Route, Target};
 pub(crate) use vpn::{CallerWord, Expires, Peer, ReachWord, Vpn};
 
 use crate::config::problems::{Report, Span, Text};

@@ -124,6 +124,30 @@ impl<'a> Table<'a> {
         self.parsed(key, |text| Ok(text.to_owned()))
     }
 
+    /// Says whether a key's value is a string.
+    pub(crate) fn is_string(&self, key: &'static str) -> bool {
+        self.value(key).is_some_and(|value| value.value.is_str())
+    }
+
+    /// Returns the text of a value of [`Self::named`], or reports that it is none.
+    pub(crate) fn text_of(&self, value: &At<&'a DeValue<'a>>, key: &str) -> Option<&'a str> {
+        let text = value.value.as_str();
+        if text.is_none() {
+            self.type_error(value, key, "a string");
+        }
+        text
+    }
+
+    /// Reads a text that stands at a place into a type.
+    pub(crate) fn within<T, P>(
+        &self,
+        place: &At<P>,
+        text: &str,
+        parse: impl Fn(&str) -> Result<T, Wrong>,
+    ) -> Option<T> {
+        parse(text).map_err(|Wrong { what, hint }| self.report.error(place.at, &self.about, what, hint)).ok()
+    }
+
     /// Reads a string or a list of strings into a list of a type; what cannot be read is left out.
     pub(crate) fn list<T>(&self, key: &'static str, parse: impl Fn(&str) -> Result<T, Wrong>) -> Option<Vec<At<T>>> {
         let value = self.value(key)?;

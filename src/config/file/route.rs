@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use crate::{
     config::{
-        file::Table,
+        file::{Table, rules},
         problems::{About, At, Span, Wrong},
         value,
     },
     ingress::{
-        Builtin, HostPattern, UpstreamHost, UpstreamTls,
+        Builtin, HostPattern, Page, Redirect, Rules, UpstreamHost, UpstreamTls,
         canonical::{CanonicalHost, CanonicalPath},
     },
 };
@@ -23,6 +23,17 @@ pub(crate) struct Route {
     pub(crate) to: Vec<At<Target>>,
     pub(crate) log: bool,
     pub(crate) upstream_tls: Option<At<UpstreamTls>>,
+    /// An answer of the edge's own, in place of `to`.
+    pub(crate) answer: Option<At<Answer>>,
+    pub(crate) rules: Rules,
+}
+
+/// What the edge answers by itself.
+pub(crate) enum Answer {
+    /// `redirect`
+    Redirect(Redirect),
+    /// `respond`
+    Page(Page),
 }
 
 /// A word of `access`.
@@ -56,7 +67,8 @@ impl Route {
             ("access", "nothing is open by default: write access = \"public\", \"lan\" or \"vpn\", or a list of them"),
             ("to", "write where requests go, as to = \"http://192.168.1.20:2342\""),
         ] {
-            if !table.has(key) {
+            let answered = key == "to" && (table.has("redirect") || table.has("respond"));
+            if !table.has(key) && !answered {
                 table.missing(key, hint);
             }
         }
@@ -67,6 +79,13 @@ impl Route {
         let to = table.list("to", target);
         let log = table.boolean("log").is_some_and(|log| log.value);
         let upstream_tls = table.table("upstream_tls", "route.upstream_tls").and_then(|tls| read_tls(&tls));
+        let redirect = rules::redirect(table).map(|redirect| redirect.map(Answer::Redirect));
+        let page = rules::respond(table).map(|page| page.map(Answer::Page));
+        let ways: Vec<_> = ["to", "redirect", "respond"].into_iter().filter(|key| table.has(key)).collect();
+        if let [_, second, ..] = ways[..] {
+            let what = format!("\"{}\" and \"{second}\" are two answers to one request", ways[0]);
+            table.report.error(table.place(second), &table.about, what, "write one of them");
+        }
         for key in ["host", "access", "to"] {
             if table.list(key, |_| Ok(())).is_some_and(|list| list.is_empty()) {
                 table.report.error(table.place(key), &table.about, format!("\"{key}\" is empty"), "write at least one");
@@ -77,9 +96,11 @@ impl Route {
             hosts: hosts?,
             path: table.or(path, root),
             access: access?,
-            to: to?,
+            to: if table.has("to") { to? } else { Vec::new() },
             log,
             upstream_tls,
+            answer: redirect.or(page),
+            rules: rules::read(table),
         })
     }
 
@@ -108,7 +129,7 @@ pub(crate) fn host_pattern(text: &str) -> Result<HostPattern, Wrong> {
     value::host(name).map(pattern)
 }
 
-fn path(text: &str) -> Result<CanonicalPath, Wrong> {
+pub(super) fn path(text: &str) -> Result<CanonicalPath, Wrong> {
     if !text.starts_with('/') {
         return Err(Wrong::new(format!("path \"{text}\" does not begin with \"/\""), format!("write \"/{text}\"")));
     }

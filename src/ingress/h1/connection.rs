@@ -18,10 +18,11 @@ use super::{
 };
 use crate::ingress::{
     Policy,
+    canonical::CanonicalPath,
     deadline::Deadline,
     headers::{self, Told},
     permits::Permit,
-    proxy::{self, Failure, Uplink as _, Visitor},
+    proxy::{self, Admitted, Asked, Failure, GONE, Uplink as _, Visitor},
     record::Record,
     serve::{Answer, Refusal},
     server::{Core, Presence, close_in_order},
@@ -179,14 +180,27 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
         {
             return self.refuse(&mut record, &head.method, head.version, proxy::MISDIRECTED.into()).await;
         }
-        let admitted = match proxy::admit(core, policy, visitor, (&head.host, &head.path), &head.headers) {
+        let asked = asked(&head);
+        let admitted = match proxy::admit(core, policy, visitor, &asked) {
             Ok(admitted) => admitted,
             Err(refusal) => return self.refuse(&mut record, &head.method, head.version, refusal.into()).await,
         };
+        self.proceed(policy, record, head, admitted).await
+    }
+
+    /// Does what the route says.
+    async fn proceed(
+        &mut self,
+        policy: &Arc<Policy>,
+        mut record: Record,
+        head: RequestHead,
+        admitted: Admitted,
+    ) -> Answered {
+        let (core, visitor) = (self.core, self.visitor);
         record.taken_by(admitted.route.clone());
         let no_body = matches!(head.framing, Framing::None | Framing::Length(0));
-        if let Some(answer) = proxy::builtin(policy, visitor, &admitted.route.to) {
-            let keep = head.keep_alive && no_body;
+        if let Some(answer) = proxy::answer_here(core, policy, visitor, &admitted, &asked(&head)) {
+            let keep = head.keep_alive && no_body && !core.is_draining();
             record.status = answer.status;
             record.bytes = answer.body.len() as u64;
             self.deadline.set(policy.config.timeouts.body);
@@ -198,6 +212,17 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
                 (false, _) => Next::Abort,
             });
         }
+        let rules = &admitted.route.rules;
+        let path = match rules.rewrite.is_empty() {
+            true => None,
+            false => match rules.rewrite.apply(&head.path) {
+                Ok(path) => Some(path),
+                Err(_) => {
+                    let answer = Answer::fixed(StatusCode::BAD_REQUEST);
+                    return self.refuse(&mut record, &head.method, head.version, answer).await;
+                }
+            },
+        };
         let feed = (!no_body).then(|| {
             Feed::new(match head.framing {
                 Framing::Length(length) => Some(length),
@@ -206,18 +231,30 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
         });
         let body = feed.clone().map_or(RequestBody::Empty, RequestBody::Fed);
         let key = head.websocket;
-        let told = Told { host: &head.host, client: admitted.client, scheme: visitor.scheme, websocket: key.is_some() };
-        let target = (&head.path, head.query.as_deref());
+        let told = Told {
+            host: &head.host,
+            client: admitted.client,
+            scheme: visitor.scheme,
+            protocol: if head.version == Version::Http10 { "1.0" } else { "1.1" },
+            change: &rules.request,
+            prefix: rules.rewrite.strip.as_ref().map(CanonicalPath::as_str),
+            websocket: key.is_some(),
+        };
+        let target = (path.as_ref().unwrap_or(&head.path), head.query.as_deref());
         let outgoing = Outgoing::new(head.method.clone(), target, (&head.headers, &head.nominated), &told, body);
         drop(head.headers);
-        let permit = core.permits.issue(visitor.origin, head.host, head.path, admitted.route);
+        let left = rules.limits.body;
+        let permit = core.permits.issue(visitor.origin, head.host, head.path, head.method.clone(), admitted.route);
         let mut upload = Upload {
+            core,
             stream: &mut *self.stream,
             input: &mut *self.input,
             decoder: Decoder::new(head.framing),
             feed,
             ahead: b"",
             expects: head.expect_continue,
+            left,
+            ended: false,
         };
         let forwarded = proxy::forward(core, policy, &permit, outgoing, &mut upload, self.deadline).await;
         let arrival = match forwarded {
@@ -233,7 +270,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
         if arrival.head.status == StatusCode::SWITCHING_PROTOCOLS {
             return self.switch(record, arrival, permit, key.as_ref()).await;
         }
-        let reply = Reply { method: &head.method, version: head.version, keep_alive: head.keep_alive };
+        let reply = Reply { visitor, method: &head.method, version: head.version, keep_alive: head.keep_alive };
         Answered::Next(relay(core, policy, upload, arrival, &permit, self.deadline, &reply, &mut record).await)
     }
 
@@ -244,14 +281,22 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
         if let Some(content) = core.shared.answers.http(head.host.as_str(), head.path.as_str()) {
             return self.refuse(&mut record, &head.method, head.version, Answer::proof(content)).await;
         }
-        let answer = match proxy::admit(core, policy, visitor, (&head.host, &head.path), &head.headers) {
+        let answer = match proxy::admit(core, policy, visitor, &asked(&head)) {
             Err(refusal) if refusal != Refusal::Status(StatusCode::NOT_FOUND) => refusal.into(),
+            Ok(admitted) if admitted.route.rules.plain => {
+                if head.form == Form::Absolute(Scheme::Https) {
+                    let answer = proxy::MISDIRECTED.into();
+                    return self.refuse(&mut record, &head.method, head.version, answer).await;
+                }
+                return self.proceed(policy, record, *head, admitted).await;
+            }
             // Which paths there are is said by https alone.
             _ => {
                 let port = if port == 443 { String::new() } else { format!(":{port}") };
                 let query = head.query.as_deref().map_or(String::new(), |query| format!("?{query}"));
                 let location = format!("https://{}{port}{}{query}", head.host, head.path);
-                Answer::redirect(&location).unwrap_or_else(|| Answer::fixed(StatusCode::BAD_REQUEST))
+                Answer::redirect(StatusCode::PERMANENT_REDIRECT, &location)
+                    .unwrap_or_else(|| Answer::fixed(StatusCode::BAD_REQUEST))
             }
         };
         self.refuse(&mut record, &head.method, head.version, answer).await
@@ -282,6 +327,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
             return self.refuse(&mut record, &Method::GET, Version::Http11, answer).await;
         };
         headers::to_client(&mut arrival.head.headers);
+        permit.route().rules.response.apply(&mut arrival.head.headers);
         let mut output = BytesMut::new();
         let framing = ResponseFraming::Empty;
         let status = StatusCode::SWITCHING_PROTOCOLS;
@@ -296,6 +342,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
 
 /// What the client's request says about the response to it.
 struct Reply<'a> {
+    visitor: &'a Visitor,
     method: &'a Method,
     version: Version,
     keep_alive: bool,
@@ -321,12 +368,19 @@ async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
     let keep = reply.keep_alive && framing != ResponseFraming::Close && !core.is_draining();
     let persistence = if keep { Persistence::KeepAlive } else { Persistence::Close };
     headers::to_client(&mut head.headers);
+    proxy::leave(&mut head.headers, permit.route(), reply.visitor);
     let mut out = Outbound { head: core.spare_buffer(), data: Bytes::new(), after: b"" };
-    encode(&mut out.head, reply.version, head.status, &head.headers, framing, persistence, None);
+    // RFC 9110 §6.6.1: what came without a date is given one.
+    let undated = !head.headers.contains_key(header::DATE);
+    core.with_date(|date| {
+        let date = undated.then_some(date);
+        encode(&mut out.head, reply.version, head.status, &head.headers, framing, persistence, date);
+    });
     drop(head);
     let mut encoder = framing.encoder();
     let mut ended = false;
     let mut unflushed = false;
+    let mut gone = false;
     deadline.set(limit);
     let end = poll_fn(|cx| {
         loop {
@@ -381,11 +435,15 @@ async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
                 return Poll::Ready(Next::Request);
             }
             if moved {
-                deadline.set(limit);
+                deadline.set(if gone { limit.min(GONE) } else { limit });
                 continue;
             }
             if permit.poll_revoked(cx).is_ready() {
                 return Poll::Ready(Next::Abort);
+            }
+            if !gone && upload.poll_gone(cx) {
+                gone = true;
+                deadline.set(limit.min(GONE));
             }
             return deadline.poll(cx).map(|()| Next::Abort);
         }
@@ -393,9 +451,25 @@ async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
     .await;
     core.keep_buffer(out.head);
     match end {
-        Next::Request if keep && upload.is_done() => Next::Request,
+        Next::Request if keep && upload.is_done() && !gone => Next::Request,
         Next::Request => Next::Close,
         other => other,
+    }
+}
+
+fn asked(head: &RequestHead) -> Asked<'_> {
+    Asked {
+        method: &head.method,
+        host: &head.host,
+        path: &head.path,
+        query: head.query.as_deref(),
+        headers: &head.headers,
+        whole_server: head.form == Form::Asterisk,
+        length: match head.framing {
+            Framing::None => Some(0),
+            Framing::Length(length) => Some(length),
+            Framing::Chunked => None,
+        },
     }
 }
 
@@ -417,7 +491,12 @@ async fn write_answer<S: AsyncWrite + Unpin>(
     let framing = ResponseFraming::choose(method, answer.status, version, length);
     let persistence = if keep { Persistence::KeepAlive } else { Persistence::Close };
     let mut output = core.spare_buffer();
-    encode(&mut output, version, answer.status, &answer.headers, framing, persistence, None);
+    // A refusal says nothing but its status: two of them are the same bytes.
+    let dated = answer.status.as_u16() < 400;
+    core.with_date(|date| {
+        let date = dated.then_some(date);
+        encode(&mut output, version, answer.status, &answer.headers, framing, persistence, date);
+    });
     if framing.encoder() != Encoder::Empty {
         output.extend_from_slice(&answer.body);
     }

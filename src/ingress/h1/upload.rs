@@ -14,19 +14,24 @@ use super::{
     body::{Decoder, Piece},
     response::CONTINUE,
 };
-use crate::ingress::{proxy::Uplink, upstream::Feed};
+use crate::ingress::{proxy::Uplink, server::Core, upstream::Feed};
 
 /// What is read at once of a body.
 const BODY_READ: usize = 64 * 1024;
 
 /// The body of a request, from the client's connection into the feed of the upstream's.
 pub(super) struct Upload<'a, S> {
+    pub(super) core: &'a Core,
     pub(super) stream: &'a mut S,
     pub(super) input: &'a mut BytesMut,
     pub(super) decoder: Decoder,
     pub(super) feed: Option<Rc<Feed>>,
     pub(super) ahead: &'static [u8],
     pub(super) expects: bool,
+    /// How much of the body the route still takes.
+    pub(super) left: u64,
+    /// The client has ended its side. Some do so after their request and still read the answer.
+    pub(super) ended: bool,
 }
 
 impl<S> Upload<'_, S> {
@@ -62,6 +67,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Uplink for Upload<'_, S> {
                 Ok(Piece::Data(range)) => {
                     let mut data = self.input.split_to(range.end);
                     data.advance(range.start);
+                    let Some(left) = self.left.checked_sub(data.len() as u64) else {
+                        feed.break_off();
+                        return Poll::Ready(Err(StatusCode::PAYLOAD_TOO_LARGE));
+                    };
+                    self.left = left;
                     feed.push(data.freeze());
                     return Poll::Ready(Ok(()));
                 }
@@ -84,6 +94,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Uplink for Upload<'_, S> {
                 return Poll::Ready(Err(StatusCode::BAD_REQUEST));
             }
         }
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> bool {
+        // What comes early is the next request; one is enough to know that there is still somebody.
+        if !self.ended && self.is_done() && self.input.is_empty() {
+            let read = self.core.poll_read_shared(self.stream, self.input, cx);
+            self.ended = matches!(read, Poll::Ready(Ok(0) | Err(_)));
+        }
+        self.ended
     }
 
     fn is_owed(&self) -> bool {

@@ -8,6 +8,8 @@ use hyper::{
     header::{self, HeaderValue},
 };
 
+use crate::ingress::Page;
+
 /// Why a request gets an answer of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::ingress) enum Refusal {
@@ -29,7 +31,9 @@ impl Answer {
     /// An answer that says its status and no more.
     pub(in crate::ingress) fn fixed(status: StatusCode) -> Self {
         let body = match status {
+            StatusCode::FORBIDDEN => "not for you\n",
             StatusCode::NOT_FOUND => "nothing here\n",
+            StatusCode::PAYLOAD_TOO_LARGE => "more than is taken here\n",
             StatusCode::MISDIRECTED_REQUEST => "this host is not served on this connection\n",
             StatusCode::TOO_MANY_REQUESTS => "too many requests\n",
             StatusCode::BAD_GATEWAY => "the server behind cannot be reached\n",
@@ -41,9 +45,9 @@ impl Answer {
         Self::text(status, "text/plain; charset=utf-8", body.into())
     }
 
-    /// 308 to another scheme.
-    pub(in crate::ingress) fn redirect(location: &str) -> Option<Self> {
-        let mut answer = Self::text(StatusCode::PERMANENT_REDIRECT, "text/plain; charset=utf-8", "".into());
+    /// Elsewhere; `None` if that cannot stand in a field.
+    pub(in crate::ingress) fn redirect(status: StatusCode, location: &str) -> Option<Self> {
+        let mut answer = Self::text(status, "text/plain; charset=utf-8", "".into());
         answer.headers.insert(header::LOCATION, HeaderValue::from_str(location).ok()?);
         Some(answer)
     }
@@ -54,6 +58,23 @@ impl Answer {
         answer.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         answer.body = content;
         answer
+    }
+
+    /// Which methods may be tried here (RFC 9110 §9.3.7); what each route takes is the server's behind it to say.
+    pub(in crate::ingress) fn options() -> Self {
+        let mut answer = Self::text(StatusCode::NO_CONTENT, "", "".into());
+        let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+        answer.headers.insert(header::ALLOW, methods);
+        answer
+    }
+
+    /// A page of the owner's.
+    pub(in crate::ingress) fn page(page: &Page) -> Self {
+        let mut headers = HeaderMap::with_capacity(8);
+        if !page.body.is_empty() {
+            headers.insert(header::CONTENT_TYPE, page.kind.clone());
+        }
+        Self { status: page.status, headers, body: page.body.clone() }
     }
 
     pub(in crate::ingress) fn html(page: String) -> Self {

@@ -8,12 +8,31 @@ use std::{
 };
 
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming};
+use hyper::{
+    StatusCode,
+    body::{Body, Frame, Incoming},
+};
 
-/// A body that broke off.
-#[derive(Debug, thiserror::Error)]
-#[error("the client's body broke off")]
-pub(in crate::ingress) struct BrokenOff;
+/// A body that does not come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(in crate::ingress) enum BrokenOff {
+    /// The client went away, or its framing makes no sense.
+    #[error("the client's body broke off")]
+    Client,
+    /// The route takes no more.
+    #[error("the client's body is longer than the route takes")]
+    TooLong,
+}
+
+impl BrokenOff {
+    /// Returns the answer's status, if there is still somebody who can be answered.
+    pub(in crate::ingress) fn status(self) -> StatusCode {
+        match self {
+            Self::Client => StatusCode::BAD_REQUEST,
+            Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
+        }
+    }
+}
 
 /// What is sent upstream after the head.
 pub(in crate::ingress) enum RequestBody {
@@ -22,7 +41,11 @@ pub(in crate::ingress) enum RequestBody {
     /// What an HTTP/1.1 connection feeds in.
     Fed(Rc<Feed>),
     /// What comes on an HTTP/2 stream.
-    Stream(Incoming),
+    Stream {
+        incoming: Incoming,
+        /// How much of it the route still takes.
+        left: u64,
+    },
 }
 
 /// One chunk between a client's connection and an upstream's. Both are polled by the same task, the client
@@ -83,16 +106,25 @@ impl Body for RequestBody {
                     }
                     State::Broken => {
                         *state = State::Broken;
-                        Poll::Ready(Some(Err(BrokenOff)))
+                        Poll::Ready(Some(Err(BrokenOff::Client)))
                     }
                 }
             }
-            Self::Stream(incoming) => loop {
+            Self::Stream { incoming, left } => loop {
                 return match Pin::new(&mut *incoming).poll_frame(cx) {
                     Poll::Pending => Poll::Pending,
                     Poll::Ready(None) => Poll::Ready(None),
-                    Poll::Ready(Some(Err(_))) => Poll::Ready(Some(Err(BrokenOff))),
-                    Poll::Ready(Some(Ok(frame))) if frame.is_data() => Poll::Ready(Some(Ok(frame))),
+                    Poll::Ready(Some(Err(_))) => Poll::Ready(Some(Err(BrokenOff::Client))),
+                    Poll::Ready(Some(Ok(frame))) if frame.is_data() => {
+                        let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+                        Poll::Ready(Some(match left.checked_sub(length) {
+                            Some(rest) => {
+                                *left = rest;
+                                Ok(frame)
+                            }
+                            None => Err(BrokenOff::TooLong),
+                        }))
+                    }
                     // Trailers are not passed on: they could say again what the head said otherwise.
                     Poll::Ready(Some(Ok(_))) => continue,
                 };
@@ -102,12 +134,17 @@ impl Body for RequestBody {
 }
 
 impl RequestBody {
+    /// Whether it comes from a client that may keep us waiting, and not from a connection that is pumped.
+    pub(super) fn is_pulled(&self) -> bool {
+        matches!(self, Self::Stream { .. })
+    }
+
     /// Returns how long it is, if that is known.
     pub(super) fn length(&self) -> Option<u64> {
         match self {
             Self::Empty => Some(0),
             Self::Fed(feed) => feed.length,
-            Self::Stream(incoming) => incoming.size_hint().exact(),
+            Self::Stream { incoming, .. } => incoming.size_hint().exact(),
         }
     }
 }

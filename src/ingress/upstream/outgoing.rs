@@ -103,6 +103,11 @@ impl Outgoing {
         self.complete && self.is_written() && !self.unflushed && !self.refused
     }
 
+    /// Whether the next step is the client's, whose body is pulled.
+    pub(in crate::ingress) fn is_owed(&self) -> bool {
+        self.body.is_pulled() && !self.complete && !self.refused && self.is_written()
+    }
+
     /// Makes it ready for another connection, if it may be sent again: RFC 9110 §9.2.2 lets what is idempotent be
     /// repeated, and what never left may be sent anyway.
     pub(in crate::ingress) fn rewind(&mut self) -> bool {
@@ -164,16 +169,16 @@ impl Outgoing {
                 Some(frame) => {
                     let data = frame?.into_data().unwrap_or_default();
                     if self.waiting() + data.len() <= COALESCE {
-                        self.encoder.put(&data, &mut self.head).map_err(|_| BrokenOff)?;
+                        self.encoder.put(&data, &mut self.head).map_err(|_| BrokenOff::Client)?;
                     } else {
-                        let frame = self.encoder.frame(data.len()).map_err(|_| BrokenOff)?;
+                        let frame = self.encoder.frame(data.len()).map_err(|_| BrokenOff::Client)?;
                         self.head.put_slice(frame.before());
                         self.data = data;
                         self.after = frame.after;
                     }
                 }
                 None => {
-                    self.head.put_slice(self.encoder.finish().map_err(|_| BrokenOff)?);
+                    self.head.put_slice(self.encoder.finish().map_err(|_| BrokenOff::Client)?);
                     self.complete = true;
                 }
             }

@@ -14,7 +14,8 @@ use std::{
 use arc_swap::ArcSwap;
 use hearthgate::{
     ingress::{
-        Builtin, Config, HostPattern, PeerReach, Plane, Route, RoutesReach, Target, Timeouts, Upstream, UpstreamHost,
+        Builtin, Config, HostPattern, PeerReach, Plane, Route, RoutesReach, Rules, Target, Timeouts, Upstream,
+        UpstreamHost,
         canonical::{CanonicalHost, CanonicalPath},
     },
     lookup::Lookup,
@@ -264,6 +265,7 @@ pub(crate) fn route(pattern: &str, path: &str, access: Access, to: Target) -> Ro
         access,
         to,
         log: true,
+        rules: Rules::default(),
     }
 }
 

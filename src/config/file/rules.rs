@@ -1,0 +1,197 @@
+//! What a `[[route]]` does with requests beside sending them on: conditions, redirects, rewrites, fields, limits.
+
+use bytes::Bytes;
+use hyper::{
+    Method, StatusCode,
+    header::{HeaderName, HeaderValue},
+};
+use ipnet::IpNet;
+
+use crate::{
+    config::{
+        file::{Table, route::path},
+        problems::{At, Wrong},
+        value,
+    },
+    ingress::{Change, Conditions, Field, Page, Part, Redirect, Rewrite, RouteLimits, Rules},
+    limit::Rate,
+};
+
+/// Reads the rules of a route.
+pub(super) fn read(table: &Table<'_>) -> Rules {
+    let mut rules = Rules { plain: table.boolean("plain").is_some_and(|plain| plain.value), ..Rules::default() };
+    if let Some(asked) = table.table("match", "route.match") {
+        rules.conditions = conditions(&asked);
+    }
+    if let Some(written) = table.table("headers", "route.headers") {
+        rules.security = written.boolean("security").is_none_or(|security| security.value);
+        let change = |key, section| written.table(key, section).map(|table| change(&table)).unwrap_or_default();
+        rules.request = change("request", "route.headers.request");
+        rules.response = change("response", "route.headers.response");
+    }
+    if let Some(written) = table.table("rewrite", "route.rewrite") {
+        let part = |key| written.parsed(key, path).map(|path| path.value);
+        rules.rewrite = Rewrite { strip: part("strip"), add: part("add") };
+    }
+    if let Some(written) = table.table("limits", "route.limits") {
+        rules.limits = limits(&written);
+    }
+    rules.maintenance = match table.is_string("maintenance") {
+        true => table.string("maintenance").map(|text| maintenance(text.value)),
+        false => table
+            .boolean("maintenance")
+            .filter(|on| on.value)
+            .map(|_| maintenance("This is being worked on. It will be back soon.".into())),
+    };
+    rules
+}
+
+fn maintenance(text: String) -> Page {
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    Page { status: StatusCode::SERVICE_UNAVAILABLE, kind, body: Bytes::from(text + "\n") }
+}
+
+fn conditions(table: &Table<'_>) -> Conditions {
+    let methods = table.list("methods", method).unwrap_or_default();
+    let headers = table.named("headers").into_iter().filter_map(|(name, value)| {
+        let name = table.within(&name, name.value, header_name)?;
+        let value = table.within(&value, table.text_of(&value, "headers")?, |text| match text {
+            "*" => Ok(Field::Present),
+            _ => header_value(text).map(Field::Is),
+        })?;
+        Some((name, value))
+    });
+    Conditions { methods: methods.into_iter().map(|method| method.value).collect(), headers: headers.collect() }
+}
+
+fn change(table: &Table<'_>) -> Change {
+    let pairs = |key: &'static str| {
+        let pairs = table.named(key).into_iter().filter_map(|(name, value)| {
+            let name = table.within(&name, name.value, ours)?;
+            let value = table.within(&value, table.text_of(&value, key)?, header_value)?;
+            Some((name, value))
+        });
+        pairs.collect()
+    };
+    let remove = table.list("remove", ours).unwrap_or_default();
+    Change { remove: remove.into_iter().map(|name| name.value).collect(), set: pairs("set"), add: pairs("add") }
+}
+
+fn limits(table: &Table<'_>) -> RouteLimits {
+    let all = RouteLimits::default();
+    let nets = |key| {
+        let nets = table.list(key, value::network).unwrap_or_default();
+        nets.into_iter().map(|net| net.value).collect::<Vec<IpNet>>()
+    };
+    RouteLimits {
+        rate: table.parsed("rate", rate).map(|rate| rate.value),
+        concurrency: table
+            .number("concurrency", 1..=u64::from(u32::MAX))
+            .and_then(|number| u32::try_from(number.value).ok())
+            .unwrap_or(all.concurrency),
+        body: table.parsed("body", value::size).map_or(all.body, |size| size.value as u64),
+        allow: nets("allow"),
+        deny: nets("deny"),
+    }
+}
+
+/// Reads `redirect`: a place, or a table with a place and a status.
+pub(super) fn redirect(table: &Table<'_>) -> Option<At<Redirect>> {
+    if table.is_string("redirect") {
+        let to = table.parsed("redirect", place)?;
+        return Some(to.map(|to| Redirect { status: StatusCode::PERMANENT_REDIRECT, to }));
+    }
+    let written = table.table("redirect", "route.redirect")?;
+    if !written.has("to") {
+        written.missing("to", "write where to, as to = \"https://www.example.org{uri}\"");
+    }
+    let status = written.number("status", 301..=308).map_or(308, |status| status.value);
+    if !matches!(status, 301 | 302 | 303 | 307 | 308) {
+        let what = format!("status cannot be {status}");
+        written.report.error(written.place("status"), &written.about, what, "one of 301, 302, 303, 307, 308");
+    }
+    let status = u16::try_from(status).ok().and_then(|status| StatusCode::from_u16(status).ok());
+    let status = status.unwrap_or(StatusCode::PERMANENT_REDIRECT);
+    Some(written.parsed("to", place)?.map(|to| Redirect { status, to }))
+}
+
+/// Reads `respond`: what the answer says, or a table with status, type and body.
+pub(super) fn respond(table: &Table<'_>) -> Option<At<Page>> {
+    let page = |status, kind, body: String| Page { status, kind, body: body.into() };
+    let text = HeaderValue::from_static("text/plain; charset=utf-8");
+    if table.is_string("respond") {
+        return Some(table.string("respond")?.map(|body| page(StatusCode::OK, text, body)));
+    }
+    let written = table.table("respond", "route.respond")?;
+    let status = written.number("status", 200..=599).map_or(200, |status| status.value);
+    let status = u16::try_from(status).ok().and_then(|status| StatusCode::from_u16(status).ok());
+    let kind = written.parsed("type", header_value).map_or(text, |kind| kind.value);
+    let body = written.string("body").map(|body| body.value).unwrap_or_default();
+    Some(At { value: page(status.unwrap_or(StatusCode::OK), kind, body), at: written.at })
+}
+
+fn place(text: &str) -> Result<Vec<Part>, Wrong> {
+    let wrong = |what: &str| {
+        let hint = "write it as \"https://www.example.org{uri}\"; {host}, {path} and {uri} are those of the request";
+        Wrong::new(format!("redirect \"{text}\" {what}"), hint)
+    };
+    if !text.starts_with("https://") && !text.starts_with("http://") && !text.starts_with('/') {
+        return Err(wrong("is no place"));
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(wrong("has a character that no URL has"));
+    }
+    let mut parts = Vec::new();
+    let mut rest = text;
+    while let Some((before, tail)) = rest.split_once('{') {
+        let (word, after) = tail.split_once('}').ok_or_else(|| wrong("has a \"{\" that is not closed"))?;
+        if !before.is_empty() {
+            parts.push(Part::Text(before.to_owned()));
+        }
+        parts.push(match word {
+            "host" => Part::Host,
+            "path" => Part::Path,
+            "uri" => Part::Uri,
+            _ => return Err(wrong(&format!("has an unknown {{{word}}}"))),
+        });
+        rest = after;
+    }
+    if !rest.is_empty() {
+        parts.push(Part::Text(rest.to_owned()));
+    }
+    Ok(parts)
+}
+
+fn method(text: &str) -> Result<Method, Wrong> {
+    let wrong = || Wrong::new(format!("\"{text}\" is no method"), "write it in capitals, as \"POST\"");
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') {
+        return Err(wrong());
+    }
+    Method::from_bytes(text.as_bytes()).map_err(|_| wrong())
+}
+
+fn header_name(text: &str) -> Result<HeaderName, Wrong> {
+    HeaderName::from_bytes(text.as_bytes())
+        .map_err(|_| Wrong::new(format!("\"{text}\" is no header field"), "write its name, as \"x-frame-options\""))
+}
+
+/// The name of a field that the owner may change.
+fn ours(text: &str) -> Result<HeaderName, Wrong> {
+    let name = header_name(text)?;
+    match Change::permits(&name) {
+        true => Ok(name),
+        false => {
+            let hint = "fields of framing and of the connection, and names with \"_\", are not passed on";
+            Err(Wrong::new(format!("\"{text}\" cannot be changed"), hint))
+        }
+    }
+}
+
+fn header_value(text: &str) -> Result<HeaderValue, Wrong> {
+    HeaderValue::from_str(text)
+        .map_err(|_| Wrong::new(format!("\"{text}\" cannot stand in a header field"), "write it in visible ASCII"))
+}
+
+fn rate(text: &str) -> Result<Rate, Wrong> {
+    text.parse().map_err(|what| Wrong::new(what, "write it as \"10/s burst 50\""))
+}
