@@ -9,7 +9,7 @@
 //!   verbs: `bind` takes ports and may fail, `prepare` builds a new policy and may fail, `commit` swaps it
 //!   in and cannot fail, `run` works until told to stop.
 //! - The floor carries what they share: [`origin`] is the threat model as types, [`onlink`] follows what
-//!   is on the LAN, [`listen`] binds every kernel socket, [`stream`] is an accepted stream or datagram with
+//!   is on the LAN, [`neighbours`] which devices are, [`listen`] binds every kernel socket, [`stream`] is an accepted stream or datagram with
 //!   its origin, [`https`] asks other servers, [`limit`] holds per-client limits in fixed memory, [`lookup`] turns names into addresses,
 //!   [`supervise`] names and restarts tasks, [`descriptors`] is how many sockets there may be, [`metrics`] is the registry and its naming rule, [`store`]
 //!   writes state that is never torn, [`privilege`] drops what is not needed.
@@ -28,6 +28,7 @@ pub mod limit;
 pub mod listen;
 pub mod lookup;
 pub mod metrics;
+pub mod neighbours;
 pub mod onlink;
 pub mod origin;
 pub mod privilege;

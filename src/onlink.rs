@@ -19,6 +19,7 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
     link::{LinkAttribute, LinkMessage},
+    neighbour::NeighbourMessage,
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType, RouteVia},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -117,7 +118,8 @@ impl Follower {
     }
 }
 
-fn is_timeout(error: &io::Error) -> bool {
+/// Says whether nothing came in time.
+pub(crate) fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
 }
 
@@ -228,6 +230,14 @@ pub fn kernel() -> io::Result<Kernel> {
         }
     }
     Ok(kernel)
+}
+
+/// Asks the kernel for its neighbours.
+pub(crate) fn neighbours() -> io::Result<Vec<RouteNetlinkMessage>> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    SockRef::from(&socket).set_read_timeout(Some(DEADLINE))?;
+    dump(&socket, RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()))
 }
 
 fn address_of(message: &AddressMessage) -> Option<Address> {

@@ -22,7 +22,7 @@ use tokio::{
 
 use crate::{
     app::{
-        Edge,
+        Accept, Edge,
         peers::{NewPeer, PeerEdit},
     },
     config::Problems,
@@ -190,6 +190,11 @@ async fn dispatch(request: Request<Incoming>, edge: Arc<Edge>, caller: u32) -> R
     match (request.method(), noun) {
         (&Method::GET, "status") => json(edge.status()),
         (&Method::POST, "reload") => blocking(move || edge.reload(&format!("{author}: reload"))).await,
+        (&Method::GET, "devices") => json(edge.devices()?),
+        (&Method::POST, "devices/accept") => {
+            let accept: Accept = body(request).await?;
+            json(edge.accept_devices(accept)?)
+        }
         (&Method::GET, "peers") => json(edge.peers()),
         (&Method::POST, "peers") => {
             let peer: NewPeer = body(request).await?;

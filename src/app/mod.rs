@@ -7,6 +7,7 @@
 
 mod build;
 pub mod control;
+pub mod devices;
 mod explain;
 pub mod history;
 mod lock;
@@ -30,6 +31,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::Timestamp;
 
 pub use build::Failure;
+pub use devices::{Accept, Accepted, Devices};
 pub use lock::holder;
 pub use reload::Reloaded;
 pub use run::run;

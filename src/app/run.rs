@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     app::{Edge, Failure, Options, Source, build, control, notify::Manager},
+    neighbours,
     supervise::{self, Phase, Stop, Stopper, task},
 };
 
@@ -49,6 +50,15 @@ pub fn run(options: Options, ready: impl FnOnce(&Edge)) -> Result<(), Failure> {
     let follow = move || follower.run(&following);
     let (health, _) = supervise::plane("onlink", stop.clone(), follow).map_err(fail("threads"))?;
     watched.push(("onlink", health));
+    if let Some(dns) = &edge.planes.dns {
+        let neighbours = neighbours::Follower::new(edge.follower.networks());
+        dns.follow(neighbours.table());
+        let following = stop.clone();
+        // As the one above.
+        let follow = move || neighbours.run(&following);
+        let (health, _) = supervise::plane("neighbours", stop.clone(), follow).map_err(fail("threads"))?;
+        watched.push(("neighbours", health));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)

@@ -51,7 +51,8 @@ pub struct Refused {
 /// The health of one plane.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plane {
-    /// `dns`, `ingress`, `vpn`; `onlink` follows who is at home, `metrics` and `control` answer.
+    /// `dns`, `ingress`, `vpn`; `onlink` follows who is at home, `neighbours` with which devices, `metrics` and
+    /// `control` answer.
     pub name: String,
     /// It works now.
     pub running: bool,

@@ -3,6 +3,7 @@
 mod check;
 mod client;
 mod config;
+mod devices;
 mod explain;
 mod init;
 mod list;
@@ -55,6 +56,8 @@ enum Command {
     /// Add, list or remove peers of the VPN
     #[command(subcommand)]
     Peer(peer::Peer),
+    /// Show the devices of the house, or say that new ones are known
+    Devices(devices::Devices),
     /// Look at block and allow lists
     #[command(subcommand)]
     List(list::List),
@@ -133,6 +136,7 @@ pub fn main() -> ExitCode {
         Command::Tour(running) => tour::execute(&running, state),
         Command::Init(command) => command.execute(state),
         Command::Peer(command) => command.execute(state),
+        Command::Devices(command) => command.execute(state),
         Command::List(command) => command.execute(),
         Command::Config(command) => command.execute(state),
     };

@@ -80,6 +80,11 @@ fn dns_lines(dns: &crate::dns::Status, line: &mut impl FnMut(&str, String)) {
     let percent = (dns.cache_bytes * 100).checked_div(dns.cache_limit).unwrap_or_default();
     let (used, limit) = (bytes(dns.cache_bytes as u64), bytes(dns.cache_limit as u64));
     line("  cache", format!("{} answers, {used} of {limit} ({percent} %)", dns.cache_entries));
+    let new = if dns.new_devices > 0 { format!(", {} of them new", dns.new_devices) } else { String::new() };
+    line("  devices", format!("{}{new}", dns.devices));
+    for problem in &dns.problems {
+        line("  problem", problem.clone());
+    }
     if !dns.relays.is_empty() {
         let relays = dns.relays.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         line("  relays", format!("{relays}: questions from there are one client, rules per device cannot work for it"));

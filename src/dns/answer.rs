@@ -7,19 +7,19 @@ use std::{
 };
 
 use super::{
-    BlockAs, Core,
+    BlockAs, Client, ClientName, Core,
     cache::{Age, Stored},
     counters::{Dropped, Outcome, Transport},
     encode::{self, Ede, Head, QNAME, Section, rcode, record},
     filter::Verdict,
-    local::{self, Local, SpecialAnswer},
+    local::{self, Local, Records, SpecialAnswer},
     policy::Policy,
     query::{IN, Query, Question, Unfit, qtype},
     resolver::wire::Message,
     room::Place,
 };
 use crate::{
-    limit::{Client, Rate},
+    limit::{self, Rate},
     origin::{NetworkId, Networks, Origin, Source},
 };
 
@@ -32,9 +32,17 @@ pub(crate) struct Asker {
     pub(crate) client: IpAddr,
     /// By what way.
     pub(crate) transport: Transport,
+    /// What it calls itself there.
+    pub(crate) name: Option<ClientName>,
 }
 
 impl Asker {
+    /// Returns what groups of devices are told by.
+    pub(crate) fn client(&self) -> Client {
+        let Source { origin, relay } = self.source;
+        Client { origin, address: self.client, relay, name: self.name }
+    }
+
     /// This box and a router that speaks for the whole house are bounded as a whole only.
     pub(crate) fn is_limited(&self) -> bool {
         !self.source.relay && self.source.origin != Origin::Lan(NetworkId::HOST)
@@ -93,7 +101,7 @@ pub(crate) fn answer(
     }
     if resolved.is_none() && asker.is_limited() {
         let limits = &view.core.limits;
-        if limits.check(Client::of(asker.client), LAN_RATE, view.instant).is_err() {
+        if limits.check(limit::Client::of(asker.client), LAN_RATE, view.instant).is_err() {
             return Step::Silence(Dropped::Limit);
         }
     }
@@ -144,14 +152,20 @@ pub(crate) fn answer(
 
     // Local records, and the names of routes.
     encode::start(&query, Head::local(rcode::NOERROR), out);
-    let found = match policy.records.answer(&query, view.networks, out) {
+    let records = policy.records.load();
+    let found = match records.answer(&query, view.networks, out) {
         Local::Absent => policy.routes.answer(&query, asker.source.origin, asker.client, view.networks, out),
         found => found,
     };
     let alias = match found {
         Local::Absent => None,
         Local::Alias(target) => Some(target),
-        found @ (Local::Answered | Local::NoData) => {
+        Local::NoName => {
+            encode::set_flags(&query, Head::local(rcode::NXDOMAIN), out);
+            encode::finish(&query, rcode::NXDOMAIN, None, limit, out);
+            return Step::Done(Outcome::Local);
+        }
+        found @ (Local::Answered | Local::NoData | Local::Denied) => {
             if found == Local::NoData {
                 local::no_data(&query, out);
             }
@@ -164,14 +178,28 @@ pub(crate) fn answer(
     if alias.is_none()
         && let Some((special, zone)) = policy.special.find(query.name(), query.qtype)
     {
-        special_answer(policy, &query, special, zone, limit, out);
+        special_answer(&records, &query, special, zone, limit, out);
         return Step::Done(Outcome::Special);
     }
 
     // Rules of the client's group.
-    let group = policy.filter.group_of(asker.source.origin, asker.client, asker.source.relay);
+    policy.filter.keep_time(view.now);
+    if resolved.is_none()
+        && asker.transport == Transport::Udp
+        && view.core.devices.is_stranger(asker, &policy.filter, view.networks)
+        && view.core.strangers.must_ask_again(asker.client, view.now)
+    {
+        // Room for nothing but the question.
+        encode::start(&query, Head::code(rcode::NOERROR), out);
+        encode::finish(&query, rcode::NOERROR, None, 0, out);
+        return Step::Done(Outcome::Special);
+    }
+    let group = policy.filter.group_of(&asker.client());
     // The other planes ask for what their own configuration names.
     let mut allowed = asker.transport == Transport::House;
+    if policy.filter.is_offline(group) && !allowed {
+        return blocked(&query, BlockAs::Null, limit, out);
+    }
     match policy.filter.verdict(group, query.name(), query.qtype) {
         _ if allowed => {}
         Verdict::Pass => {}
@@ -243,7 +271,7 @@ fn resolved_outcome(stored: &Stored) -> Outcome {
 }
 
 fn special_answer(
-    policy: &Policy,
+    records: &Records,
     query: &Query<'_>,
     special: SpecialAnswer,
     zone: usize,
@@ -253,7 +281,7 @@ fn special_answer(
     let top = query.name().len() == zone;
     let code = match special {
         // RFC 8020: a name above others exists.
-        SpecialAnswer::Nothing if !top && !policy.records.has_below(query.name()) => rcode::NXDOMAIN,
+        SpecialAnswer::Nothing if !top && !records.has_below(query.name()) => rcode::NXDOMAIN,
         _ => rcode::NOERROR,
     };
     encode::start(query, Head::local(code), out);
@@ -292,9 +320,7 @@ fn blocked(query: &Query<'_>, as_: BlockAs, limit: usize, out: &mut Vec<u8>) -> 
 fn append(query: &Query<'_>, stored: &Stored, now: u64, out: &mut Vec<u8>) {
     let Ok(message) = Message::parse(&stored.message) else { return };
     let head = Head { rcode: stored.rcode, authoritative: false, authentic: false };
-    if let Some(flags) = out.get_mut(2..4) {
-        flags.copy_from_slice(&encode::flags(query, head));
-    }
+    encode::set_flags(query, head, out);
     let sections = [(Section::Answer, &message.answer), (Section::Authority, &message.authority)];
     for (section, records) in sections {
         for one in records {

@@ -4,10 +4,13 @@ use std::{net::IpAddr, net::SocketAddr, path::PathBuf, time::Duration};
 
 use hickory_proto::rr::{Name, Record};
 use ipnet::IpNet;
+use jiff::tz::TimeZone;
 
 pub use super::resolver::Fallback;
+use super::{client::ClientName, filter::Spans};
 use crate::{
     listen::Place,
+    neighbours::Mac,
     origin::{Directory, NetworkId, PeerId},
 };
 
@@ -56,12 +59,20 @@ pub struct Config {
     pub forward: Vec<Forward>,
     /// Names of the house, absolute.
     pub records: Vec<LocalRecord>,
+    /// Zone files.
+    pub zones: Vec<PathBuf>,
+    /// Files as `/etc/hosts`.
+    pub hosts: Vec<PathBuf>,
+    /// Lease files of DHCP servers.
+    pub leases: Vec<PathBuf>,
     /// Names of routes.
     pub routes: HouseRoutes,
     /// Block and allow lists.
     pub lists: Vec<List>,
     /// Groups of devices; the one called "default" holds everybody who is in no other.
     pub groups: Vec<Group>,
+    /// The time zone of spans of time.
+    pub timezone: TimeZone,
     /// Names which may have private addresses though they are public.
     pub rebind_allow: Vec<Name>,
     /// Names of networks and peers, for logs.
@@ -95,9 +106,13 @@ impl Default for Config {
             upstream_ca: None,
             forward: Vec::new(),
             records: Vec::new(),
+            zones: Vec::new(),
+            hosts: Vec::new(),
+            leases: Vec::new(),
             routes: HouseRoutes::default(),
             lists: Vec::new(),
             groups: Vec::new(),
+            timezone: TimeZone::UTC,
             rebind_allow: Vec::new(),
             directory: Directory::default(),
             testing: Testing::default(),
@@ -282,6 +297,10 @@ pub struct Group {
     pub devices: Vec<Device>,
     /// Places in [`Config::lists`].
     pub lists: Vec<usize>,
+    /// Places of lists that apply in spans of time only.
+    pub timed: Vec<(usize, Spans)>,
+    /// When only names of the house are answered.
+    pub offline: Spans,
     /// Names let through, with everything below them.
     pub allow: Vec<Name>,
     /// Names blocked, with everything below them.
@@ -295,6 +314,12 @@ pub enum Device {
     Net(IpNet),
     /// By its key in the VPN.
     Peer(PeerId),
+    /// By its MAC address, whatever addresses it has.
+    Mac(Mac),
+    /// By the name that a DHCP server knows it by.
+    Name(String),
+    /// By what it calls itself over DNS over TLS, HTTPS or QUIC.
+    Client(ClientName),
 }
 
 /// `[dns.testing]`: switches which only tests may set.

@@ -157,6 +157,13 @@ pub(crate) fn flags(query: &Query<'_>, head: Head) -> [u8; 2] {
     [high, low | (head.rcode & 0x0f) as u8]
 }
 
+/// Writes other flags over those of an answer.
+pub(crate) fn set_flags(query: &Query<'_>, head: Head, out: &mut [u8]) {
+    if let Some(place) = out.get_mut(2..4) {
+        place.copy_from_slice(&flags(query, head));
+    }
+}
+
 /// Writes one record. `owner` is in wire form; a pointer is welcome.
 pub(crate) fn record(out: &mut Vec<u8>, section: Section, owner: &[u8], rtype: u16, ttl: u32, rdata: &[u8]) {
     let Ok(length) = u16::try_from(rdata.len()) else { return };

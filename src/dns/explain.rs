@@ -237,7 +237,7 @@ fn decided(core: &Core, policy: &super::policy::Policy, question: &Question) -> 
     let now = core.clock.seconds();
     let view = View { core, policy, networks: &networks, now, instant: Instant::now() };
     let source = Source { origin: Origin::Lan(NetworkId::HOST), relay: false };
-    let asker = Asker { source, client: [127, 0, 0, 1].into(), transport: Transport::House };
+    let asker = Asker { source, client: [127, 0, 0, 1].into(), transport: Transport::House, name: None };
     answer(&view, &asker, &bytes, None, &mut Vec::new())
 }
 

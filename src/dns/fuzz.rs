@@ -54,7 +54,7 @@ impl House {
 /// Somebody in the house or outside.
 pub(super) fn asker(origin: Origin) -> Asker {
     let source = Source { origin, relay: false };
-    Asker { source, client: [192, 0, 2, 77].into(), transport: Transport::Udp }
+    Asker { source, client: [192, 0, 2, 77].into(), transport: Transport::Udp, name: None }
 }
 
 /// Gives any bytes to the server. What it says must be a message that can be walked and fits a datagram.

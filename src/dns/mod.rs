@@ -14,8 +14,10 @@
 
 mod answer;
 mod cache;
+mod client;
 mod config;
 mod counters;
+mod devices;
 mod encode;
 pub mod explain;
 pub mod filter;
@@ -24,10 +26,12 @@ mod local;
 mod policy;
 mod query;
 mod refresh;
+mod reread;
 pub mod resolver;
 mod room;
 mod server;
 mod status;
+mod strangers;
 mod upstream;
 
 use std::{
@@ -41,18 +45,25 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::{runtime::Handle, sync::Notify};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+};
 
+pub use client::{Client, ClientName};
 pub use config::*;
+pub use devices::Device as KnownDevice;
 pub use policy::Error;
 pub use status::Status;
 
 use self::{
     cache::Cache,
     counters::Series,
+    devices::Devices,
     policy::Policy,
     refresh::Fetches,
     room::Room,
+    strangers::Strangers,
     upstream::{Flights, Resolver},
 };
 use crate::{
@@ -60,6 +71,7 @@ use crate::{
     listen::{self, BindError, Place, Wanted},
     lookup::Lookup,
     metrics::Metrics,
+    neighbours::{Mac, Table},
     origin::Networks,
     stream::Inlet,
     supervise::{self, Phase, Stop},
@@ -111,8 +123,12 @@ struct Core {
     series: Series,
     clock: Clock,
     fetches: Fetches,
+    devices: Devices,
+    strangers: Strangers,
     /// Told when a policy comes into force.
     committed: Notify,
+    /// Told as well, whoever made it.
+    replaced: Notify,
 }
 
 impl Core {
@@ -128,18 +144,28 @@ impl Core {
             series: Series::new(metrics),
             clock: Clock,
             fetches: Fetches::default(),
+            devices: Devices::default(),
+            strangers: Strangers::default(),
             committed: Notify::new(),
+            replaced: Notify::new(),
         }
     }
 
     /// Puts a policy in the place of another one, unless that is in force no more.
     fn replace(&self, before: &Arc<Policy>, after: Arc<Policy>) -> bool {
+        self.tell_devices(&after);
         let found = self.policy.compare_and_swap(before, Some(after.clone()));
         let replaced = found.as_ref().is_some_and(|found| Arc::ptr_eq(found, before));
         if replaced {
+            self.replaced.notify_one();
             self.count_names(&after);
         }
         replaced
+    }
+
+    /// Nobody is in the wrong group for a moment.
+    fn tell_devices(&self, policy: &Policy) {
+        self.devices.apply(&policy.filter, &policy.files.load().leases, self.clock.seconds());
     }
 
     fn count_names(&self, policy: &Policy) {
@@ -151,7 +177,9 @@ impl Core {
     }
 
     fn put_in_force(&self, policy: Arc<Policy>) {
+        self.tell_devices(&policy);
         let before = self.policy.swap(Some(policy.clone()));
+        self.replaced.notify_one();
         let same = |before: &Policy| {
             Resolver::same(&before.config, &policy.config) && before.rebind_allow == policy.rebind_allow
         };
@@ -212,6 +240,7 @@ impl Plane {
     /// Reads lists and files and builds the policy; blocks.
     pub fn prepare(&self, config: Config) -> Result<Prepared, Error> {
         let before = self.core.policy.load_full();
+        self.core.devices.open(&config.state);
         Ok(Prepared(Arc::new(Policy::build(config, before.as_deref())?)))
     }
 
@@ -312,7 +341,25 @@ impl Plane {
             ended = async { tokio::join!(listening, tunnel).0 } => ended,
             () = gauges => Ok(()),
             never = refresh::keep_fresh(&self.core, self.lookup()) => match never {},
+            never = reread::keep_files(&self.core) => match never {},
+            never = devices::keep(&self.core) => match never {},
         }
+    }
+
+    /// Goes by what the kernel says of the wire from now on.
+    pub fn follow(&self, table: watch::Receiver<Arc<Table>>) {
+        self.core.devices.follow(table);
+    }
+
+    /// Returns the devices of the house, and what is odd about their groups.
+    pub fn devices(&self) -> (Vec<KnownDevice>, Vec<String>) {
+        let Some(policy) = self.core.policy.load_full() else { return Default::default() };
+        self.core.devices.list(&policy.filter, &policy.files.load().leases, self.core.clock.seconds())
+    }
+
+    /// Takes devices out of the group `new`; all of them without a MAC address. Returns how many there were.
+    pub fn accept_devices(&self, mac: Option<Mac>) -> usize {
+        self.core.devices.accept(mac)
     }
 
     fn set_gauges(&self) {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::{
-    Config,
+    Clock, Config,
     filter::{self, ListStatus},
-    local::{self, Records, Routes, Special},
+    local::{self, Files, Records, Routes, Special},
     upstream::Resolver,
 };
 
@@ -17,6 +17,14 @@ pub enum Error {
     /// The rules cannot be compiled.
     #[error(transparent)]
     Filter(#[from] filter::Error),
+    /// A file that names of the house come from cannot be read.
+    #[error("{key}: {problem}")]
+    File {
+        /// The key at fault.
+        key: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
     /// Root hints, trust anchors or upstream servers cannot be used.
     #[error("{key}: {problem}")]
     Upstream {
@@ -36,8 +44,10 @@ pub(crate) struct Policy {
     pub(crate) filter: filter::Policy,
     /// What the lists hold.
     pub(crate) lists: Vec<ListStatus>,
-    /// The owner's records.
-    pub(crate) records: Records,
+    /// The owner's records, with those of files.
+    pub(crate) records: ArcSwap<Records>,
+    /// Zones, hosts and leases as they were last read.
+    pub(crate) files: ArcSwap<Files>,
     /// The names of routes.
     pub(crate) routes: Routes,
     /// Names without a place in the public DNS.
@@ -62,8 +72,39 @@ impl Policy {
         // The owner's own domain may lead home.
         let own = std::iter::once(local::wire(&config.domain));
         let rebind_allow = config.rebind_allow.iter().map(local::wire).chain(zones).chain(own).collect();
-        let records = Records::new(&config.records);
+        let last = before.map(|before| before.files.load_full());
+        let files = Files::read(&config, last.as_deref(), Clock.seconds())
+            .map_err(|(key, problem)| Error::File { key, problem })?;
+        files.problems.iter().for_each(|problem| tracing::warn!("{problem}"));
+        let records = compile(&config, &files);
         let routes = Routes::new(&config.routes);
-        Ok(Self { config, filter, lists, records, routes, special, upstream: upstream.into(), rebind_allow })
+        Ok(Self {
+            config,
+            filter,
+            lists,
+            records: ArcSwap::from_pointee(records),
+            files: ArcSwap::from_pointee(files),
+            routes,
+            special,
+            upstream: upstream.into(),
+            rebind_allow,
+        })
     }
+
+    /// Reads the files again; blocks. Says whether something is other than before.
+    pub(crate) fn read_files(&self, now: u64) -> bool {
+        let before = self.files.load();
+        let Some(files) = before.read_again(&self.config, now) else { return false };
+        for problem in files.problems.iter().filter(|problem| !before.problems.contains(problem)) {
+            tracing::warn!("{problem}: what was read before stays in force");
+        }
+        self.records.store(Arc::new(compile(&self.config, &files)));
+        self.files.store(Arc::new(files));
+        true
+    }
+}
+
+fn compile(config: &Config, files: &Files) -> Records {
+    let taken = config.routes.names.iter().map(|route| local::wire(&route.host)).collect();
+    Records::new(&config.records, &config.domain, files, &taken)
 }

@@ -25,6 +25,15 @@ pub struct Status {
     pub waiting: usize,
     /// Open TCP connections, the tunnel's with them.
     pub connections: usize,
+    /// Devices that are remembered.
+    #[serde(default)]
+    pub devices: usize,
+    /// Those of them that are in the group `new`.
+    #[serde(default)]
+    pub new_devices: usize,
+    /// What is odd about groups and files, in sentences.
+    #[serde(default)]
+    pub problems: Vec<String>,
     /// Gateways that speak for others: rules for devices behind them cannot work.
     pub relays: Vec<std::net::IpAddr>,
 }
@@ -39,6 +48,8 @@ impl Plane {
         lists.iter_mut().for_each(|list| core.fetches.tell(list));
         let mut relays: Vec<_> = core.networks.load().relays.iter().copied().collect();
         relays.sort();
+        let (devices, mut problems) = self.devices();
+        problems.extend(policy.iter().flat_map(|policy| policy.files.load().problems.clone()));
         Status {
             listen: self.listen_addresses(),
             lists,
@@ -48,6 +59,9 @@ impl Plane {
             cache_limit: core.cache.limit(),
             waiting: core.room.taken(),
             connections: core.connections.taken(),
+            new_devices: devices.iter().filter(|device| device.new).count(),
+            devices: devices.len(),
+            problems,
             relays,
         }
     }

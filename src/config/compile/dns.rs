@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 
 use hickory_proto::rr::{
     Name, RData, Record,
-    rdata::{A, AAAA, CNAME, TXT},
+    rdata::{A, AAAA, CNAME, HTTPS, NS, PTR, TXT},
 };
+use jiff::tz::TimeZone;
 
 use crate::{
     config::{
@@ -16,7 +17,7 @@ use crate::{
     },
     dns::{
         Config, Device, Forward, Group, HouseRoutes, List, ListSource, LocalRecord, Resolve, RouteName, Testing,
-        Transport, Upstream, UpstreamHost,
+        Transport, Upstream, UpstreamHost, filter::Spans,
     },
     ingress::{self, HostPattern, RoutesReach},
     onlink,
@@ -29,6 +30,7 @@ pub(crate) fn compile(
     dns: &file::Dns,
     lan: &onlink::Config,
     names: &Names,
+    timezone: TimeZone,
     setting: &Setting<'_>,
     taken: &mut ports::Taken,
 ) -> Config {
@@ -58,6 +60,10 @@ pub(crate) fn compile(
     Config {
         listen: listen.into_iter().map(|place| place.value).collect(),
         records: records(&dns.records, &domain, report),
+        zones: dns.zones.iter().map(|path| setting.file(path, &dns.about)).collect(),
+        hosts: dns.hosts.iter().map(|path| setting.file(path, &dns.about)).collect(),
+        // A DHCP server may not have written any yet.
+        leases: dns.leases.iter().map(|path| setting.path(&path.value)).collect(),
         routes: HouseRoutes::default(),
         domain,
         state: setting.state.clone(),
@@ -83,6 +89,7 @@ pub(crate) fn compile(
         forward: forward(&dns.forward, report),
         lists: lists(&dns.lists, setting),
         groups: groups(dns, names, report),
+        timezone,
         rebind_allow: dns.rebind_allow.clone(),
         directory: names.directory(),
         testing,
@@ -145,6 +152,7 @@ fn records(written: &[file::Record], domain: &Name, report: &Report) -> Vec<Loca
                     let strings = text.as_bytes().chunks(255).collect::<Vec<_>>();
                     fixed(RData::TXT(TXT::from_bytes(strings)))
                 }
+                RecordData::Data(data) => fixed(settled(data.clone(), domain)),
                 RecordData::Cname(target_text) => match absolute(target_text, domain) {
                     Some(target) if target != name => fixed(RData::CNAME(CNAME(target))),
                     target => {
@@ -162,10 +170,45 @@ fn records(written: &[file::Record], domain: &Name, report: &Report) -> Vec<Loca
     records
 }
 
+/// Puts relative names in the data of a record under the domain.
+fn settled(data: RData, domain: &Name) -> RData {
+    let settle = |name: Name| match name.is_fqdn() || name.is_root() {
+        true => name,
+        false => absolute(&name.to_ascii(), domain).unwrap_or(name),
+    };
+    match data {
+        RData::MX(mut mx) => {
+            mx.exchange = settle(mx.exchange);
+            RData::MX(mx)
+        }
+        RData::SRV(mut srv) => {
+            srv.target = settle(srv.target);
+            RData::SRV(srv)
+        }
+        RData::NAPTR(mut naptr) => {
+            naptr.replacement = settle(naptr.replacement);
+            RData::NAPTR(naptr)
+        }
+        RData::PTR(PTR(name)) => RData::PTR(PTR(settle(name))),
+        RData::NS(NS(name)) => RData::NS(NS(settle(name))),
+        RData::SVCB(mut svcb) => {
+            svcb.target_name = settle(svcb.target_name);
+            RData::SVCB(svcb)
+        }
+        RData::HTTPS(HTTPS(mut svcb)) => {
+            svcb.target_name = settle(svcb.target_name);
+            RData::HTTPS(HTTPS(svcb))
+        }
+        data => data,
+    }
+}
+
 /// Relative names are under the domain; those that end in it, or in a dot, are not relative.
 fn absolute(text: &str, domain: &Name) -> Option<Name> {
     let name = value::name(text).ok()?;
-    if text.ends_with('.') || domain.zone_of(&name) {
+    // Nobody means 10.1.168.192.in-addr.arpa.home.arpa.
+    let is_reverse = [".in-addr.arpa", ".ip6.arpa"].iter().any(|zone| text.ends_with(zone));
+    if text.ends_with('.') || is_reverse || domain.zone_of(&name) {
         return Some(name);
     }
     let mut relative = name;
@@ -275,16 +318,18 @@ fn groups(dns: &file::Dns, names: &Names, report: &Report) -> Vec<Group> {
         }
         found
     };
-    let named = |group: &file::Group| -> Vec<usize> {
-        group.lists.iter().flatten().filter_map(|word| place(word, group)).collect()
+    let named = |group: &file::Group| -> Vec<(usize, Spans)> {
+        let words = group.lists.iter().flatten();
+        words.filter_map(|word| Some((place(word, group)?, Spans::new(word.value.spans.iter().copied())))).collect()
     };
     // Without a group "default" it has every list that no other group names: a list that was written is
     // meant for somebody.
-    let default_lists = match dns.groups.iter().find(|group| group.name.value == "default") {
+    let default_lists: Vec<(usize, Spans)> = match dns.groups.iter().find(|group| group.name.value == "default") {
         Some(default) => named(default),
         None => {
-            let claimed: Vec<usize> = dns.groups.iter().flat_map(named).collect();
-            (0..dns.lists.len()).filter(|list| !claimed.contains(list)).collect()
+            let claimed: Vec<usize> = dns.groups.iter().flat_map(named).map(|(list, _)| list).collect();
+            let free = (0..dns.lists.len()).filter(|list| !claimed.contains(list));
+            free.map(|list| (list, Spans::default())).collect()
         }
     };
     let mut groups: Vec<Group> = Vec::new();
@@ -296,29 +341,53 @@ fn groups(dns: &file::Dns, names: &Names, report: &Report) -> Vec<Group> {
         let besides = group.lists.as_ref().is_none_or(|words| words.iter().any(|word| word.value.besides_default));
         let mut lists = named(group);
         if besides {
-            lists.extend(&default_lists);
+            lists.extend(default_lists.iter().cloned());
         }
-        lists.sort_unstable();
-        lists.dedup();
+        let (lists, timed) = by_time(lists);
         groups.push(Group {
             name: name.value.clone(),
             devices: devices(group, names, report),
             lists,
+            timed,
+            offline: Spans::new(group.offline.iter().copied()),
             allow: group.allow.clone(),
             block: group.block.clone(),
         });
     }
     if !groups.iter().any(|group| group.name == "default") {
-        let (devices, allow, block) = Default::default();
-        groups.insert(0, Group { name: "default".into(), devices, lists: default_lists, allow, block });
+        let (lists, timed) = by_time(default_lists);
+        groups.insert(0, Group { name: "default".into(), lists, timed, ..Group::default() });
     }
     repeated_devices(dns, report);
     groups
 }
 
+/// Takes the lists that always apply out of those that apply in spans of time.
+fn by_time(lists: Vec<(usize, Spans)>) -> (Vec<usize>, Vec<(usize, Spans)>) {
+    let (always, timed): (Vec<_>, Vec<_>) = lists.into_iter().partition(|(_, spans)| spans.is_empty());
+    let mut always: Vec<usize> = always.into_iter().map(|(list, _)| list).collect();
+    always.sort_unstable();
+    always.dedup();
+    (always, timed)
+}
+
 fn devices(group: &file::Group, names: &Names, report: &Report) -> Vec<Device> {
     let compile = |word: &At<file::DeviceWord>| match &word.value {
         file::DeviceWord::Net(net) => Some(Device::Net(*net)),
+        file::DeviceWord::Name(name) => Some(Device::Name(name.clone())),
+        file::DeviceWord::Client(name) => Some(Device::Client(*name)),
+        file::DeviceWord::Mac(mac) => {
+            if mac.is_random() {
+                let what = format!("\"{mac}\" was made up by the device, which may choose another one any time");
+                report.warning(
+                    word.at,
+                    &group.about,
+                    what,
+                    "switch private addresses off for this network on the device",
+                );
+            }
+            Some(Device::Mac(*mac))
+        }
         file::DeviceWord::Peer(name) => {
             let peer = names.peers.iter().find(|peer| peer.name == *name);
             if peer.is_none() {
@@ -336,12 +405,7 @@ fn repeated_devices(dns: &file::Dns, report: &Report) {
     let words = dns.groups.iter().flat_map(|group| group.devices.iter().map(move |device| (group, device)));
     let words: Vec<_> = words.collect();
     for (index, (group, device)) in words.iter().enumerate() {
-        let same = |other: &file::DeviceWord| match (other, &device.value) {
-            (file::DeviceWord::Net(a), file::DeviceWord::Net(b)) => a == b,
-            (file::DeviceWord::Peer(a), file::DeviceWord::Peer(b)) => a == b,
-            _ => false,
-        };
-        if let Some((other, _)) = words[..index].iter().find(|(_, other)| same(&other.value)) {
+        if let Some((other, _)) = words[..index].iter().find(|(_, other)| other.value == device.value) {
             let what = format!("this device is in group \"{}\" already", other.name.value);
             report.error(device.at, &group.about, what, "a device is in one group");
         }

@@ -150,7 +150,9 @@ pub(crate) fn compile(mut file: File, setting: &Setting<'_>, ids: &mut PeerIds) 
         }
         places.into_iter().map(|place| place.value).collect::<Vec<_>>()
     });
-    let mut dns = file.dns.as_ref().map(|dns| dns::compile(dns, &lan, &names, setting, &mut taken));
+    let node = node(&file.node, setting);
+    let timezone = || node.timezone.clone();
+    let mut dns = file.dns.as_ref().map(|dns| dns::compile(dns, &lan, &names, timezone(), setting, &mut taken));
     if file.ingress.is_none() && !file.routes.is_empty() {
         for route in &file.routes {
             report.error(route.at(), &route.about, "there is no [ingress] to serve it", "add an [ingress] section");
@@ -180,7 +182,7 @@ pub(crate) fn compile(mut file: File, setting: &Setting<'_>, ids: &mut PeerIds) 
             }
         },
     });
-    Compiled { node: node(&file.node, setting), lan, dns, ingress, vpn, metrics, directory: names.directory() }
+    Compiled { node, lan, dns, ingress, vpn, metrics, directory: names.directory() }
 }
 
 fn node(node: &file::Node, setting: &Setting<'_>) -> Node {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use hickory_proto::rr::Name;
+use hickory_proto::rr::{Name, RData, RecordType};
 use ipnet::IpNet;
 use toml::de::DeValue;
 
@@ -16,7 +16,11 @@ use crate::{
         problems::{About, At, Span, Wrong},
         value::{self, Listen},
     },
-    dns::{Action, BlockAs, Fallback, Testing, Transport, Upstream, UpstreamHost, resolver::master},
+    dns::{
+        Action, BlockAs, ClientName, Fallback, Testing, Transport, Upstream, UpstreamHost, filter::WeekSpan,
+        resolver::master,
+    },
+    neighbours::Mac,
 };
 
 /// `[dns]` as written.
@@ -43,6 +47,9 @@ pub(crate) struct Dns {
     pub(crate) root_hints: Option<At<PathBuf>>,
     pub(crate) trust_anchors: Option<At<PathBuf>>,
     pub(crate) records: Vec<Record>,
+    pub(crate) zones: Vec<At<PathBuf>>,
+    pub(crate) hosts: Vec<At<PathBuf>>,
+    pub(crate) leases: Vec<At<PathBuf>>,
     pub(crate) forward: Vec<Forward>,
     pub(crate) lists: Vec<List>,
     pub(crate) groups: Vec<Group>,
@@ -70,6 +77,8 @@ pub(crate) enum RecordData {
     Suffix(Ipv6Addr),
     Cname(String),
     Txt(String),
+    /// As a zone file has it; its names may be relative.
+    Data(RData),
 }
 
 /// `[[dns.forward]]` as written.
@@ -109,12 +118,19 @@ pub(crate) struct Group {
     pub(crate) lists: Option<Vec<At<ListWord>>>,
     pub(crate) allow: Vec<Name>,
     pub(crate) block: Vec<Name>,
+    pub(crate) offline: Vec<WeekSpan>,
 }
 
 /// A word of `devices`.
+#[derive(PartialEq)]
 pub(crate) enum DeviceWord {
     Net(IpNet),
     Peer(String),
+    Mac(Mac),
+    /// The name that a DHCP server knows it by.
+    Name(String),
+    /// `doh:NAME`
+    Client(ClientName),
 }
 
 /// A word of `lists`.
@@ -122,6 +138,8 @@ pub(crate) struct ListWord {
     pub(crate) name: String,
     /// `+`: besides those of "default".
     pub(crate) besides_default: bool,
+    /// When it applies; always, if there are none.
+    pub(crate) spans: Vec<WeekSpan>,
 }
 
 impl Dns {
@@ -167,6 +185,9 @@ impl Dns {
             root_hints: tests_hints.or_else(|| table.string("root_hints")).map(|path| path.map(PathBuf::from)),
             trust_anchors: table.string("trust_anchors").map(|path| path.map(PathBuf::from)),
             records: table.named("records").into_iter().map(|(name, data)| Record::read(table, name, data)).collect(),
+            zones: paths(table, "zones"),
+            hosts: paths(table, "hosts"),
+            leases: paths(table, "leases"),
             forward: table.tables("forward", "dns.forward").iter().filter_map(Forward::read).collect(),
             lists: table.tables("list", "dns.list").iter().filter_map(List::read).collect(),
             groups: table.tables("group", "dns.group").iter().filter_map(Group::read).collect(),
@@ -177,6 +198,10 @@ impl Dns {
 
 fn names(table: &Table<'_>, key: &'static str) -> Vec<Name> {
     table.list(key, value::name).unwrap_or_default().into_iter().map(|name| name.value).collect()
+}
+
+fn paths(table: &Table<'_>, key: &'static str) -> Vec<At<PathBuf>> {
+    table.list(key, |text| Ok(PathBuf::from(text))).unwrap_or_default()
 }
 
 fn cache(text: &str) -> Result<usize, Wrong> {
@@ -313,6 +338,9 @@ impl Record {
         if let Some(ttl) = entry.number("ttl", 0..=u64::from(u32::MAX >> 1)) {
             record.ttl = u32::try_from(ttl.value).unwrap_or(record.ttl);
         }
+        for (key, rtype) in TYPES {
+            record.data.extend(entry.list(key, |text| presented(text, key, rtype)).unwrap_or_default());
+        }
         if let Some(cname) = entry.string("cname") {
             if !record.data.is_empty() {
                 // RFC 2181 §10.1
@@ -322,7 +350,7 @@ impl Record {
             record.data = vec![cname.map(RecordData::Cname)];
         }
         if entries.is_empty() || (entries.len() == 1 && entry.has("ttl")) {
-            let hint = "write addresses, cname or txt";
+            let hint = "write addresses, cname, txt, mx, srv or another type of record";
             entry.report.error(entry.at, &record.about, "the record has no data", hint);
         }
         record
@@ -339,6 +367,37 @@ fn record_address(text: &str) -> Result<RecordData, Wrong> {
             Err(Wrong::new(format!("\"{text}\" is no address"), hint))
         }
     }
+}
+
+/// Types of records that are written as in a zone file, by their keys.
+const TYPES: [(&str, RecordType); 10] = [
+    ("mx", RecordType::MX),
+    ("srv", RecordType::SRV),
+    ("ptr", RecordType::PTR),
+    ("ns", RecordType::NS),
+    ("caa", RecordType::CAA),
+    ("https", RecordType::HTTPS),
+    ("svcb", RecordType::SVCB),
+    ("naptr", RecordType::NAPTR),
+    ("sshfp", RecordType::SSHFP),
+    ("tlsa", RecordType::TLSA),
+];
+
+fn presented(text: &str, key: &str, rtype: RecordType) -> Result<RecordData, Wrong> {
+    let example = match rtype {
+        RecordType::MX => "10 mail",
+        RecordType::SRV => "0 5 5060 phone",
+        RecordType::CAA => "0 issue \\\"letsencrypt.org\\\"",
+        RecordType::HTTPS | RecordType::SVCB => "1 . alpn=h2",
+        RecordType::NAPTR => "10 10 \\\"S\\\" \\\"SIP+D2U\\\" \\\"\\\" _sip._udp",
+        RecordType::SSHFP => "4 2 <64 hexadecimal digits>",
+        RecordType::TLSA => "3 1 1 <64 hexadecimal digits>",
+        _ => "nas",
+    };
+    RData::try_from_str(rtype, text).map(RecordData::Data).map_err(|error| {
+        let hint = format!("write it as in a zone file: {key} = [\"{example}\"]");
+        Wrong::new(format!("\"{text}\" is no {rtype} record: {error}"), hint)
+    })
 }
 
 fn text(text: &str) -> Result<RecordData, Wrong> {
@@ -436,6 +495,7 @@ impl Group {
             lists: table.list("lists", list_word),
             allow: names(table, "allow"),
             block: names(table, "block"),
+            offline: table.list("offline", span).unwrap_or_default().into_iter().map(|span| span.value).collect(),
             name: table.parsed("name", value::label)?,
         })
     }
@@ -445,18 +505,39 @@ fn device(text: &str) -> Result<DeviceWord, Wrong> {
     if let Some(name) = text.strip_prefix("peer:") {
         return Ok(DeviceWord::Peer(name.to_owned()));
     }
+    if let Some(name) = text.strip_prefix("doh:") {
+        let hint = "write letters, digits, \"-\" or \"_\", as \"doh:tablet\"";
+        let name = ClientName::new(name).ok_or_else(|| Wrong::new(format!("\"{text}\" names no device"), hint));
+        return name.map(DeviceWord::Client);
+    }
+    if let Ok(mac) = text.parse() {
+        return Ok(DeviceWord::Mac(mac));
+    }
+    let is_name = !text.is_empty() && text.len() <= 253 && text.parse::<IpAddr>().is_err();
+    let fits = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
+    // Digits and dots alone are an address with a mistake in it.
+    if is_name && text.chars().all(fits) && text.contains(|letter: char| letter.is_ascii_alphabetic()) {
+        return Ok(DeviceWord::Name(text.trim_end_matches('.').to_owned()));
+    }
     value::network(text).map(DeviceWord::Net).map_err(|wrong| match text.contains('/') {
         true => wrong,
         false => {
-            let hint = "this version knows devices by address, network or \"peer:NAME\"";
+            let hint = "write its MAC address, its DHCP name, an address or network, \"peer:NAME\" or \"doh:NAME\"";
             Wrong::new(format!("device \"{text}\" cannot be told apart"), hint)
         }
     })
 }
 
+/// Reads `ads`, `+ads`, `+social mon-fri 07:00-16:00, sat 10:00-12:00`.
 fn list_word(text: &str) -> Result<ListWord, Wrong> {
-    let name = text.strip_prefix('+');
-    Ok(ListWord { name: name.unwrap_or(text).to_owned(), besides_default: name.is_some() })
+    let (name, spans) = text.split_once(' ').unwrap_or((text, ""));
+    let spans = spans.trim().split(", ").filter(|span| !span.is_empty()).map(span).collect::<Result<_, _>>()?;
+    let without = name.strip_prefix('+');
+    Ok(ListWord { name: without.unwrap_or(name).to_owned(), besides_default: without.is_some(), spans })
+}
+
+fn span(text: &str) -> Result<WeekSpan, Wrong> {
+    text.parse().map_err(|what: String| Wrong::new(what, "write days and times, as \"sun-thu 21:00-07:00\""))
 }
 
 fn negative_anchor(table: &Table<'_>) -> Option<(Name, u64)> {

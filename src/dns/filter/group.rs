@@ -1,11 +1,22 @@
-//! Which group a client is in, and which lists apply to it.
+//! Which group a client is in, and which lists apply to it at this moment.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+};
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
+use jiff::tz::TimeZone;
 
+use super::{members::Members, schedule::Spans};
 use crate::{
-    dns::{self, Device},
+    dns::{self, Client, Device},
+    neighbours::Mac,
     origin::{Origin, PeerId},
 };
 
@@ -33,13 +44,43 @@ pub(super) struct Groups {
     lengths_v4: Vec<u8>,
     lengths_v6: Vec<u8>,
     peers: HashMap<PeerId, GroupId>,
+    /// By what a device calls itself over an encrypted transport.
+    clients: HashMap<Box<str>, GroupId>,
+    macs: HashMap<Mac, GroupId>,
+    /// By the name that a DHCP server knows a device by, in lower case.
+    names: HashMap<Box<str>, GroupId>,
+    /// The group of devices that were not seen before.
+    new: Option<GroupId>,
+    /// Addresses whose device is known.
+    members: ArcSwap<Members>,
+    clock: Clock,
 }
 
 struct Group {
     name: String,
-    /// A bit for each source whose rules apply.
-    sources: Box<[u64]>,
+    /// A bit for each source whose rules apply at this moment.
+    sources: Box<[AtomicU64]>,
+    /// Sources whose rules apply always.
+    always: Box<[u64]>,
+    /// Sources whose rules apply in spans of time.
+    timed: Vec<(usize, Spans)>,
+    offline: Spans,
+    is_offline: AtomicBool,
 }
+
+/// When the groups are to be looked at again.
+struct Clock {
+    zone: TimeZone,
+    /// Some group changes with time.
+    runs: bool,
+    /// Seconds since 1970 between which the groups are as they were set.
+    since: AtomicU64,
+    until: AtomicU64,
+    setting: Mutex<()>,
+}
+
+/// Threads have slightly different clocks; a moment so little before the last one changes nothing.
+const UNEVEN: u64 = 5;
 
 impl Groups {
     /// Compiles the groups. `source_of` gives the source of a group's own rules.
@@ -50,6 +91,18 @@ impl Groups {
             lengths_v4: Vec::new(),
             lengths_v6: Vec::new(),
             peers: HashMap::new(),
+            clients: HashMap::new(),
+            macs: HashMap::new(),
+            names: HashMap::new(),
+            new: None,
+            members: ArcSwap::default(),
+            clock: Clock {
+                zone: config.timezone.clone(),
+                runs: config.groups.iter().any(|group| !group.timed.is_empty() || !group.offline.is_empty()),
+                since: AtomicU64::new(0),
+                until: AtomicU64::new(0),
+                setting: Mutex::new(()),
+            },
         };
         // Places 0 and 1 are always there.
         let place = |name: &str| config.groups.iter().position(|group| group.name == name);
@@ -61,18 +114,26 @@ impl Groups {
         );
         for (id, (name, group)) in all.enumerate() {
             let id = GroupId(u16::try_from(id).ok()?);
-            let mut sources = vec![0; (source_of(config.groups.len()) + 1).div_ceil(64)];
+            let mut always = vec![0; (source_of(config.groups.len()) + 1).div_ceil(64)];
+            let (mut timed, mut offline) = (Vec::new(), Spans::default());
             if let Some(group) = group {
-                let enabled = |list: &&usize| config.lists.get(**list).is_some_and(|list| list.enabled);
-                let lists = config.groups[group].lists.iter().filter(enabled).copied();
-                for source in lists.chain([source_of(group)]) {
-                    sources[source / 64] |= 1 << (source % 64);
+                let written = &config.groups[group];
+                let enabled = |list: usize| config.lists.get(list).is_some_and(|list| list.enabled);
+                for source in written.lists.iter().copied().filter(|list| enabled(*list)).chain([source_of(group)]) {
+                    always[source / 64] |= 1 << (source % 64);
                 }
+                timed.extend(written.timed.iter().filter(|(list, _)| enabled(*list)).cloned());
+                offline = written.offline.clone();
                 if id != GroupId::ROUTER || router != default {
-                    compiled.admit(&config.groups[group].devices, id);
+                    compiled.admit(&written.devices, id);
                 }
             }
-            compiled.groups.push(Group { name: name.to_owned(), sources: sources.into() });
+            if name == "new" {
+                compiled.new = Some(id);
+            }
+            let sources = always.iter().map(|word| AtomicU64::new(*word)).collect();
+            let (always, is_offline) = (always.into(), AtomicBool::new(false));
+            compiled.groups.push(Group { name: name.to_owned(), sources, always, timed, offline, is_offline });
         }
         Some(compiled)
     }
@@ -88,37 +149,103 @@ impl Groups {
                     lengths.sort_unstable_by(|a, b| b.cmp(a));
                     lengths.dedup();
                 }
-                Device::Peer(peer) => {
-                    self.peers.entry(*peer).or_insert(id);
-                }
+                Device::Peer(peer) => _ = self.peers.entry(*peer).or_insert(id),
+                Device::Mac(mac) => _ = self.macs.entry(*mac).or_insert(id),
+                Device::Name(name) => _ = self.names.entry(name.to_ascii_lowercase().into()).or_insert(id),
+                Device::Client(name) => _ = self.clients.entry(name.as_str().into()).or_insert(id),
             }
         }
     }
 
     /// Says which group a client is in. What the same prefix stands for in two groups belongs to the first.
-    pub(super) fn of(&self, origin: Origin, client: IpAddr, relay: bool) -> GroupId {
-        if relay {
+    pub(super) fn of(&self, client: &Client) -> GroupId {
+        if client.relay {
             return GroupId::ROUTER;
         }
-        if let Origin::Vpn(peer) = origin
+        if let Some(name) = client.name.filter(|_| !self.clients.is_empty())
+            && let Some(group) = self.clients.get(name.as_str())
+        {
+            return *group;
+        }
+        if let Origin::Vpn(peer) = client.origin
             && let Some(group) = self.peers.get(&peer)
         {
             return *group;
         }
-        let client = client.to_canonical();
-        let lengths = if client.is_ipv4() { &self.lengths_v4 } else { &self.lengths_v6 };
+        let address = client.address.to_canonical();
+        if let Some(group) = self.members.load().ask(address) {
+            return group;
+        }
+        self.of_address(address).unwrap_or(GroupId::DEFAULT)
+    }
+
+    /// Says which group's prefixes hold an address.
+    pub(super) fn of_address(&self, address: IpAddr) -> Option<GroupId> {
+        let lengths = if address.is_ipv4() { &self.lengths_v4 } else { &self.lengths_v6 };
         lengths
             .iter()
-            .filter_map(|length| IpNet::new(client, *length).ok())
+            .filter_map(|length| IpNet::new(address, *length).ok())
             .find_map(|net| self.nets.get(&net.trunc()).copied())
-            .unwrap_or(GroupId::DEFAULT)
+    }
+
+    /// Says which group a device is put into by what it is, not by where it is.
+    pub(super) fn of_device(&self, mac: Option<Mac>, name: Option<&str>, is_new: bool) -> Option<GroupId> {
+        let by_mac = mac.and_then(|mac| self.macs.get(&mac).copied());
+        let by_name = || name.and_then(|name| self.names.get(name).copied());
+        by_mac.or_else(by_name).or(self.new.filter(|_| is_new))
+    }
+
+    /// Says whether devices are told apart by more than their addresses.
+    pub(super) fn knows_devices(&self) -> bool {
+        !self.macs.is_empty() || !self.names.is_empty() || self.new.is_some()
+    }
+
+    /// Returns the addresses whose device is known.
+    pub(super) const fn members(&self) -> &ArcSwap<Members> {
+        &self.members
+    }
+
+    /// Lets the groups be what their owner wants at this second since 1970.
+    #[inline]
+    pub(super) fn keep_time(&self, now: u64) {
+        let clock = &self.clock;
+        if clock.runs && !(clock.since.load(Relaxed).saturating_sub(UNEVEN)..clock.until.load(Relaxed)).contains(&now) {
+            self.set_time(now);
+        }
+    }
+
+    #[cold]
+    fn set_time(&self, now: u64) {
+        // Whoever comes second goes by what was before, for the moment that it takes.
+        let Ok(_setting) = self.clock.setting.try_lock() else { return };
+        let mut until = u64::MAX;
+        for group in &self.groups {
+            let offline = group.offline.at(now, &self.clock.zone);
+            group.is_offline.store(offline.inside, Relaxed);
+            until = until.min(offline.until);
+            let mut words = group.always.clone();
+            for (source, spans) in &group.timed {
+                let state = spans.at(now, &self.clock.zone);
+                words[source / 64] |= u64::from(state.inside) << (source % 64);
+                until = until.min(state.until);
+            }
+            group.sources.iter().zip(&words).for_each(|(place, word)| place.store(*word, Relaxed));
+        }
+        self.clock.since.store(now, Relaxed);
+        self.clock.until.store(until, Relaxed);
+    }
+
+    /// Says whether only names of the house are answered to a group at this moment.
+    #[inline]
+    pub(super) fn is_offline(&self, group: GroupId) -> bool {
+        self.clock.runs && self.groups.get(group.index()).is_some_and(|group| group.is_offline.load(Relaxed))
     }
 
     /// Says whether the rules of a source apply to a group.
     #[inline]
     pub(super) fn has(&self, group: GroupId, source: u16) -> bool {
         let Some(group) = self.groups.get(group.index()) else { return false };
-        let word = group.sources.get(usize::from(source / 64)).copied().unwrap_or(0);
+        let word = group.sources.get(usize::from(source / 64)).map_or(0, |word| word.load(Relaxed));
         word >> (source % 64) & 1 == 1
     }
 

@@ -23,10 +23,12 @@ mod fetch;
 mod group;
 mod kept;
 mod key;
+mod members;
 mod name;
 mod parse;
 mod reason;
 mod runs;
+mod schedule;
 mod source;
 mod table;
 
@@ -37,6 +39,7 @@ use std::{
     sync::Arc,
 };
 
+use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -45,8 +48,10 @@ pub use explain::{Effect, Match};
 pub use fetch::{Bounds, FetchError, Fetched, Fetcher, Validators};
 pub use group::GroupId;
 pub(crate) use kept::{Fetch, KeepError};
+pub(crate) use members::{Activity, Member, Members};
 pub use parse::{Reach, ReadError};
 pub use reason::Reason;
+pub use schedule::{Spans, WeekSpan};
 
 use self::{
     build::{Builder, Rule, RuleSets},
@@ -58,8 +63,8 @@ use self::{
     source::{Stamp, list_error, open},
     table::Table,
 };
-use super::{Action, BlockAs, Config, List, ListSource};
-use crate::{origin::Origin, store};
+use super::{Action, BlockAs, Client, Config, List, ListSource};
+use crate::{neighbours::Mac, store};
 
 /// The rules of all groups, ready to be asked.
 pub struct Policy {
@@ -181,11 +186,44 @@ impl Policy {
         Ok((Self { compiled, groups, lists, sources, stamps }, statuses))
     }
 
-    /// Says which group a client is in: a peer's by its key, else that of the longest prefix around its
-    /// address, else `default`. What comes through a gateway that speaks for others is in the group
+    /// Says which group a client is in: by what it calls itself over an encrypted transport, a peer by its key,
+    /// a device by its MAC address, then by its DHCP name, whatever addresses it has; else by the longest prefix
+    /// around its address, else `default`. What comes through a gateway that speaks for others is in the group
     /// `router`, which has the rules of `default` unless the owner wrote one of that name.
-    pub fn group_of(&self, origin: Origin, client: IpAddr, relay: bool) -> GroupId {
-        self.groups.of(origin, client, relay)
+    pub fn group_of(&self, client: &Client) -> GroupId {
+        self.groups.of(client)
+    }
+
+    /// Says which group's prefixes hold an address.
+    pub(crate) fn group_of_address(&self, address: IpAddr) -> Option<GroupId> {
+        self.groups.of_address(address)
+    }
+
+    /// Says which group a device is put into by its MAC address or DHCP name, or because it is new.
+    pub(crate) fn group_of_device(&self, mac: Option<Mac>, name: Option<&str>, is_new: bool) -> Option<GroupId> {
+        self.groups.of_device(mac, name, is_new)
+    }
+
+    /// Says whether devices are told apart by more than their addresses.
+    pub(crate) fn knows_devices(&self) -> bool {
+        self.groups.knows_devices()
+    }
+
+    /// Returns the addresses whose device is known.
+    pub(crate) const fn members(&self) -> &ArcSwap<Members> {
+        self.groups.members()
+    }
+
+    /// Lets schedules be what they are at this second since 1970.
+    #[inline]
+    pub fn keep_time(&self, now: u64) {
+        self.groups.keep_time(now);
+    }
+
+    /// Says whether only names of the house are answered to a group at this moment.
+    #[inline]
+    pub fn is_offline(&self, group: GroupId) -> bool {
+        self.groups.is_offline(group)
     }
 
     /// Says what the rules of a group are for a name in wire form, in whatever case. What is no name passes.

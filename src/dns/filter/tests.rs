@@ -2,14 +2,15 @@ mod kept;
 mod lists;
 mod twin;
 
-use std::{collections::HashMap, path::PathBuf, time::Duration};
+use std::{collections::HashMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use hickory_proto::rr::Name;
 
 use super::*;
 use crate::{
-    dns::{Device, Group},
-    origin::{NetworkId, PeerId},
+    dns::{ClientName, Device, Group},
+    neighbours::Mac,
+    origin::{NetworkId, Origin, PeerId},
 };
 
 pub(super) const LAN: Origin = Origin::Lan(NetworkId::MAIN);
@@ -169,8 +170,10 @@ fn a_client_is_in_the_group_of_its_key_or_of_the_longest_prefix() {
         group("default", &[]),
     ];
     let policy = policy(Vec::new(), groups);
-    let group_of =
-        |origin, client: &str, relay| policy.group_name(policy.group_of(origin, client.parse().unwrap(), relay));
+    let group_of = |origin, address: &str, relay| {
+        let client = Client { origin, address: address.parse().unwrap(), relay, name: None };
+        policy.group_name(policy.group_of(&client))
+    };
 
     assert_eq!(group_of(LAN, "192.168.1.65", false), "kids", "the first group with that prefix");
     assert_eq!(group_of(LAN, "::ffff:192.168.1.65", false), "kids");
@@ -262,4 +265,67 @@ fn a_verdict_is_explained_with_line_and_text() {
         ]
     );
     assert_eq!(policy.explain(GroupId::DEFAULT, &wire("ads.example.org.")).unwrap(), []);
+}
+
+#[test]
+fn a_device_is_in_the_group_of_its_name_its_mac_or_its_dhcp_name_whatever_its_address() {
+    let mac: Mac = "00:1b:21:00:00:07".parse().unwrap();
+    let net = |text: &str| Device::Net(text.parse().unwrap());
+    let client = ClientName::new("phone").unwrap();
+    let groups = vec![
+        Group { devices: vec![Device::Mac(mac), Device::Client(client)], ..group("kids", &[]) },
+        Group { devices: vec![Device::Name("TV".into()), net("192.168.1.0/24")], ..group("things", &[]) },
+        group("new", &[]),
+    ];
+    let policy = policy(Vec::new(), groups);
+    let member = |mac, name, is_new| Member {
+        group: policy.group_of_device(mac, name, is_new),
+        activity: Arc::new(Activity::default()),
+    };
+    let address = |text: &str| text.parse::<IpAddr>().unwrap();
+    let tablet = member(Some(mac), None, false);
+    policy.members().store(Arc::new(Members::new([
+        (address("192.168.1.20"), tablet.clone()),
+        (address("2001:db8::7"), tablet.clone()),
+        (address("2001:db8::8"), member(None, Some("tv"), true)),
+        (address("192.168.1.21"), member(None, None, true)),
+        (address("192.168.1.22"), member(None, None, false)),
+    ])));
+    let group_of = |text: &str, name| {
+        let client = Client { origin: LAN, address: address(text), relay: false, name };
+        policy.group_name(policy.group_of(&client))
+    };
+
+    assert_eq!(group_of("192.168.1.20", None), "kids");
+    assert_eq!(group_of("::ffff:192.168.1.20", None), "kids");
+    assert_eq!(group_of("2001:db8::7", None), "kids");
+    assert_eq!(group_of("2001:db8::8", None), "things");
+    assert_eq!(group_of("192.168.1.21", None), "new");
+    assert_eq!(group_of("192.168.1.22", None), "things");
+    assert_eq!(group_of("2001:db8::9", None), "default");
+    assert_eq!(group_of("2001:db8::9", Some(client)), "kids");
+    assert!(tablet.activity.take() && !tablet.activity.take());
+}
+
+#[test]
+fn lists_apply_and_devices_are_offline_in_their_spans_only() {
+    let spans = |text: &str| Spans::new([text.parse().unwrap()]);
+    let kids =
+        Group { timed: vec![(0, spans("mon-fri 07:00-16:00"))], offline: spans("21:00-07:00"), ..group("kids", &[]) };
+    let policy = policy(vec![list("social", Action::Block, &["social.example"])], vec![kids]);
+    let kids = policy.group_named("kids").unwrap();
+    // 2026-07-03, a Friday, in UTC.
+    let at = |hours: u64| {
+        policy.keep_time(1_783_036_800 + hours * 3600);
+        let blocked = policy.verdict(kids, &wire("social.example."), 1) != Verdict::Pass;
+        (blocked, policy.is_offline(kids), policy.is_offline(GroupId::DEFAULT))
+    };
+
+    assert_eq!(at(6), (false, true, false));
+    assert_eq!(at(7), (true, false, false));
+    assert_eq!(at(15), (true, false, false));
+    assert_eq!(at(16), (false, false, false));
+    assert_eq!(at(21), (false, true, false));
+    assert_eq!(at(24 + 10), (false, false, false), "a Saturday");
+    assert_eq!(at(7), (true, false, false), "the clock was set back");
 }

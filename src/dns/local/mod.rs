@@ -1,13 +1,22 @@
-//! What the house answers itself: the owner's records, and the names that have no place in the public DNS.
+//! What the house answers itself: the owner's records, zones, hosts and leases, and the names that have no place
+//! in the public DNS.
 
+mod files;
+mod hosts;
+mod leases;
 mod records;
 mod routes;
 mod special;
+mod watch;
+mod zone;
 
+pub(crate) use files::Files;
+pub(crate) use leases::Lease;
 pub(crate) use records::is_private;
 pub(crate) use records::{Local, Records};
 pub(crate) use routes::Routes;
 pub(crate) use special::{Answer as SpecialAnswer, Special, covers};
+pub(crate) use watch::Watch;
 
 use hickory_proto::{
     rr::Name,

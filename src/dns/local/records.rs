@@ -5,10 +5,13 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use hickory_proto::rr::{Name, RData};
+use hickory_proto::rr::{
+    Name, RData, Record, RecordType,
+    rdata::{A, AAAA, PTR},
+};
 use ipnet::IpNet;
 
-use super::{encoded, wire};
+use super::{Files, Lease, encoded, wire, zone::Zone};
 use crate::{
     dns::{
         LocalRecord,
@@ -28,12 +31,24 @@ pub(crate) struct Records {
     above: HashSet<Box<[u8]>>,
     /// Suffixes with the names that they lead back to.
     suffixes: Vec<(Ipv6Addr, Box<[u8]>, u32)>,
+    /// Zones that are the house's as a whole, by their apex.
+    zones: HashMap<Box<[u8]>, Apex>,
+    /// Names in zones at which others have the authority.
+    cuts: HashSet<Box<[u8]>>,
 }
 
 #[derive(Debug)]
 enum Value {
     Fixed { rtype: u16, ttl: u32, rdata: Box<[u8]> },
     Suffix { suffix: Ipv6Addr, ttl: u32 },
+}
+
+/// The SOA record of a zone.
+#[derive(Debug)]
+struct Apex {
+    /// RFC 2308 §5: as long as a negative answer may be cached.
+    negative_ttl: u32,
+    soa: Box<[u8]>,
 }
 
 /// What the house knows of a name.
@@ -45,6 +60,10 @@ pub(crate) enum Local<'a> {
     Answered,
     /// The name is the house's and has no such records.
     NoData,
+    /// The same, in a zone of the house whose SOA record was written.
+    Denied,
+    /// There is no such name in a zone of the house, whose SOA record was written.
+    NoName,
     /// CNAME records were written; they lead to this name, which is not the house's.
     Alias(&'a [u8]),
 }
@@ -52,34 +71,99 @@ pub(crate) enum Local<'a> {
 /// Chains of aliases end here.
 const MAX_ALIASES: usize = 8;
 
+/// Seconds; short, because devices come and go.
+const FILE_TTL: u32 = 60;
+
 impl Records {
-    /// Compiles the records of a configuration.
-    pub(crate) fn new(config: &[LocalRecord]) -> Self {
+    /// Compiles the records of a configuration and its files. A name has the data of one of them: the configuration
+    /// wins over zones, these over hosts, and these over leases, whose names devices choose by themselves. None of
+    /// `taken` are given to leases.
+    pub(crate) fn new(config: &[LocalRecord], domain: &Name, files: &Files, taken: &HashSet<Box<[u8]>>) -> Self {
         let mut records = Self::default();
         for local in config {
             match local {
-                LocalRecord::Fixed(fixed) => {
-                    let value = |ttl, data: &RData| Value::Fixed {
-                        rtype: data.record_type().into(),
-                        ttl,
-                        rdata: encoded(data).expect("what was read from a configuration fits into a message"),
-                    };
-                    records.add(&wire(&fixed.name), value(fixed.ttl, &fixed.data));
-                    if let Some(address) = fixed.data.ip_addr()
-                        && !fixed.name.is_wildcard()
-                    {
-                        let back = RData::PTR(hickory_proto::rr::rdata::PTR(fixed.name.clone()));
-                        records.add(&wire(&Name::from(address)), value(fixed.ttl, &back));
-                    }
-                }
+                LocalRecord::Fixed(fixed) => records.add_record(fixed),
                 LocalRecord::Suffix { name, suffix, ttl } => {
                     records.add(&wire(name), Value::Suffix { suffix: *suffix, ttl: *ttl });
-                    let written = encoded(name).expect("a name fits into a message");
-                    records.suffixes.push((*suffix, written, *ttl));
+                    if !name.is_wildcard() {
+                        let written = encoded(name).expect("a name fits into a message");
+                        records.suffixes.push((*suffix, written, *ttl));
+                    }
                 }
             }
         }
+        for file in &files.zones {
+            records.add_zone(&file.zone);
+        }
+        let mut hosts = Vec::new();
+        for host in &files.hosts {
+            hosts.extend(host.names.iter().filter_map(|name| Some((under(name, domain)?, host.address))));
+        }
+        records.add_hosts(hosts);
+        let lease = |lease: &Lease| {
+            let name = under(lease.name.as_deref()?, domain)?;
+            (!taken.contains(&wire(&name))).then_some((name, lease.address))
+        };
+        records.add_hosts(files.leases.iter().filter_map(lease).collect());
         records
+    }
+
+    /// Adds addresses under names that nobody has yet; the first name of an address is what that leads back to.
+    fn add_hosts(&mut self, hosts: Vec<(Name, IpAddr)>) {
+        let is_free = |(name, _): &(Name, IpAddr)| !self.has(&wire(name));
+        let free: Vec<(Name, IpAddr)> = hosts.into_iter().filter(is_free).collect();
+        for (name, address) in free {
+            let data = match address {
+                IpAddr::V4(v4) => RData::A(A(v4)),
+                IpAddr::V6(v6) => RData::AAAA(AAAA(v6)),
+            };
+            self.add(&wire(&name), fixed(FILE_TTL, &data));
+            let back = wire(&Name::from(address));
+            if !self.has(&back) {
+                self.add(&back, fixed(FILE_TTL, &RData::PTR(PTR(name))));
+            }
+        }
+    }
+
+    fn add_zone(&mut self, zone: &Zone) {
+        let apex = wire(&zone.apex);
+        for record in &zone.records {
+            let name = wire(&record.name);
+            if let RData::SOA(soa) = &record.data {
+                let negative_ttl = record.ttl.min(soa.minimum);
+                let soa = encoded(&record.data).expect("what was read from a file fits into a message");
+                self.zones.insert(apex.clone(), Apex { negative_ttl, soa });
+            }
+            if record.record_type() == RecordType::NS && name != apex {
+                self.cuts.insert(name.clone());
+            }
+        }
+        let free: Vec<&Record> =
+            zone.records.iter().filter(|record| !self.names.contains_key(&wire(&record.name))).collect();
+        free.into_iter().for_each(|record| self.add_record(record));
+    }
+
+    /// Adds a record, and for an address the way back.
+    fn add_record(&mut self, record: &Record) {
+        self.add(&wire(&record.name), fixed(record.ttl, &record.data));
+        if let Some(address) = record.data.ip_addr()
+            && !record.name.is_wildcard()
+        {
+            let back = wire(&Name::from(address));
+            if !self.has_ptr_of(&back, &record.name) {
+                self.add(&back, fixed(record.ttl, &RData::PTR(PTR(record.name.clone()))));
+            }
+        }
+    }
+
+    fn has(&self, name: &[u8]) -> bool {
+        self.names.contains_key(name)
+    }
+
+    fn has_ptr_of(&self, name: &[u8], target: &Name) -> bool {
+        let target = encoded(target);
+        let is_it = |value: &Value| matches!(value, Value::Fixed { rtype: qtype::PTR, rdata, .. } if Some(rdata) == target.as_ref());
+        self.names.get(name).is_some_and(|values| values.iter().any(is_it))
     }
 
     fn add(&mut self, name: &[u8], value: Value) {
@@ -88,7 +172,11 @@ impl Records {
             None => self.names.entry(name.into()).or_default(),
         };
         values.push(value);
-        self.above.extend(ancestors(name).skip(1).map(Box::from));
+        for ancestor in ancestors(name).skip(1) {
+            if !self.above.insert(ancestor.into()) {
+                break;
+            }
+        }
     }
 
     /// Says whether there is a name of the house below this one.
@@ -99,9 +187,17 @@ impl Records {
     /// Writes what the house knows of the query's name behind an answer's question.
     pub(crate) fn answer<'a>(&'a self, query: &Query<'_>, networks: &Networks, out: &mut Vec<u8>) -> Local<'a> {
         let mut owner = QNAME;
+        if self.is_elsewhere(query.name()) {
+            return Local::Absent;
+        }
         let mut values = match self.values(query.name()) {
             Some(values) => values,
-            None => return self.reverse(query, networks, out),
+            None => {
+                return match self.reverse(query, networks, out) {
+                    Local::Absent => self.deny(query.name(), out),
+                    found => found,
+                };
+            }
         };
         for _ in 0..MAX_ALIASES {
             let written = write(values, owner, query.qtype, networks, out);
@@ -117,12 +213,55 @@ impl Records {
             let mut lower = target.to_vec();
             lower.make_ascii_lowercase();
             match self.values(&lower) {
-                Some(next) => values = next,
-                None => return Local::Alias(target),
+                Some(next) if !self.is_elsewhere(&lower) => values = next,
+                _ => {
+                    return match self.deny(&lower, out) {
+                        Local::Absent => Local::Alias(target),
+                        denied => denied,
+                    };
+                }
             }
             owner = target;
         }
-        Local::NoData
+        match self.zone_of(query.name()) {
+            Some(apex) if owner == QNAME => {
+                self.write_soa(apex, out);
+                Local::Denied
+            }
+            _ => Local::NoData,
+        }
+    }
+
+    /// Returns the zone of the house that a name is in.
+    fn zone_of(&self, name: &[u8]) -> Option<&[u8]> {
+        if self.zones.is_empty() {
+            return None;
+        }
+        ancestors(name).find_map(|ancestor| self.zones.get_key_value(ancestor)).map(|(apex, _)| &**apex)
+    }
+
+    /// Says whether a name is in a zone of the house but others have the authority there.
+    fn is_elsewhere(&self, name: &[u8]) -> bool {
+        if self.cuts.is_empty() {
+            return false;
+        }
+        let Some(apex) = self.zone_of(name) else { return false };
+        let inside = ancestors(name).take_while(|ancestor| *ancestor != apex);
+        inside.into_iter().any(|ancestor| self.cuts.contains(ancestor))
+    }
+
+    /// Says of a name in a zone of the house that it is not there.
+    fn deny<'a>(&self, name: &[u8], out: &mut Vec<u8>) -> Local<'a> {
+        let Some(apex) = self.zone_of(name).filter(|_| !self.is_elsewhere(name)) else { return Local::Absent };
+        self.write_soa(apex, out);
+        // RFC 8020: what has something below it is there.
+        if self.above.contains(name) { Local::Denied } else { Local::NoName }
+    }
+
+    fn write_soa(&self, apex: &[u8], out: &mut Vec<u8>) {
+        if let Some(Apex { negative_ttl, soa }) = self.zones.get(apex) {
+            record(out, Section::Authority, apex, qtype::SOA, *negative_ttl, soa);
+        }
     }
 
     fn values(&self, name: &[u8]) -> Option<&[Value]> {
@@ -164,6 +303,22 @@ impl Records {
             Some(_) => Local::NoData,
         }
     }
+}
+
+fn fixed(ttl: u32, data: &RData) -> Value {
+    let rdata = encoded(data).expect("what was read from a configuration fits into a message");
+    Value::Fixed { rtype: data.record_type().into(), ttl, rdata }
+}
+
+/// A name without a dot is under the domain.
+fn under(name: &str, domain: &Name) -> Option<Name> {
+    let mut name = Name::from_ascii(name).ok()?;
+    if name.num_labels() == 1 {
+        name.set_fqdn(false);
+        name = name.append_domain(domain).ok()?;
+    }
+    name.set_fqdn(true);
+    Some(name)
 }
 
 fn write(values: &[Value], owner: &[u8], asked: u16, networks: &Networks, out: &mut Vec<u8>) -> bool {
@@ -269,7 +424,7 @@ mod tests {
     }
 
     fn house() -> Records {
-        Records::new(&[
+        let records = [
             fixed("nas.home.example.", "192.168.1.10"),
             fixed("printer.home.example.", "nas.home.example."),
             fixed("shop.home.example.", "shop.example.net."),
@@ -280,7 +435,13 @@ mod tests {
                 suffix: "::10".parse().unwrap(),
                 ttl: 60,
             },
-        ])
+        ];
+        compiled(&records, &Files::default())
+    }
+
+    fn compiled(records: &[LocalRecord], files: &Files) -> Records {
+        let taken = HashSet::from([wire(&"photos.home.example.".parse().unwrap())]);
+        Records::new(records, &"home.example.".parse().unwrap(), files, &taken)
     }
 
     fn networks() -> Networks {
@@ -328,5 +489,91 @@ mod tests {
         assert_eq!(ask("apps.home.example", qtype::A).0, "Absent");
         assert_eq!(ask("other.home.example", qtype::A).0, "Absent");
         assert_eq!(ask("a.apps.home.example", qtype::AAAA).0, "NoData");
+    }
+
+    fn ask_of(records: &Records, name: &str, qtype: u16) -> (String, Vec<String>, Vec<String>) {
+        let bytes = query(name, qtype, None);
+        let asked = Query::parse(&bytes).unwrap();
+        let mut out = Vec::new();
+        encode::start(&asked, Head::local(0), &mut out);
+        let local = format!("{:?}", records.answer(&asked, &networks(), &mut out));
+        let message = Message::from_vec(&out).unwrap();
+        let data = |records: &[Record]| records.iter().map(|record| record.data.to_string()).collect();
+        (local, data(&message.answers), data(&message.authorities))
+    }
+
+    fn zone() -> Files {
+        let text = "$TTL 300\n@ IN SOA ns hostmaster 7 3600 900 604800 45\n IN NS ns\nns IN A 192.168.1.2\n\
+                    www IN CNAME ns\nout IN CNAME www.example.net.\nsub IN NS ns.elsewhere.example.\n\
+                    *.wild IN TXT \"hello\"\n_sip._udp IN SRV 0 5 5060 ns\nlost IN CNAME missing\n";
+        let zone = super::super::zone::read(text, std::path::Path::new("lab.example.zone")).unwrap();
+        let mut files = Files::default();
+        files.zones.push(super::super::files::ZoneFile { path: "lab.example.zone".into(), zone: zone.into() });
+        files
+    }
+
+    #[test]
+    fn a_zone_is_answered_with_authority_and_what_is_not_in_it_is_denied_with_its_soa() {
+        let records = compiled(&[], &zone());
+        let soa = "ns.lab.example. hostmaster.lab.example. 7 3600 900 604800 45";
+        let ask = |name: &str, rtype| ask_of(&records, name, rtype);
+
+        assert_eq!(ask("ns.lab.example", qtype::A).1, ["192.168.1.2"]);
+        assert_eq!(ask("2.1.168.192.in-addr.arpa", qtype::PTR).1, ["ns.lab.example."]);
+        assert_eq!(ask("lab.example", qtype::SOA).1, [soa]);
+        assert_eq!(ask("www.lab.example", qtype::A).1, ["ns.lab.example.", "192.168.1.2"]);
+        assert_eq!(ask("_sip._udp.lab.example", 33).1, ["0 5 5060 ns.lab.example."]);
+        assert_eq!(ask("a.wild.lab.example", 16).1, ["hello"]);
+        for (name, rtype, denied) in [
+            ("missing.lab.example", qtype::A, "NoName"),
+            ("ns.lab.example", qtype::AAAA, "Denied"),
+            ("_udp.lab.example", qtype::A, "Denied"),
+            ("a.wild.lab.example", qtype::A, "Denied"),
+        ] {
+            assert_eq!(ask(name, rtype), (denied.into(), vec![], vec![soa.into()]), "{name}");
+        }
+        let lost = ask("lost.lab.example", qtype::A);
+        assert_eq!(lost, ("NoName".into(), vec!["missing.lab.example.".into()], vec![soa.into()]));
+        assert!(ask("out.lab.example", qtype::A).0.starts_with("Alias"));
+        for elsewhere in ["sub.lab.example", "www.sub.lab.example", "example", "other.example"] {
+            assert_eq!(ask(elsewhere, qtype::A).0, "Absent", "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn names_of_the_owner_win_over_those_of_hosts_and_these_over_those_that_devices_choose() {
+        let host = |address: &str, names: &[&str]| super::super::hosts::Host {
+            address: address.parse().unwrap(),
+            names: names.iter().map(|name| (*name).into()).collect(),
+        };
+        let lease =
+            |address: &str, name: &str| Lease { address: address.parse().unwrap(), mac: None, name: Some(name.into()) };
+        let mut files = Files::default();
+        files.hosts = vec![host("192.168.1.30", &["nas", "tv"]), host("192.168.1.31", &["tv", "server.lan.example"])];
+        files.leases = vec![
+            lease("192.168.1.50", "nas"),
+            lease("192.168.1.51", "tv"),
+            lease("192.168.1.52", "photos"),
+            lease("192.168.1.53", "tablet"),
+            lease("2001:db8:1::53", "tablet"),
+            lease("192.168.1.10", "imposter"),
+        ];
+        let nas = LocalRecord::Fixed(Record::from_rdata(
+            "nas.home.example.".parse().unwrap(),
+            60,
+            RData::A("192.168.1.10".parse().unwrap()),
+        ));
+        let records = compiled(&[nas], &files);
+        let ask = |name: &str, rtype| ask_of(&records, name, rtype).1;
+
+        assert_eq!(ask("nas.home.example", qtype::A), ["192.168.1.10"]);
+        assert_eq!(ask("10.1.168.192.in-addr.arpa", qtype::PTR), ["nas.home.example."]);
+        assert_eq!(ask("tv.home.example", qtype::A), ["192.168.1.30", "192.168.1.31"]);
+        assert_eq!(ask("server.lan.example", qtype::A), ["192.168.1.31"]);
+        assert_eq!(ask("31.1.168.192.in-addr.arpa", qtype::PTR), ["tv.home.example."]);
+        assert_eq!(ask("tablet.home.example", qtype::A), ["192.168.1.53"]);
+        assert_eq!(ask("tablet.home.example", qtype::AAAA), ["2001:db8:1::53"]);
+        assert_eq!(ask("53.1.168.192.in-addr.arpa", qtype::PTR), ["tablet.home.example."]);
+        assert_eq!(ask_of(&records, "photos.home.example", qtype::A).0, "Absent", "the name of a route");
     }
 }

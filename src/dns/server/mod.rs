@@ -108,5 +108,5 @@ pub(super) async fn later(core: &Arc<Core>, asker: &Asker, bytes: &[u8], waiting
 pub(super) async fn serve_house(core: &Arc<Core>, bytes: &[u8]) -> Option<Vec<u8>> {
     let source = Source { origin: Origin::Lan(NetworkId::HOST), relay: false };
     let client = IpAddr::V6(Ipv6Addr::LOCALHOST);
-    serve(core, &Asker { source, client, transport: Transport::House }, bytes).await
+    serve(core, &Asker { source, client, transport: Transport::House, name: None }, bytes).await
 }

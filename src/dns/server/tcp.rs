@@ -17,6 +17,7 @@ use crate::{
         Core,
         answer::Asker,
         counters::{Dropped, Transport},
+        devices,
         room::Room,
     },
     limit::Client,
@@ -65,7 +66,7 @@ pub(in crate::dns) async fn serve(listener: TcpListener, core: Arc<Core>, stop: 
             _ => None,
         };
         let source = core.networks.load().classify(client.ip(), interface);
-        let asker = Asker { source, client: client.ip(), transport: Transport::Tcp };
+        let asker = Asker { source, client: client.ip(), transport: Transport::Tcp, name: None };
         let _ = stream.set_nodelay(true);
         begin(stream, asker, &core, &stop);
     }
@@ -74,7 +75,7 @@ pub(in crate::dns) async fn serve(listener: TcpListener, core: Arc<Core>, stop: 
 /// Serves a connection that came out of the tunnel.
 pub(in crate::dns) fn accept(accepted: Accepted, core: &Arc<Core>, stop: &Stop) {
     let source = Source { origin: accepted.origin, relay: false };
-    let asker = Asker { source, client: accepted.client.ip(), transport: Transport::TunnelTcp };
+    let asker = Asker { source, client: accepted.client.ip(), transport: Transport::TunnelTcp, name: None };
     begin(accepted.stream, asker, core, stop);
 }
 
@@ -94,6 +95,7 @@ where
     };
     let (core, stop) = (core.clone(), stop.clone());
     supervise::task("dns connection", async move {
+        devices::find(&core, &asker).await;
         connection(stream, asker, &core, &stop).await;
         drop(place);
     });

@@ -86,7 +86,7 @@ fn serve_with(
         for at in 0..count.min(BATCH) {
             let Some(way) = batch.way_back(at) else { continue };
             let source = view.networks.classify(way.to.ip(), way.interface);
-            let asker = Asker { source, client: way.to.ip(), transport: Transport::Udp };
+            let asker = Asker { source, client: way.to.ip(), transport: Transport::Udp, name: None };
             let Some((bytes, out)) = batch.datagram(at) else {
                 tally.dropped(Dropped::NoQuery);
                 continue;
