@@ -77,9 +77,25 @@ impl Init {
         let running = Running { config: Some(file.clone()) };
         let text = peer::add(&running, &me.state, new, Some(&key))?;
         peer::show(&text, true, true)?;
-        let program = std::env::current_exe().unwrap_or_else(|_| "hearthgate".into());
-        eprintln!("start it:  sudo {} run --config {}", program.display(), file.display());
+        eprintln!("start it:  {}", how_to_start(&file, &me.state));
         Ok(())
+    }
+}
+
+/// As the package's service, where the file and the folder are the service's.
+fn how_to_start(file: &Path, state: &Path) -> String {
+    let is_packaged = file == Path::new("/etc/hearthgate/hearthgate.toml") && state == Path::new("/var/lib/hearthgate");
+    let services = [
+        ("/usr/lib/systemd/system/hearthgate.service", "sudo systemctl enable --now hearthgate"),
+        ("/etc/systemd/system/hearthgate.service", "sudo systemctl enable --now hearthgate"),
+        ("/etc/init.d/hearthgate", "rc-update add hearthgate default && rc-service hearthgate start"),
+    ];
+    match services.iter().find(|(unit, _)| is_packaged && Path::new(unit).exists()) {
+        Some((_, command)) => (*command).to_owned(),
+        None => {
+            let program = std::env::current_exe().unwrap_or_else(|_| "hearthgate".into());
+            format!("sudo {} run --config {}", program.display(), file.display())
+        }
     }
 }
 
