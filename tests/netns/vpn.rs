@@ -147,5 +147,6 @@ fn what_a_removed_peer_has_open_ends_at_once() {
     assert!(reloaded.status.success(), "{}", String::from_utf8_lossy(&reloaded.stderr));
 
     assert!(within(5, || open() == 0), "the house still serves it");
-    assert_eq!(edge.metrics(&world).series("hearthgate_vpn_connections").into_values().sum::<f64>(), 0.0);
+    let connections = || edge.metrics(&world).series("hearthgate_vpn_connections").into_values().sum::<f64>();
+    assert!(within(5, || connections() == 0.0), "the gate still counts a connection");
 }
