@@ -9,8 +9,10 @@
 //!   verbs: `bind` takes ports and may fail, `prepare` builds a new policy and may fail, `commit` swaps it
 //!   in and cannot fail, `run` works until told to stop.
 //! - The floor carries what they share: [`origin`] is the threat model as types, [`onlink`] follows what
-//!   is on the LAN, [`neighbours`] which devices are, [`listen`] binds every kernel socket, [`stream`] is an accepted stream or datagram with
-//!   its origin, [`https`] asks other servers, [`limit`] holds per-client limits in fixed memory, [`lookup`] turns names into addresses,
+//!   is on the LAN, [`neighbours`] which devices are, [`listen`] binds every kernel socket, [`stream`] is an accepted
+//!   stream or datagram with its origin, [`https`] and [`public_dns`] ask other servers, [`provider`] holds the owner's
+//!   public zones, [`helper`] runs the owner's programs, [`limit`] holds per-client limits in fixed memory, [`lookup`]
+//!   turns names into addresses,
 //!   [`supervise`] names and restarts tasks, [`descriptors`] is how many sockets there may be, [`metrics`] is the registry and its naming rule, [`store`]
 //!   writes state that is never torn, [`privilege`] drops what is not needed.
 
@@ -23,6 +25,7 @@ pub mod ingress;
 pub mod vpn;
 
 pub mod descriptors;
+pub mod helper;
 pub mod https;
 pub mod limit;
 pub mod listen;
@@ -32,6 +35,8 @@ pub mod neighbours;
 pub mod onlink;
 pub mod origin;
 pub mod privilege;
+pub mod provider;
+pub mod public_dns;
 pub mod store;
 pub mod stream;
 pub mod supervise;

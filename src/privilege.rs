@@ -26,6 +26,18 @@ pub struct User {
     gid: Gid,
 }
 
+impl User {
+    /// Its number.
+    pub fn uid(&self) -> u32 {
+        self.uid.as_raw()
+    }
+
+    /// The number of its group.
+    pub fn gid(&self) -> u32 {
+        self.gid.as_raw()
+    }
+}
+
 /// Why the process does not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -9,6 +9,7 @@ use crate::{
     app::{Edge, InForce, Options, Source, lock, log, scrape::Scrape, wire::Planes},
     config::{self, Loaded, PeerIds, Problems},
     descriptors,
+    helper::Helper,
     listen::BindError,
     metrics::Metrics,
     onlink::Follower,
@@ -118,7 +119,8 @@ pub(super) fn build(options: Options) -> Result<(Edge, lock::Lock), Failure> {
     let follower = Follower::new(config.lan.clone()).map_err(io("addresses of this box".into()))?;
     let metrics = Metrics::new();
     let series = Series::new(&metrics);
-    let bound = Planes::bind(config, &follower, &metrics).and_then(|(planes, inlet)| {
+    let helper = helper(config, user.as_ref()).map_err(io("helper process".into()))?;
+    let bound = Planes::bind(config, &follower, &metrics, helper).and_then(|(planes, inlet)| {
         let scrape = Scrape::bind(config.metrics.as_ref(), follower.networks(), metrics.clone(), inlet)?;
         Ok((planes, scrape))
     });
@@ -163,6 +165,15 @@ pub(super) fn build(options: Options) -> Result<(Edge, lock::Lock), Failure> {
         peer_ids: std::sync::Mutex::new(peer_ids),
     };
     Ok((edge, lock))
+}
+
+/// Starts what runs programs of the owner's, if any is named, while it still may.
+fn helper(config: &config::Compiled, user: Option<&privilege::User>) -> io::Result<Option<Helper>> {
+    let programs = config.programs();
+    if programs.is_empty() {
+        return Ok(None);
+    }
+    Helper::start(&std::env::current_exe()?, &programs, user).map(Some)
 }
 
 /// What helps somebody whose port is taken: who has it, and where the key is if there is no file yet.

@@ -164,6 +164,8 @@ fn needs_restart(old: &Compiled, new: &Compiled) -> Vec<&'static str> {
         ("`vpn.mode`", mode(old) != mode(new)),
         ("`vpn.lan`", lan(old) != lan(new)),
         ("`metrics.listen`", metrics(old) != metrics(new)),
+        // The helper process knows only what it was started for.
+        ("`provider.program`", new.programs().iter().any(|program| !old.programs().contains(program))),
     ];
     keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
 }

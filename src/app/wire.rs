@@ -4,11 +4,15 @@ use std::{sync::Arc, thread::JoinHandle};
 
 use crate::{
     config::Compiled,
-    dns, ingress,
+    dns,
+    helper::Helper,
+    ingress,
     listen::BindError,
     lookup::Lookup,
     metrics::Metrics,
     onlink::Follower,
+    provider::Reach,
+    public_dns::PublicDns,
     stream::{self, Inlet},
     supervise::{self, Stop, Watched},
     vpn,
@@ -37,7 +41,12 @@ pub(super) type Running = (&'static str, Watched, JoinHandle<()>);
 
 impl Planes {
     /// Takes every port; returns besides the planes what the tunnel hands to the metrics listener.
-    pub fn bind(config: &Compiled, follower: &Follower, metrics: &Metrics) -> Result<(Self, Option<Inlet>), BindError> {
+    pub fn bind(
+        config: &Compiled,
+        follower: &Follower,
+        metrics: &Metrics,
+        helper: Option<Helper>,
+    ) -> Result<(Self, Option<Inlet>), BindError> {
         let mut outlets = vpn::Outlets::default();
         let door = |wanted: bool, outlet: &mut Option<stream::Outlet>| {
             (wanted && config.vpn.is_some()).then(|| {
@@ -54,9 +63,11 @@ impl Planes {
             None => None,
         };
         let lookup = dns.as_ref().map_or_else(Lookup::system, |dns| dns.lookup());
+        let public = dns.as_ref().map_or_else(PublicDns::system, |dns| dns.public());
+        let reach = Reach { lookup, public, helper };
         let ingress = match &config.ingress {
             Some(config) => {
-                Some(Arc::new(ingress::Plane::bind(config, follower.networks(), metrics, to_ingress, lookup)?))
+                Some(Arc::new(ingress::Plane::bind(config, follower.networks(), metrics, to_ingress, reach)?))
             }
             None => None,
         };

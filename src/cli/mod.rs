@@ -17,7 +17,7 @@ use std::{fmt, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, error::ErrorKind};
 
-use crate::{app, config::state_folder};
+use crate::{app, config::state_folder, helper};
 
 /// A failure.
 const FAILURE: u8 = 1;
@@ -61,6 +61,12 @@ enum Command {
     /// Look at block and allow lists
     #[command(subcommand)]
     List(list::List),
+    /// Runs programs of the owner's; started by the edge itself
+    #[command(name = helper::COMMAND, hide = true)]
+    RunHooks {
+        /// The programs that may be run
+        programs: Vec<PathBuf>,
+    },
     /// Show, compare or take back configurations that were accepted
     #[command(subcommand)]
     Config(config::Config),
@@ -139,6 +145,7 @@ pub fn main() -> ExitCode {
         Command::Devices(command) => command.execute(state),
         Command::List(command) => command.execute(),
         Command::Config(command) => command.execute(state),
+        Command::RunHooks { programs } => helper::serve(&programs).map_err(Into::into),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

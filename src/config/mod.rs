@@ -79,6 +79,18 @@ pub struct Compiled {
     pub directory: Directory,
 }
 
+impl Compiled {
+    /// Returns the programs of the owner's that may have to be run.
+    pub fn programs(&self) -> Vec<PathBuf> {
+        let entries = self.ingress.iter().flat_map(|ingress| &ingress.acme);
+        let programs = entries.filter_map(|entry| entry.provider.as_ref()?.program());
+        let mut programs: Vec<PathBuf> = programs.cloned().collect();
+        programs.sort();
+        programs.dedup();
+        programs
+    }
+}
+
 /// The meant form of `[node]`.
 #[derive(Clone, Debug)]
 pub struct Node {

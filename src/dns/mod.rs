@@ -73,6 +73,7 @@ use crate::{
     metrics::Metrics,
     neighbours::{Mac, Table},
     origin::Networks,
+    public_dns::PublicDns,
     stream::Inlet,
     supervise::{self, Phase, Stop},
 };
@@ -381,6 +382,21 @@ impl Plane {
                 })?;
                 // Servers' connections belong to this plane's runtime, whoever asks.
                 let asking = handle.spawn(async move { upstream::addresses(&core, &name).await });
+                asking.await.map_err(std::io::Error::other)?
+            }
+        })
+    }
+
+    /// Asks whoever this plane asks, past the records and rules of the house.
+    pub fn public(&self) -> PublicDns {
+        let (core, runtime) = (self.core.clone(), self.runtime.clone());
+        PublicDns::new(move |name, rtype| {
+            let (core, handle) = (core.clone(), runtime.load_full());
+            async move {
+                let handle = handle.ok_or_else(|| {
+                    std::io::Error::new(std::io::ErrorKind::NotConnected, "the DNS plane does not run")
+                })?;
+                let asking = handle.spawn(async move { upstream::records(&core, &name, rtype).await });
                 asking.await.map_err(std::io::Error::other)?
             }
         })

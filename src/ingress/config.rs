@@ -15,6 +15,7 @@ use crate::{
     ingress::canonical::{CanonicalHost, CanonicalPath},
     limit::Rate,
     origin::{Access, Directory, NetworkId, PeerId},
+    provider::Provider,
 };
 
 /// The meant form of `[ingress]` and `[[route]]`, with what they need of other sections.
@@ -125,6 +126,8 @@ pub struct Acme {
     pub challenge: Challenge,
     /// The kind of certificate, as the directory names it.
     pub profile: Option<String>,
+    /// Who holds the zones, for [`Challenge::Dns01`].
+    pub provider: Option<Provider>,
     /// Binds the account at the first directory to one that the owner has there.
     pub eab: Option<Eab>,
 }

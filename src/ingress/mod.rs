@@ -72,6 +72,7 @@ use crate::{
     lookup::Lookup,
     metrics::Metrics,
     origin::{Networks, Origin},
+    provider::Reach,
     stream::{Accepted, Inlet},
     supervise::Stop,
 };
@@ -150,6 +151,8 @@ struct Shared {
     changed: watch::Sender<u64>,
     networks: Arc<ArcSwap<Networks>>,
     lookup: Lookup,
+    /// How providers of public zones are spoken to.
+    reach: Reach,
     limits: Limits,
     census: Arc<Census>,
     series: Series,
@@ -176,7 +179,7 @@ impl Plane {
         networks: Arc<ArcSwap<Networks>>,
         metrics: &Metrics,
         inlet: Option<Inlet>,
-        lookup: Lookup,
+        reach: Reach,
     ) -> Result<Self, BindError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_CORES);
         let mut listeners: Vec<Vec<Listener>> = (0..cores).map(|_| Vec::new()).collect();
@@ -207,7 +210,8 @@ impl Plane {
             generation: AtomicU64::new(0),
             changed: watch::Sender::new(0),
             networks,
-            lookup,
+            lookup: reach.lookup.clone(),
+            reach,
             limits: Limits::new(LIMITED_CLIENTS, Instant::now()),
             census: Census::new(),
             series: Series::new(metrics),

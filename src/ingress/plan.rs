@@ -196,6 +196,7 @@ mod tests {
             directories: vec![AcmeDirectory { url: "https://ca.example/directory".into(), ca: None }],
             challenge,
             profile: None,
+            provider: None,
             eab: None,
         }
     }

@@ -3,16 +3,27 @@
 mod pebble;
 
 use std::{
+    net::SocketAddr,
     os::unix::fs::PermissionsExt,
     time::{Duration, Instant},
 };
 
-use hearthgate::ingress::{Acme, Builtin, CertificateStatus, Challenge, Eab, Target};
+use hearthgate::{
+    helper::Helper,
+    ingress::{Acme, Builtin, CertificateStatus, Challenge, Eab, Target},
+    origin::Origin,
+    provider::{Provider, Reach},
+    public_dns::PublicDns,
+};
+use hickory_proto::rr::{
+    Name, RData, Record, RecordType,
+    rdata::{A, NS},
+};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tokio_rustls::client::TlsStream;
 
 use self::pebble::Pebble;
-use crate::ingress::edge::{Edge, public, read_one, route};
+use crate::ingress::edge::{self, Edge, everything_is_here, read_one, route};
 
 const WWW: &str = "www.home.example";
 
@@ -22,9 +33,24 @@ fn acme(challenge: Challenge, pebble: &Pebble) -> Acme {
         email: Some("me@home.example".into()),
         directories: vec![pebble.directory()],
         challenge,
+        provider: None,
         profile: None,
         eab: None,
     }
+}
+
+/// What the public DNS says of the zone `home.example`, whose only server is this one.
+fn public(server: SocketAddr) -> PublicDns {
+    let name = |text: &str| Name::from_ascii(text).unwrap();
+    let ask = move |asked: Name, rtype: RecordType| async move {
+        let data = match (asked.to_ascii().as_str(), rtype) {
+            ("home.example.", RecordType::NS) => RData::NS(NS(name("ns.home.example."))),
+            ("ns.home.example.", RecordType::A) => RData::A(A(std::net::Ipv4Addr::LOCALHOST)),
+            _ => return Ok(Vec::new()),
+        };
+        Ok(vec![Record::from_rdata(asked, 60, data)])
+    };
+    PublicDns::new(ask).with_port(server.port())
 }
 
 /// An ingress, and a CA that checks it.
@@ -124,7 +150,7 @@ async fn an_account_is_bound_to_one_that_the_owner_has() {
     edge.reload(|config| {
         let eab = Some(Eab { kid: "house".into(), key: key.clone() });
         // Another entry than the one that must wait.
-        config.routes.push(route("bound.home.example", "/", public(), Target::Builtin(Builtin::Welcome)));
+        config.routes.push(route("bound.home.example", "/", edge::public(), Target::Builtin(Builtin::Welcome)));
         config.acme.push(Acme { eab, ..acme(Challenge::Http01, &pebble) });
     });
 
@@ -183,4 +209,46 @@ async fn a_renewal_drops_no_connection() {
     assert!(read_one(&mut open).await.starts_with("HTTP/1.1 200 "));
     assert_eq!(pebble.log().matches("Added order").count(), 2);
     shaken(&edge, &pebble, WWW).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_wildcard_by_dns_01_serves_each_side_with_a_key_of_its_own() {
+    let Some(pebble) = Pebble::start_anywhere().await else { return };
+    let hook = pebble.folder.path().join("hook");
+    let curl = |what: &str, body: &str| format!("curl -sf -d '{body}' http://{}/{what}", pebble.told);
+    let script = format!(
+        "#!/bin/sh\ncase $1 in\npresent) {} ;;\ncleanup) {} ;;\nesac\necho \"$@\" >> {}\n",
+        curl("set-txt", r#"{"host":"'$2'.","value":"'$3'"}"#),
+        curl("clear-txt", r#"{"host":"'$2'."}"#),
+        pebble.folder.path().join("hook.log").display(),
+    );
+    std::fs::write(&hook, script).unwrap();
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let own = std::path::Path::new(env!("CARGO_BIN_EXE_hearthgate"));
+    let helper = Helper::start(own, std::slice::from_ref(&hook), None).unwrap();
+    let reach = Reach { public: public(pebble.dns), helper: Some(helper), ..Reach::new(everything_is_here()) };
+
+    let edge = Edge::start_with(reach, |config| {
+        let provider = Some(Provider::Program(hook.clone()));
+        config.acme.push(Acme { provider, ..acme(Challenge::Dns01, &pebble) });
+    });
+
+    let outside = until(&edge, WWW, is_issued).await;
+    let inside = until(&edge, "admin.home.example", is_issued).await;
+    assert_eq!(outside.source, "an order of *.home.example");
+    assert_eq!(inside.source, "an order of *.home.example (inside)");
+    let root = pebble.root().await;
+    let shown = async |origin, host: &str| {
+        let stream = edge.connect(origin, 443).await;
+        let stream = edge.tls_trusting(stream, host, "http/1.1", &root).await.unwrap();
+        let leaf = stream.get_ref().1.peer_certificates().unwrap()[0].clone();
+        let (_, parsed) = x509_parser::parse_x509_certificate(&leaf).unwrap();
+        parsed.public_key().raw.to_vec()
+    };
+    assert_ne!(shown(Origin::Wan, WWW).await, shown(edge::VPN, "admin.home.example").await);
+    assert_eq!(shown(edge::VPN, WWW).await, shown(Origin::Wan, WWW).await);
+    let log = std::fs::read_to_string(pebble.folder.path().join("hook.log")).unwrap();
+    let calls = |verb: &str| log.lines().filter(|line| line.starts_with(verb)).count();
+    assert_eq!((calls("present _acme-challenge.home.example "), calls("cleanup ")), (2, 2), "{log}");
+    assert!(!pebble.log().contains("admin") && !pebble.log().contains(WWW), "{}", pebble.log());
 }

@@ -9,6 +9,7 @@ mod edge;
 mod ingress;
 #[path = "../internet/mod.rs"]
 mod internet;
+mod provider;
 mod recursion;
 #[path = "../scenarios/mod.rs"]
 mod scenarios;

@@ -2,14 +2,14 @@
 
 use crate::{
     config::{
-        compile::Setting,
+        compile::{Setting, wan},
         file::{self, eab_key},
     },
     ingress::{Acme, AcmeDirectory, Challenge, Eab, HostPattern},
 };
 
 /// Compiles one entry.
-pub(super) fn compile(written: &file::Acme, setting: &Setting<'_>) -> Acme {
+pub(super) fn compile(written: &file::Acme, wan: &file::Wan, setting: &Setting<'_>) -> Acme {
     let (report, about) = (setting.report, &written.about);
     for host in &written.hosts {
         if let (HostPattern::Wildcard(_), Challenge::Http01 | Challenge::TlsAlpn01) =
@@ -18,6 +18,16 @@ pub(super) fn compile(written: &file::Acme, setting: &Setting<'_>) -> Acme {
             let what = format!("a certificate for \"{}\" needs challenge = \"dns-01\"", host.value);
             report.error(host.at, about, what, "write the hosts one by one");
         }
+    }
+    let own = written.provider.as_ref().map(|provider| wan::provider(provider, about, setting));
+    let provider = own.or_else(|| wan.provider.as_ref().map(|provider| wan::provider(provider, &wan.about, setting)));
+    let is_dns = written.challenge.value == Challenge::Dns01;
+    if is_dns && provider.is_none() {
+        let hint = "name who holds the zone, as provider = { cloudflare = { token = \"file:…\" } } in [wan]";
+        report.error(written.challenge.at, about, "challenge = \"dns-01\" needs a provider", hint);
+    }
+    if let (false, Some(provider)) = (is_dns, &written.provider) {
+        report.error(provider.at, about, "only challenge = \"dns-01\" has a provider", "write that, or remove it");
     }
     let ca = written.ca.as_ref().map(|path| setting.file(path, about));
     let directory = |url: &String| AcmeDirectory { url: url.clone(), ca: ca.clone() };
@@ -36,6 +46,7 @@ pub(super) fn compile(written: &file::Acme, setting: &Setting<'_>) -> Acme {
         email: written.email.clone(),
         directories: written.directories.iter().map(|one| directory(&one.value)).collect(),
         challenge: written.challenge.value,
+        provider: provider.filter(|_| is_dns),
         profile: written.profile.clone(),
         eab,
     }

@@ -68,7 +68,7 @@ pub(crate) fn compile(
         max_header: ingress.max_header,
         max_fields: ingress.max_fields,
         certificates,
-        acme: ingress.acme.iter().map(|entry| acme::compile(entry, setting)).collect(),
+        acme: ingress.acme.iter().map(|entry| acme::compile(entry, &file.wan, setting)).collect(),
         state: setting.state.clone(),
         domain: names.domain.clone(),
         routes,

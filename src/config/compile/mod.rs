@@ -7,6 +7,7 @@ mod ingress;
 mod overlap;
 mod ports;
 mod vpn;
+mod wan;
 
 use std::path::{Path, PathBuf};
 

@@ -31,6 +31,7 @@ pub(crate) struct Acme {
     pub(crate) directories: Vec<At<String>>,
     pub(crate) ca: Option<At<PathBuf>>,
     pub(crate) challenge: At<Challenge>,
+    pub(crate) provider: Option<At<super::Provider>>,
     pub(crate) profile: Option<String>,
     pub(crate) eab: Option<Eab>,
 }
@@ -49,7 +50,8 @@ impl Acme {
             let hint = "write \"letsencrypt\", or the URL of another directory";
             table.report.error(table.place("directory"), &table.about, "\"directory\" names none", hint);
         }
-        let challenges = [("http-01", Challenge::Http01), ("tls-alpn-01", Challenge::TlsAlpn01)];
+        let challenges =
+            [Challenge::Http01, Challenge::TlsAlpn01, Challenge::Dns01].map(|challenge| (challenge.name(), challenge));
         let challenge = table.word("challenge", &challenges);
         Self {
             about: table.about.clone(),
@@ -58,6 +60,7 @@ impl Acme {
             directories: directories.unwrap_or_else(default),
             ca: table.string("ca").map(|path| path.map(PathBuf::from)),
             challenge: table.or(challenge, Challenge::Http01),
+            provider: super::Provider::read(table),
             profile: table.parsed("profile", value::label).map(|profile| profile.value),
             eab: table.table("eab", "ingress.acme.eab").and_then(|eab| Eab::read(&eab)),
         }

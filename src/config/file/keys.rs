@@ -2,11 +2,18 @@
 
 /// Sections by name, as they stand in brackets; tables within a value are called after their key.
 pub const SECTIONS: &[(&str, &[&str])] = &[
-    ("", &["node", "lan", "dns", "ingress", "route", "vpn", "metrics"]),
+    ("", &["node", "lan", "wan", "dns", "ingress", "route", "vpn", "metrics"]),
     ("node", &["domain", "state", "user", "timezone", "grace", "log"]),
     ("node.log", &["format", "level"]),
     ("lan", &["interfaces", "subnets", "this_box", "relays", "network"]),
     ("lan.network", &["name", "subnets"]),
+    ("wan", &["provider"]),
+    ("wan.provider", &["cloudflare", "desec", "hetzner", "rfc2136", "acme-dns", "program"]),
+    ("wan.provider.cloudflare", &["token"]),
+    ("wan.provider.desec", &["token"]),
+    ("wan.provider.hetzner", &["token"]),
+    ("wan.provider.rfc2136", &["server", "key_name", "key", "algorithm"]),
+    ("wan.provider.acme-dns", &["url", "username", "password", "subdomain"]),
     (
         "dns",
         &[
@@ -104,7 +111,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
     ),
     ("ingress.timeouts", &["handshake", "header", "idle", "body", "connect", "response"]),
     ("ingress.certificates", &["hosts", "cert", "key"]),
-    ("ingress.acme", &["hosts", "email", "directory", "ca", "challenge", "profile", "eab"]),
+    ("ingress.acme", &["hosts", "email", "directory", "ca", "challenge", "provider", "profile", "eab"]),
     ("ingress.acme.eab", &["kid", "key"]),
     (
         "route",

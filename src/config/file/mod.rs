@@ -12,6 +12,7 @@ mod reader;
 mod route;
 mod rules;
 mod vpn;
+mod wan;
 
 pub(crate) use acme::{Acme, eab_key};
 pub(crate) use dns::{DeviceWord, Dns, Forward, Group, List, ListWord, Record, RecordData, Resolver, Source};
@@ -23,6 +24,7 @@ pub use node::{Log, LogFormat};
 pub(crate) use reader::Table;
 pub(crate) use route::{AccessWord, Answer, Route, Target};
 pub(crate) use vpn::{CallerWord, Expires, Peer, ReachWord, Vpn};
+pub(crate) use wan::{Provider, Wan};
 
 use crate::config::problems::{Report, Span, Text};
 
@@ -30,6 +32,7 @@ use crate::config::problems::{Report, Span, Text};
 pub(crate) struct File {
     pub(crate) node: Node,
     pub(crate) lan: Lan,
+    pub(crate) wan: Wan,
     pub(crate) dns: Option<Dns>,
     pub(crate) ingress: Option<Ingress>,
     pub(crate) routes: Vec<Route>,
@@ -45,6 +48,7 @@ pub(crate) fn read(report: &Report) -> File {
     File {
         node: Node::read(top.table("node", "node"), start),
         lan: Lan::read(top.table("lan", "lan")),
+        wan: top.table("wan", "wan").map(|table| Wan::read(&table)).unwrap_or_default(),
         dns: top.table("dns", "dns").map(|table| Dns::read(&table)),
         ingress: top.table("ingress", "ingress").map(|table| Ingress::read(&table)),
         routes: top.tables("route", "route").iter().filter_map(Route::read).collect(),

@@ -10,7 +10,8 @@ use std::{io, net::IpAddr, sync::Arc};
 
 use hickory_proto::{
     op::{Message, ResponseCode},
-    rr::Name,
+    rr::{Name, RData, RecordType},
+    serialize::binary::{BinDecodable, BinDecoder},
 };
 
 pub(crate) use flight::Flights;
@@ -20,8 +21,8 @@ use super::{
     Core,
     encode::{Ede, rcode},
     local,
-    query::{IN, qtype},
-    resolver::{trace::Trace, wire::Record},
+    query::{IN, Question, qtype},
+    resolver::{driver::Wanted, trace::Trace, wire::Record},
 };
 
 /// What others said.
@@ -102,4 +103,27 @@ async fn addresses_of(core: &Arc<Core>, host: &str, qtype: u16) -> io::Result<Ve
         ResponseCode::NoError => Ok(message.answers.iter().filter_map(|record| record.data.ip_addr()).collect()),
         code => Err(io::Error::new(io::ErrorKind::NotFound, format!("\"{host}\": {code}"))),
     }
+}
+
+/// Returns what others say, past the house's own records and rules.
+pub(crate) async fn records(
+    core: &Arc<Core>,
+    name: &Name,
+    rtype: RecordType,
+) -> io::Result<Vec<hickory_proto::rr::Record>> {
+    let question =
+        Question { name: local::wire(name), qtype: rtype.into(), dnssec_ok: false, checking_disabled: false };
+    let policy = core.policy.load_full().ok_or(io::ErrorKind::NotConnected)?;
+    let resolved = policy.upstream.load_full().resolve(&question, Wanted::Known).await;
+    if !matches!(resolved.rcode, rcode::NOERROR | rcode::NXDOMAIN) {
+        return Err(io::Error::other(format!("{name}: response code {}", resolved.rcode)));
+    }
+    let of = |record: &Record| {
+        let name = Name::read(&mut BinDecoder::new(record.name.as_wire())).ok()?;
+        let rtype = RecordType::from(record.rtype);
+        let length = hickory_proto::serialize::binary::Restrict::new(u16::try_from(record.rdata.len()).ok()?);
+        let data = RData::read(&mut BinDecoder::new(&record.rdata), rtype, length).ok()?;
+        Some(hickory_proto::rr::Record::from_rdata(name, record.ttl, data))
+    };
+    Ok(resolved.answers.iter().filter_map(of).collect())
 }

@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 pub(super) use self::answers::Answers;
 use self::{
     kept::Progress,
-    order::{Ca, Fault, Terms},
+    order::{Ca, Fault, Terms, Tools},
     schedule::{Life, Next},
 };
 use crate::{
@@ -147,10 +147,7 @@ async fn attempt(
     let mut last = Fault::ours("no directory");
     for directory in &acme.directories {
         let replaces = replaced.filter(|_| progress.directory.as_ref() == Some(&directory.url)).and_then(identifier);
-        let trying = obtain(shared, policy, (order, acme), directory, replaces);
-        let obtained = timeout(ATTEMPT, trying).await;
-        let obtained = obtained.unwrap_or_else(|_| Err(Fault { of_the_ca: true, ..Fault::ours("it takes too long") }));
-        match obtained {
+        match obtain(shared, policy, (order, acme), directory, replaces).await {
             Ok(loaded) => {
                 let life = Life { not_before: loaded.not_before, not_after: loaded.not_after };
                 let renewal = schedule::renewal(life, schedule::dice());
@@ -194,9 +191,9 @@ async fn obtain(
     let mut left = NONCES;
     let pair = loop {
         let ca = Ca::open(state, directory, acme, &shared.lookup).await?;
-        let profile = acme.profile.as_deref();
-        let terms = Terms { order, challenge: &acme.challenge, profile, replaces: replaces.clone() };
-        match ca.fulfil(terms, &shared.answers, &shared.provider).await {
+        let terms = Terms { order, acme, replaces: replaces.clone() };
+        let tools = Tools { answers: &shared.answers, reach: &shared.reach, crypto: &shared.provider };
+        match ca.fulfil(terms, &tools, ATTEMPT).await {
             Ok(pair) => break pair,
             Err(fault) if left == 0 => return Err(fault),
             Err(fault) if fault.account => {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use hickory_proto::rr::Name;
 use hyper::{Request, header};
 use instant_acme::{
     Account, AccountCredentials, AuthorizationStatus, BodyWrapper, BytesResponse, CertificateIdentifier, ChallengeType,
@@ -17,16 +18,31 @@ use instant_acme::{
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::crypto::CryptoProvider;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{answers::Answers, kept};
 use crate::{
     https,
     ingress::{Acme, AcmeDirectory, Challenge, HostPattern, Order, ca::Pair, certs::seconds},
+    provider::{Provider, Reach},
+    public_dns::Zone,
 };
 
 /// How long a CA may take to check, and to sign.
 const POLL: RetryPolicy =
     RetryPolicy::new().initial_delay(Duration::from_millis(500)).timeout(Duration::from_secs(120));
+
+/// How long the servers of a zone may take to show a record.
+const PROPAGATION: Duration = Duration::from_secs(5 * 60);
+/// How long a provider may take to take it away.
+const CLEANUP: Duration = Duration::from_secs(60);
+
+/// What an order needs of the house.
+pub(super) struct Tools<'a> {
+    pub(super) answers: &'a Answers,
+    pub(super) reach: &'a Reach,
+    pub(super) crypto: &'a Arc<CryptoProvider>,
+}
 
 /// Why an order was not fulfilled.
 #[derive(Debug)]
@@ -60,8 +76,7 @@ pub(super) struct Ca {
 /// What an order is made with.
 pub(super) struct Terms<'a> {
     pub(super) order: &'a Order,
-    pub(super) challenge: &'a Challenge,
-    pub(super) profile: Option<&'a str>,
+    pub(super) acme: &'a Acme,
     /// The certificate that it replaces, for a CA that wants to know.
     pub(super) replaces: Option<CertificateIdentifier<'static>>,
 }
@@ -117,18 +132,36 @@ impl Ca {
         }
     }
 
-    /// Gets a certificate.
-    pub(super) async fn fulfil(
+    /// Gets a certificate, within a time. What was put into the DNS for it is taken away, however it ends.
+    pub(super) async fn fulfil(&self, terms: Terms<'_>, tools: &Tools<'_>, limit: Duration) -> Result<Pair, Fault> {
+        let mut published = Vec::new();
+        let provider = terms.acme.provider.as_ref();
+        let pair = timeout(limit, self.work(terms, tools, &mut published)).await;
+        for (zone, text) in published {
+            let cleaned = match provider {
+                Some(provider) => timeout(CLEANUP, provider.cleanup(tools.reach, &zone, &text)).await,
+                None => continue,
+            };
+            match cleaned {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(name = %zone.name, %error, "a record of a challenge stays"),
+                Err(_) => tracing::warn!(name = %zone.name, "a record of a challenge stays: the provider is silent"),
+            }
+        }
+        pair.unwrap_or_else(|_| Err(Fault { of_the_ca: true, ..Fault::ours("it takes too long") }))
+    }
+
+    async fn work(
         &self,
         terms: Terms<'_>,
-        answers: &Answers,
-        provider: &Arc<CryptoProvider>,
+        tools: &Tools<'_>,
+        published: &mut Vec<(Zone, String)>,
     ) -> Result<Pair, Fault> {
         let fault = |error| fault(&error, &self.retry_after);
         let name = terms.order.name.to_string();
         let identifiers = [Identifier::Dns(name.clone())];
         let mut new = NewOrder::new(&identifiers);
-        if let Some(profile) = terms.profile {
+        if let Some(profile) = &terms.acme.profile {
             new = new.profile(profile);
         }
         if let Some(replaces) = terms.replaces {
@@ -145,7 +178,7 @@ impl Ca {
                 AuthorizationStatus::Pending => {}
                 status => return Err(Fault::ours(format!("an authorization is {status:?}"))),
             }
-            let kind = match terms.challenge {
+            let kind = match terms.acme.challenge {
                 Challenge::Http01 => ChallengeType::Http01,
                 Challenge::TlsAlpn01 => ChallengeType::TlsAlpn01,
                 Challenge::Dns01 => ChallengeType::Dns01,
@@ -153,15 +186,23 @@ impl Ca {
             let challenge = authorization.challenge(kind);
             let mut challenge = challenge.ok_or_else(|| Fault::ours("the CA does not offer this challenge"))?;
             let proof = challenge.key_authorization();
-            given.push(match (terms.challenge, &terms.order.name) {
+            match (terms.acme.challenge, &terms.order.name) {
                 (Challenge::Http01, HostPattern::Exact(host)) => {
-                    answers.give_http(host.as_str(), &challenge.token, proof.as_str())
+                    given.push(tools.answers.give_http(host.as_str(), &challenge.token, proof.as_str()));
                 }
                 (Challenge::TlsAlpn01, HostPattern::Exact(host)) => {
-                    answers.give_tls(host.as_str(), proof.digest().as_ref(), provider).map_err(Fault::ours)?
+                    let answer = tools.answers.give_tls(host.as_str(), proof.digest().as_ref(), tools.crypto);
+                    given.push(answer.map_err(Fault::ours)?);
                 }
-                _ => return Err(Fault::ours("a wildcard needs challenge = \"dns-01\"")),
-            });
+                (Challenge::Dns01, HostPattern::Exact(host) | HostPattern::Wildcard(host)) => {
+                    let provider = terms.acme.provider.as_ref();
+                    let provider = provider.ok_or_else(|| Fault::ours("no provider is named for dns-01"))?;
+                    publish(provider, tools.reach, host.as_str(), proof.dns_value(), published).await?;
+                }
+                (_, HostPattern::Wildcard(_)) => {
+                    return Err(Fault::ours("a wildcard needs challenge = \"dns-01\""));
+                }
+            }
             challenge.set_ready().await.map_err(fault)?;
         }
         match order.poll_ready(&POLL).await {
@@ -178,6 +219,37 @@ impl Ca {
         order.finalize_csr(&request).await.map_err(fault)?;
         let certificate = order.poll_certificate(&POLL).await.map_err(fault)?;
         Ok(Pair { certificate, key })
+    }
+}
+
+/// Puts the proof into the DNS and waits until the zone's own servers show it.
+async fn publish(
+    provider: &Provider,
+    reach: &Reach,
+    host: &str,
+    text: String,
+    published: &mut Vec<(Zone, String)>,
+) -> Result<(), Fault> {
+    let name = Name::from_ascii(format!("_acme-challenge.{host}.")).map_err(|error| Fault::ours(error.to_string()))?;
+    let zone = reach.public.zone_of(&name).await;
+    let zone = zone.map_err(|error| Fault::ours(format!("the zone of {name} is not found: {error}")))?;
+    // Before it is there: what is half done is taken away, too.
+    published.push((zone.clone(), text.clone()));
+    provider.present(reach, &zone, &text).await.map_err(|error| Fault::ours(error.to_string()))?;
+    let begun = Instant::now();
+    let mut wait = Duration::from_millis(500);
+    loop {
+        match zone.shows_text(&text).await {
+            Ok(true) => return Ok(()),
+            shown if begun.elapsed() >= PROPAGATION => {
+                let why = shown.err().map_or("they do not show it".to_owned(), |error| error.to_string());
+                return Err(Fault::ours(format!("the servers of {} after {PROPAGATION:?}: {why}", zone.origin)));
+            }
+            _ => {
+                sleep(wait).await;
+                wait = (wait * 2).min(Duration::from_secs(10));
+            }
+        }
     }
 }
 

@@ -22,7 +22,10 @@ static ALONE: Mutex<()> = Mutex::new(());
 pub(crate) struct Pebble {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) address: SocketAddr,
-    names: SocketAddr,
+    /// Where the name server listens.
+    pub(crate) dns: SocketAddr,
+    /// Where it is told what to say.
+    pub(crate) told: SocketAddr,
     management: SocketAddr,
     client: Client,
     programs: Vec<Child>,
@@ -65,11 +68,17 @@ impl Pebble {
         pebble.env("PEBBLE_VA_NOSLEEP", "1").env("PEBBLE_AUTHZREUSE", "0").envs(environment.iter().copied());
         let programs = vec![nameserver.spawn().unwrap(), pebble.spawn().unwrap()];
         let client = Client::new(Some(&root), Lookup::system()).unwrap();
-        let pebble = Self { folder, address, names, management, client, programs, _alone: alone };
+        let pebble = Self { folder, address, dns, told: names, management, client, programs, _alone: alone };
         for ready in [names, management, address] {
             listening(ready).await;
         }
         Some(pebble)
+    }
+
+    /// Starts it for a house that nobody has to connect to.
+    pub(crate) async fn start_anywhere() -> Option<Self> {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
+        Self::start(nowhere, nowhere, &[]).await
     }
 
     pub(crate) fn directory(&self) -> AcmeDirectory {
@@ -89,7 +98,7 @@ impl Pebble {
 
     /// Tells the name server something.
     pub(crate) async fn names(&self, what: &str, body: &str) {
-        self.ask(Method::POST, &format!("http://{}/{what}", self.names), body).await;
+        self.ask(Method::POST, &format!("http://{}/{what}", self.told), body).await;
     }
 
     async fn ask(&self, method: Method, url: &str, body: &str) -> Bytes {

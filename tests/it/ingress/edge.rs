@@ -21,6 +21,7 @@ use hearthgate::{
     lookup::Lookup,
     metrics::Metrics,
     origin::{Access, Directory, Networks, Origin, PeerId},
+    provider::Reach,
     stream::{Accepted, Outlet, Stream, inlet},
     supervise::{Phase, Stopper, stop},
 };
@@ -49,13 +50,17 @@ pub(crate) struct Edge {
 
 impl Edge {
     pub(crate) fn start(change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_with(Reach::new(everything_is_here()), change)
+    }
+
+    pub(crate) fn start_with(reach: Reach, change: impl FnOnce(&mut Config)) -> Self {
         let state = tempfile::tempdir().unwrap();
         let mut config = config(state.path());
         change(&mut config);
         let (outlet, inlet) = inlet(64);
         let networks = Arc::new(ArcSwap::from_pointee(Networks::default()));
         let metrics = Metrics::new();
-        let plane = Plane::bind(&config, networks, &metrics, Some(inlet), everything_is_here()).unwrap();
+        let plane = Plane::bind(&config, networks, &metrics, Some(inlet), reach).unwrap();
         plane.commit(plane.prepare(config).unwrap());
         let plane = Arc::new(plane);
         let (stopper, stop) = stop();
@@ -207,7 +212,7 @@ pub(crate) async fn read_one<S: AsyncRead + Unpin>(stream: &mut S) -> String {
 }
 
 /// Every name has the address of loopback.
-fn everything_is_here() -> Lookup {
+pub(crate) fn everything_is_here() -> Lookup {
     Lookup::new(async |_| Ok(vec![std::net::Ipv4Addr::LOCALHOST.into()]))
 }
 

@@ -1,0 +1,129 @@
+//! `[wan]`: the owner's public zones, and who holds them.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use hickory_proto::rr::Name;
+
+use crate::{
+    config::{
+        file::Table,
+        problems::{About, At, Wrong},
+        value::{self, Secret},
+    },
+    provider::Algorithm,
+};
+
+/// `[wan]` as written.
+#[derive(Default)]
+pub(crate) struct Wan {
+    pub(crate) about: About,
+    pub(crate) provider: Option<At<Provider>>,
+}
+
+/// `provider` as written.
+#[derive(Clone)]
+pub(crate) enum Provider {
+    Cloudflare(At<Secret>),
+    Desec(At<Secret>),
+    Hetzner(At<Secret>),
+    Rfc2136 { server: SocketAddr, key_name: Name, key: At<Secret>, algorithm: Algorithm },
+    AcmeDns { url: String, username: String, password: At<Secret>, subdomain: String },
+    Program(At<PathBuf>),
+}
+
+const ALGORITHMS: [(&str, Algorithm); 3] =
+    [("hmac-sha256", Algorithm::Sha256), ("hmac-sha384", Algorithm::Sha384), ("hmac-sha512", Algorithm::Sha512)];
+
+impl Wan {
+    pub(crate) fn read(table: &Table<'_>) -> Self {
+        Self { about: table.about.clone(), provider: Provider::read(table) }
+    }
+}
+
+impl Provider {
+    /// Reads the `provider` of a section.
+    pub(crate) fn read(section: &Table<'_>) -> Option<At<Self>> {
+        let table = section.table("provider", "wan.provider")?;
+        let kinds = ["cloudflare", "desec", "hetzner", "rfc2136", "acme-dns", "program"];
+        let written: Vec<_> = kinds.into_iter().filter(|kind| table.has(kind)).collect();
+        let [kind] = written[..] else {
+            let hint = "write one, as provider = { cloudflare = { token = \"file:/etc/hearthgate/dns-token\" } }";
+            table.report.error(table.at, &table.about, "\"provider\" must name one provider", hint);
+            return None;
+        };
+        let provider = match kind {
+            "cloudflare" => Self::Cloudflare(token(&table.table(kind, "wan.provider.cloudflare")?)?),
+            "desec" => Self::Desec(token(&table.table(kind, "wan.provider.desec")?)?),
+            "hetzner" => Self::Hetzner(token(&table.table(kind, "wan.provider.hetzner")?)?),
+            "rfc2136" => rfc2136(&table.table(kind, "wan.provider.rfc2136")?)?,
+            "acme-dns" => acme_dns(&table.table(kind, "wan.provider.acme-dns")?)?,
+            _ => Self::Program(table.parsed(kind, program)?),
+        };
+        Some(At { value: provider, at: table.at })
+    }
+}
+
+fn needed(table: &Table<'_>, keys: &[&'static str], hint: &str) {
+    for key in keys.iter().filter(|key| !table.has(key)) {
+        table.missing(key, hint);
+    }
+}
+
+fn token(table: &Table<'_>) -> Option<At<Secret>> {
+    needed(table, &["token"], "write token = \"file:/etc/hearthgate/dns-token\"");
+    table.parsed("token", value::secret)
+}
+
+fn rfc2136(table: &Table<'_>) -> Option<Provider> {
+    needed(
+        table,
+        &["server", "key_name", "key"],
+        "write { server = \"192.0.2.53\", key_name = \"house\", key = \"file:/etc/hearthgate/tsig\" }",
+    );
+    let server = table.parsed("server", server);
+    let key_name = table.parsed("key_name", value::name);
+    let key = table.parsed("key", value::secret);
+    let algorithm = table.word("algorithm", &ALGORITHMS).map_or(Algorithm::Sha256, |word| word.value);
+    Some(Provider::Rfc2136 { server: server?.value, key_name: key_name?.value, key: key?, algorithm })
+}
+
+fn acme_dns(table: &Table<'_>) -> Option<Provider> {
+    let keys = ["url", "username", "password", "subdomain"];
+    needed(table, &keys, "write what the registration at the server answered");
+    let (url, username) = (table.parsed("url", url), table.string("username"));
+    let (password, subdomain) = (table.parsed("password", value::secret), table.string("subdomain"));
+    Some(Provider::AcmeDns {
+        url: url?.value,
+        username: username?.value,
+        password: password?,
+        subdomain: subdomain?.value,
+    })
+}
+
+fn server(text: &str) -> Result<SocketAddr, Wrong> {
+    if let Ok(server) = text.parse() {
+        return Ok(server);
+    }
+    value::address(text).map(|address| (address, 53).into())
+}
+
+fn url(text: &str) -> Result<String, Wrong> {
+    let url: Option<hyper::Uri> = text.parse().ok();
+    match url.as_ref().and_then(|url| url.host().and(url.scheme_str())) {
+        Some("http" | "https") => Ok(text.to_owned()),
+        _ => Err(Wrong::new(
+            format!("\"{text}\" is no URL"),
+            "write it with its scheme, as \"https://auth.acme-dns.io\"",
+        )),
+    }
+}
+
+fn program(text: &str) -> Result<PathBuf, Wrong> {
+    let path = PathBuf::from(text);
+    match path.is_absolute() && !text.contains(char::is_control) {
+        true => Ok(path),
+        false => {
+            Err(Wrong::new(format!("\"{text}\" is no absolute path"), "write where the program is, from \"/\" on"))
+        }
+    }
+}
