@@ -1,5 +1,6 @@
 //! The commands: one file for each. Without one, the quick start runs.
 
+mod ca;
 mod check;
 mod client;
 mod config;
@@ -61,6 +62,8 @@ enum Command {
     /// Look at block and allow lists
     #[command(subcommand)]
     List(list::List),
+    /// Show the house's own CA, or write it for phones and browsers
+    Ca(ca::Ca),
     /// Runs programs of the owner's; started by the edge itself
     #[command(name = helper::COMMAND, hide = true)]
     RunHooks {
@@ -145,6 +148,7 @@ pub fn main() -> ExitCode {
         Command::Devices(command) => command.execute(state),
         Command::List(command) => command.execute(),
         Command::Config(command) => command.execute(state),
+        Command::Ca(command) => command.execute(state),
         Command::RunHooks { programs } => helper::serve(&programs).map_err(Into::into),
     };
     match done {
