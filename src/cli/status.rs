@@ -85,6 +85,10 @@ fn dns_lines(dns: &crate::dns::Status, line: &mut impl FnMut(&str, String)) {
     for problem in &dns.problems {
         line("  problem", problem.clone());
     }
+    for timed in &dns.timed {
+        let until = i64::try_from(timed.until).map_or_else(|_| String::new(), readable);
+        line("  for now", format!("{}, until {until}", timed.what));
+    }
     if !dns.relays.is_empty() {
         let relays = dns.relays.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         line("  relays", format!("{relays}: questions from there are one client, rules per device cannot work for it"));

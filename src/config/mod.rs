@@ -243,19 +243,23 @@ fn compiled(
         compile::complete_quick_start(&mut file, &setting);
     }
     match &mut file.vpn {
-        Some(vpn) => vpn.peers.extend(edits),
+        Some(vpn) => vpn.peers.extend(edits.peers),
         // The peers wait for the day that the section comes back.
-        None if !edits.is_empty() => {
+        None if !edits.peers.is_empty() => {
             let about = problems::About { section: "vpn", name: None };
             let what = "peers were added, but the file has no [vpn]";
             report.warning(
-                edits[0].at,
+                edits.peers[0].at,
                 &about,
                 what,
                 "add a [vpn] section, or remove them with `hearthgate peer remove`",
             );
         }
         None => {}
+    }
+    if let Some(dns) = &mut file.dns {
+        dns.rules.extend(edits.rules);
+        dns.pauses.extend(edits.pauses);
     }
     Some(compile::compile(file, &setting, ids))
 }

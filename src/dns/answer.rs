@@ -7,11 +7,11 @@ use std::{
 };
 
 use super::{
-    BlockAs, Client, ClientName, Core,
+    BlockAs, Client, ClientName, Core, Rebind,
     cache::{Age, Stored},
     counters::{Dropped, Outcome, Transport},
     encode::{self, Ede, Head, QNAME, Section, rcode, record},
-    filter::Verdict,
+    filter::{RuleSource, Verdict},
     local::{self, Local, Records, SpecialAnswer},
     policy::Policy,
     query::{IN, Query, Question, Unfit, qtype},
@@ -194,18 +194,29 @@ pub(crate) fn answer(
         encode::finish(&query, rcode::NOERROR, None, 0, out);
         return Step::Done(Outcome::Special);
     }
-    let group = policy.filter.group_of(&asker.client());
+    let asking = policy.filter.asking(&asker.client(), view.now);
     // The other planes ask for what their own configuration names.
-    let mut allowed = asker.transport == Transport::House;
-    if policy.filter.is_offline(group) && !allowed {
-        return blocked(&query, BlockAs::Null, limit, out);
+    let house = asker.transport == Transport::House;
+    let mut allowed = house;
+    if policy.filter.is_offline(asking.group()) && !house {
+        return blocked(policy, &query, BlockAs::Null, RuleSource::Group(asking.group()), limit, out);
     }
-    match policy.filter.verdict(group, query.name(), query.qtype) {
+    match policy.filter.verdict(asking, query.name(), query.qtype) {
         _ if allowed => {}
         Verdict::Pass => {}
         Verdict::Allow(_) => allowed = true,
-        Verdict::Block { answer, .. } => return blocked(&query, answer, limit, out),
+        Verdict::Block { answer, source } => return blocked(policy, &query, answer, source, limit, out),
     }
+
+    // Search engines that answer for children.
+    let safe = || policy.filter.safe_search(asking, query.name()).filter(|_| !house);
+    let alias = match alias {
+        None => safe().inspect(|target| {
+            encode::start(&query, Head::code(rcode::NOERROR), out);
+            record(out, Section::Answer, QNAME, qtype::CNAME, BLOCKED_TTL, target);
+        }),
+        alias => alias,
+    };
 
     // Cache, then others.
     let question = |name: &[u8]| {
@@ -243,12 +254,21 @@ pub(crate) fn answer(
         let targets = alias.map(|target| target.to_ascii_lowercase());
         let targets = targets.as_deref().into_iter().chain(stored.aliases.iter().map(|alias| &**alias));
         for target in targets {
-            match policy.filter.verdict(group, target, query.qtype) {
+            match policy.filter.verdict(asking, target, query.qtype) {
                 Verdict::Pass => {}
                 Verdict::Allow(_) => break,
-                Verdict::Block { answer, .. } => return blocked(&query, answer, limit, out),
+                Verdict::Block { answer, source } => return blocked(policy, &query, answer, source, limit, out),
             }
         }
+    }
+
+    // A public name that leads into the house.
+    if stored.leads_home
+        && policy.filter.rebind(asking) == Rebind::Refused
+        && !policy.may_lead_home(alias.unwrap_or(query.name()))
+    {
+        code(rcode::NOERROR, Some(Ede::Filtered), out);
+        return Step::Done(Outcome::Blocked);
     }
 
     match alias {
@@ -296,7 +316,14 @@ fn special_answer(
     encode::finish(query, code, None, limit, out);
 }
 
-fn blocked(query: &Query<'_>, as_: BlockAs, limit: usize, out: &mut Vec<u8>) -> Step {
+fn blocked(
+    policy: &Policy,
+    query: &Query<'_>,
+    as_: BlockAs,
+    source: RuleSource,
+    limit: usize,
+    out: &mut Vec<u8>,
+) -> Step {
     let code = match as_ {
         BlockAs::NxDomain => rcode::NXDOMAIN,
         BlockAs::Refused => rcode::REFUSED,
@@ -312,7 +339,13 @@ fn blocked(query: &Query<'_>, as_: BlockAs, limit: usize, out: &mut Vec<u8>) -> 
         (BlockAs::Refused, _) => {}
         _ => local::no_data(query, out),
     }
-    encode::finish(query, code, Some(Ede::Blocked), limit, out);
+    // RFC 8914 §4.16, §4.18: what the house does not give, and what was taken out for this client.
+    let ede = match source {
+        RuleSource::List(_) | RuleSource::Past(_) | RuleSource::Kept(_) => Ede::Blocked,
+        RuleSource::Group(_) | RuleSource::Service(_) => Ede::Filtered,
+    };
+    let reason = if policy.config.block_reason { policy.filter.source_name(source) } else { "" };
+    encode::finish_saying(query, code, Some((ede, reason)), limit, out);
     Step::Done(Outcome::Blocked)
 }
 

@@ -31,8 +31,10 @@ pub(crate) struct Stored {
     pub(crate) message: Box<[u8]>,
     /// Where the TTLs stand in it.
     ttls: Box<[u16]>,
-    /// The names that CNAME records lead to, in wire form and lower case.
+    /// The names that CNAME, HTTPS and SVCB records lead to, in wire form and lower case.
     pub(crate) aliases: Box<[Box<[u8]>]>,
+    /// A private address is among the answers.
+    pub(crate) leads_home: bool,
     /// The response code.
     pub(crate) rcode: u16,
     /// Validated.
@@ -79,7 +81,19 @@ impl Stored {
             _ => 0,
         };
         let refreshing = AtomicBool::new(false);
-        Some(Self { message, ttls, aliases, rcode, secure, ede, stored: now, lifetime, stale_until, refreshing })
+        Some(Self {
+            message,
+            ttls,
+            aliases,
+            leads_home: false,
+            rcode,
+            secure,
+            ede,
+            stored: now,
+            lifetime,
+            stale_until,
+            refreshing,
+        })
     }
 
     /// Returns this answer, expired, as it is given while no authority can be asked.
@@ -94,6 +108,7 @@ impl Stored {
             message,
             ttls: self.ttls.clone(),
             aliases: self.aliases.clone(),
+            leads_home: self.leads_home,
             rcode: self.rcode,
             secure: self.secure,
             ede: Some(Ede::Stale),

@@ -11,7 +11,7 @@ use super::{client::ClientName, filter::Spans};
 use crate::{
     listen::Place,
     neighbours::Mac,
-    origin::{Directory, NetworkId, PeerId},
+    origin::{Directory, NetworkId, Origin, PeerId},
 };
 
 /// The meant form of `[dns]`, with what it needs of other sections.
@@ -73,6 +73,15 @@ pub struct Config {
     pub groups: Vec<Group>,
     /// The time zone of spans of time.
     pub timezone: TimeZone,
+    /// Rules that stand by themselves.
+    pub rules: Vec<OwnRule>,
+    /// Who is not filtered for a while.
+    pub pauses: Vec<Pause>,
+    /// Names that lead devices past the house do not exist, and a list cannot make a device believe that it is
+    /// offline.
+    pub keep_clients: bool,
+    /// The answer to a blocked name says which list it was.
+    pub block_reason: bool,
     /// Names which may have private addresses though they are public.
     pub rebind_allow: Vec<Name>,
     /// Names of networks and peers, for logs.
@@ -113,6 +122,10 @@ impl Default for Config {
             lists: Vec::new(),
             groups: Vec::new(),
             timezone: TimeZone::UTC,
+            rules: Vec::new(),
+            pauses: Vec::new(),
+            keep_clients: false,
+            block_reason: false,
             rebind_allow: Vec::new(),
             directory: Directory::default(),
             testing: Testing::default(),
@@ -289,7 +302,7 @@ pub enum BlockAs {
 }
 
 /// A group of devices with rules of its own.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     /// What the owner calls it.
     pub name: String,
@@ -305,6 +318,75 @@ pub struct Group {
     pub allow: Vec<Name>,
     /// Names blocked, with everything below them.
     pub block: Vec<Name>,
+    /// Services that are blocked as a whole.
+    pub services: Vec<&'static str>,
+    /// Search engines that answer for children.
+    pub safe_search: Vec<&'static str>,
+    /// [`Config::keep_clients`] holds for it.
+    pub keep_clients: bool,
+    /// Public names may lead its devices into the house.
+    pub rebind: Rebind,
+}
+
+impl Default for Group {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            devices: Vec::new(),
+            lists: Vec::new(),
+            allow: Vec::new(),
+            block: Vec::new(),
+            timed: Vec::new(),
+            offline: Spans::default(),
+            services: Vec::new(),
+            safe_search: Vec::new(),
+            keep_clients: true,
+            rebind: Rebind::Refused,
+        }
+    }
+}
+
+/// What becomes of a public name that leads into the house (DNS rebinding).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rebind {
+    /// It has no address.
+    #[default]
+    Refused,
+    /// It is answered.
+    Allowed,
+}
+
+/// A rule that stands by itself, perhaps for a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnRule {
+    /// The name, with everything below it.
+    pub name: Name,
+    /// What becomes of it.
+    pub action: Action,
+    /// For this group; without one for all.
+    pub group: Option<String>,
+    /// Seconds since 1970 at which it ends.
+    pub until: Option<u64>,
+}
+
+/// A time without filtering.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// For whom.
+    pub whom: Paused,
+    /// Seconds since 1970 at which it ends.
+    pub until: u64,
+}
+
+/// Who is not filtered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Paused {
+    /// Nobody is.
+    Everybody,
+    /// The group of that name.
+    Group(String),
+    /// One device.
+    Device(Device),
 }
 
 /// How a device is known.
@@ -320,6 +402,20 @@ pub enum Device {
     Name(String),
     /// By what it calls itself over DNS over TLS, HTTPS or QUIC.
     Client(ClientName),
+}
+
+impl Device {
+    /// Returns what people call it.
+    pub(crate) fn told(&self, directory: &Directory) -> String {
+        match self {
+            Self::Net(net) if net.prefix_len() == net.max_prefix_len() => net.addr().to_string(),
+            Self::Net(net) => net.to_string(),
+            Self::Peer(peer) => directory.describe(Origin::Vpn(*peer)),
+            Self::Mac(mac) => mac.to_string(),
+            Self::Name(name) => name.clone(),
+            Self::Client(name) => name.as_str().to_owned(),
+        }
+    }
 }
 
 /// `[dns.testing]`: switches which only tests may set.

@@ -266,6 +266,11 @@ fn count(out: &mut [u8], section: Section) {
 
 /// Ends an answer: OPT if the client sent one, and TC instead of the records if it is too long for `limit`.
 pub(crate) fn finish(query: &Query<'_>, rcode: u16, ede: Option<Ede>, limit: usize, out: &mut Vec<u8>) {
+    finish_saying(query, rcode, ede.map(|ede| (ede, ede.text())), limit, out);
+}
+
+/// The same, with words of ours to an extended error.
+pub(crate) fn finish_saying(query: &Query<'_>, rcode: u16, ede: Option<(Ede, &str)>, limit: usize, out: &mut Vec<u8>) {
     let opt = query.edns.map_or(0, |_| 11 + ede.map_or(0, |_| 6));
     if out.len() + opt > limit {
         out.truncate(12 + query.question_bytes().len());
@@ -282,9 +287,9 @@ pub(crate) fn finish(query: &Query<'_>, rcode: u16, ede: Option<Ede>, limit: usi
         out.extend([upper, 0, u8::from(edns.dnssec_ok) << 7, 0]);
         match ede {
             None => out.extend([0, 0]),
-            Some(ede) => {
+            Some((ede, text)) => {
                 // What explains is left out rather than what is explained.
-                let text = Some(ede.text()).filter(|text| out.len() + 6 + text.len() <= limit).unwrap_or_default();
+                let text = Some(text).filter(|text| out.len() + 6 + text.len() <= limit).unwrap_or_default();
                 let length = 2 + text.len() as u16;
                 out.extend((length + 4).to_be_bytes());
                 out.extend([0, 15]);

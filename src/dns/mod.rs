@@ -32,6 +32,7 @@ mod room;
 mod server;
 mod status;
 mod strangers;
+mod timed;
 mod upstream;
 
 use std::{
@@ -55,6 +56,7 @@ pub use config::*;
 pub use devices::Device as KnownDevice;
 pub use policy::Error;
 pub use status::Status;
+pub use timed::Timed;
 
 use self::{
     cache::Cache,
@@ -181,10 +183,7 @@ impl Core {
         self.tell_devices(&policy);
         let before = self.policy.swap(Some(policy.clone()));
         self.replaced.notify_one();
-        let same = |before: &Policy| {
-            Resolver::same(&before.config, &policy.config) && before.rebind_allow == policy.rebind_allow
-        };
-        if before.is_some_and(|before| !same(&before)) {
+        if before.is_some_and(|before| !Resolver::same(&before.config, &policy.config)) {
             self.cache.clear();
         }
     }
@@ -246,7 +245,7 @@ impl Plane {
     }
 
     /// Puts a policy in force. Rules apply to cached answers at once; the answers are forgotten if others are
-    /// asked from now on, or if other names may lead into the house.
+    /// asked from now on.
     pub fn commit(&self, prepared: Prepared) {
         let policy = prepared.0;
         self.core.count_names(&policy);

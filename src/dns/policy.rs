@@ -102,6 +102,11 @@ impl Policy {
         self.files.store(Arc::new(files));
         true
     }
+
+    /// Says whether a public name may have private addresses.
+    pub(crate) fn may_lead_home(&self, name: &[u8]) -> bool {
+        self.rebind_allow.iter().any(|zone| local::covers(zone, name))
+    }
 }
 
 fn compile(config: &Config, files: &Files) -> Records {

@@ -19,6 +19,7 @@ use super::{
     Core, List, ListSource, Testing,
     filter::{self, Bounds, Fetch, Fetcher, ListStatus},
     policy::Policy,
+    timed,
 };
 use crate::lookup::Lookup;
 
@@ -28,6 +29,9 @@ const AT_ONCE: usize = 4;
 /// After a first failure; each further one doubles it, up to an hour.
 const RETRY: Duration = Duration::from_secs(60);
 const RETRY_AT_MOST: Duration = Duration::from_secs(3600);
+
+/// The clock may be set while nothing happens.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 /// What fetching did since the start, by the name of the list.
 #[derive(Debug, Default)]
@@ -76,6 +80,7 @@ struct Plan {
 pub(super) async fn keep_fresh(core: &Arc<Core>, lookup: Lookup) -> Infallible {
     let mut plans: HashMap<String, Plan> = HashMap::new();
     let mut fetches = JoinSet::new();
+    let mut told = core.clock.seconds();
     loop {
         let Some(policy) = core.policy.load_full() else {
             core.committed.notified().await;
@@ -109,8 +114,11 @@ pub(super) async fn keep_fresh(core: &Arc<Core>, lookup: Lookup) -> Infallible {
                 });
             }
         }
+        let now = core.clock.seconds();
+        let ends = timed::tell_ended(config, told, now).map(|left| Instant::now() + left.min(LONGEST_SLEEP));
+        told = now;
         let waiting = plans.values().filter(|plan| !plan.under_way && fetches.len() < AT_ONCE);
-        let next = waiting.map(|plan| plan.next).min();
+        let next = waiting.map(|plan| plan.next).chain(ends).min();
         drop(policy);
         tokio::select! {
             Some(ended) = fetches.join_next() => {

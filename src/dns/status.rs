@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Plane, filter::ListStatus};
+use super::{Plane, Timed, filter::ListStatus, timed};
 
 /// The state of the DNS plane.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -34,6 +34,9 @@ pub struct Status {
     /// What is odd about groups and files, in sentences.
     #[serde(default)]
     pub problems: Vec<String>,
+    /// Rules and pauses that end by themselves, the first to end first.
+    #[serde(default)]
+    pub timed: Vec<Timed>,
     /// Gateways that speak for others: rules for devices behind them cannot work.
     pub relays: Vec<std::net::IpAddr>,
 }
@@ -62,6 +65,10 @@ impl Plane {
             new_devices: devices.iter().filter(|device| device.new).count(),
             devices: devices.len(),
             problems,
+            timed: policy
+                .as_ref()
+                .map(|policy| timed::in_force(&policy.config, core.clock.seconds()))
+                .unwrap_or_default(),
             relays,
         }
     }

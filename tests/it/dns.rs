@@ -403,7 +403,7 @@ fn rules_reach_the_names_behind_cached_aliases_at_once() {
     running.plane.commit(running.plane.prepare(stricter).unwrap());
     let blocked = running.ask("cloaked.example.", RecordType::A);
 
-    assert_eq!((texts(&blocked), ede(&blocked)), (vec!["0.0.0.0".into()], Some(15)));
+    assert_eq!((texts(&blocked), ede(&blocked)), (vec!["0.0.0.0".into()], Some(17)));
     running.plane.commit(running.plane.prepare(config(server.address)).unwrap());
     assert_eq!(texts(&running.ask("cloaked.example.", RecordType::A)).len(), 2);
     assert_eq!(server.times_asked(), 1, "the answer stayed in the cache");

@@ -16,8 +16,8 @@ use crate::{
         value::{self, Listen},
     },
     dns::{
-        Config, Device, Forward, Group, HouseRoutes, List, ListSource, LocalRecord, Resolve, RouteName, Testing,
-        Transport, Upstream, UpstreamHost, filter::Spans,
+        Config, Device, Forward, Group, HouseRoutes, List, ListSource, LocalRecord, OwnRule, Pause, Paused, Resolve,
+        RouteName, Testing, Transport, Upstream, UpstreamHost, filter::Spans,
     },
     ingress::{self, HostPattern, RoutesReach},
     onlink,
@@ -90,6 +90,10 @@ pub(crate) fn compile(
         lists: lists(&dns.lists, setting),
         groups: groups(dns, names, report),
         timezone,
+        rules: rules(dns, report),
+        pauses: pauses(dns, names, report),
+        keep_clients: dns.keep_clients,
+        block_reason: dns.block_reason,
         rebind_allow: dns.rebind_allow.clone(),
         directory: names.directory(),
         testing,
@@ -352,6 +356,10 @@ fn groups(dns: &file::Dns, names: &Names, report: &Report) -> Vec<Group> {
             offline: Spans::new(group.offline.iter().copied()),
             allow: group.allow.clone(),
             block: group.block.clone(),
+            services: group.services.clone(),
+            safe_search: group.safe_search.clone(),
+            keep_clients: group.keep_clients,
+            rebind: group.rebind,
         });
     }
     if !groups.iter().any(|group| group.name == "default") {
@@ -372,19 +380,18 @@ fn by_time(lists: Vec<(usize, Spans)>) -> (Vec<usize>, Vec<(usize, Spans)>) {
 }
 
 fn devices(group: &file::Group, names: &Names, report: &Report) -> Vec<Device> {
-    let compile = |word: &At<file::DeviceWord>| match &word.value {
+    group.devices.iter().filter_map(|word| device(word, &group.about, names, report)).collect()
+}
+
+fn device(word: &At<file::DeviceWord>, about: &About, names: &Names, report: &Report) -> Option<Device> {
+    match &word.value {
         file::DeviceWord::Net(net) => Some(Device::Net(*net)),
         file::DeviceWord::Name(name) => Some(Device::Name(name.clone())),
         file::DeviceWord::Client(name) => Some(Device::Client(*name)),
         file::DeviceWord::Mac(mac) => {
             if mac.is_random() {
                 let what = format!("\"{mac}\" was made up by the device, which may choose another one any time");
-                report.warning(
-                    word.at,
-                    &group.about,
-                    what,
-                    "switch private addresses off for this network on the device",
-                );
+                report.warning(word.at, about, what, "switch private addresses off for this network on the device");
             }
             Some(Device::Mac(*mac))
         }
@@ -393,12 +400,62 @@ fn devices(group: &file::Group, names: &Names, report: &Report) -> Vec<Device> {
             if peer.is_none() {
                 let what = format!("there is no peer \"{name}\"");
                 let known = names.peers.iter().map(|peer| peer.name.as_str());
-                report.error(word.at, &group.about, what, suggestion(name, known, "declare it with [[vpn.peer]]"));
+                report.error(word.at, about, what, suggestion(name, known, "declare it with [[vpn.peer]]"));
             }
             peer.map(|peer| Device::Peer(peer.id))
         }
+    }
+}
+
+/// Returns the group that is meant, if there is one of that name.
+fn group_named(word: &At<String>, about: &About, dns: &file::Dns, report: &Report) -> Option<String> {
+    let known = || ["default"].into_iter().chain(dns.groups.iter().map(|group| group.name.value.as_str()));
+    if known().any(|name| name == word.value) {
+        return Some(word.value.clone());
+    }
+    let what = format!("there is no group \"{}\"", word.value);
+    report.error(word.at, about, what, suggestion(&word.value, known(), "declare it with [[dns.group]]"));
+    None
+}
+
+fn rules(dns: &file::Dns, report: &Report) -> Vec<OwnRule> {
+    let compile = |rule: &file::Rule| -> Vec<OwnRule> {
+        let group = match &rule.group {
+            Some(word) => match group_named(word, &rule.about, dns, report) {
+                Some(name) => Some(name),
+                None => return Vec::new(),
+            },
+            None => None,
+        };
+        let of =
+            |name: &Name| OwnRule { name: name.clone(), action: rule.action, group: group.clone(), until: rule.until };
+        rule.names.iter().map(of).collect()
     };
-    group.devices.iter().filter_map(compile).collect()
+    dns.rules.iter().flat_map(compile).collect()
+}
+
+fn pauses(dns: &file::Dns, names: &Names, report: &Report) -> Vec<Pause> {
+    let compile = |pause: &file::Pause| {
+        let whom = match (&pause.group, &pause.device) {
+            (Some(group), _) => Paused::Group(group_named(group, &pause.about, dns, report)?),
+            (None, Some(word)) => match device(word, &pause.about, names, report)? {
+                Device::Mac(_) | Device::Name(_) => {
+                    let hint = "name its address, or a group that it is in";
+                    report.error(
+                        word.at,
+                        &pause.about,
+                        "a pause does not know devices by MAC address or DHCP name",
+                        hint,
+                    );
+                    return None;
+                }
+                device => Paused::Device(device),
+            },
+            (None, None) => Paused::Everybody,
+        };
+        Some(Pause { whom, until: pause.until })
+    };
+    dns.pauses.iter().filter_map(compile).collect()
 }
 
 fn repeated_devices(dns: &file::Dns, report: &Report) {

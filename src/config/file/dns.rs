@@ -12,12 +12,13 @@ use toml::de::DeValue;
 
 use crate::{
     config::{
-        file::Table,
+        file::{Pause, Rule, Table},
         problems::{About, At, Span, Wrong},
         value::{self, Listen},
     },
     dns::{
-        Action, BlockAs, ClientName, Fallback, Testing, Transport, Upstream, UpstreamHost, filter::WeekSpan,
+        Action, BlockAs, ClientName, Fallback, Rebind, Testing, Transport, Upstream, UpstreamHost,
+        filter::{self, WeekSpan},
         resolver::master,
     },
     neighbours::Mac,
@@ -53,6 +54,10 @@ pub(crate) struct Dns {
     pub(crate) forward: Vec<Forward>,
     pub(crate) lists: Vec<List>,
     pub(crate) groups: Vec<Group>,
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) pauses: Vec<Pause>,
+    pub(crate) keep_clients: bool,
+    pub(crate) block_reason: bool,
     pub(crate) testing: Option<At<Testing>>,
 }
 
@@ -119,6 +124,10 @@ pub(crate) struct Group {
     pub(crate) allow: Vec<Name>,
     pub(crate) block: Vec<Name>,
     pub(crate) offline: Vec<WeekSpan>,
+    pub(crate) services: Vec<&'static str>,
+    pub(crate) safe_search: Vec<&'static str>,
+    pub(crate) keep_clients: bool,
+    pub(crate) rebind: Rebind,
 }
 
 /// A word of `devices`.
@@ -191,6 +200,10 @@ impl Dns {
             forward: table.tables("forward", "dns.forward").iter().filter_map(Forward::read).collect(),
             lists: table.tables("list", "dns.list").iter().filter_map(List::read).collect(),
             groups: table.tables("group", "dns.group").iter().filter_map(Group::read).collect(),
+            rules: table.tables("rule", "dns.rule").iter().filter_map(Rule::read).collect(),
+            pauses: table.tables("pause", "dns.pause").iter().filter_map(Pause::read).collect(),
+            keep_clients: flag("keep_clients", true),
+            block_reason: flag("block_reason", false),
             testing: testing.map(|table| At { value: switches(&table), at: table.at }),
         }
     }
@@ -496,12 +509,45 @@ impl Group {
             allow: names(table, "allow"),
             block: names(table, "block"),
             offline: table.list("offline", span).unwrap_or_default().into_iter().map(|span| span.value).collect(),
+            services: table.list("services", service).unwrap_or_default().into_iter().map(|word| word.value).collect(),
+            safe_search: safe_search(table),
+            keep_clients: table.boolean("keep_clients").is_none_or(|keep| keep.value),
+            rebind: match table.boolean("rebind") {
+                Some(At { value: true, .. }) => Rebind::Allowed,
+                _ => Rebind::Refused,
+            },
             name: table.parsed("name", value::label)?,
         })
     }
 }
 
-fn device(text: &str) -> Result<DeviceWord, Wrong> {
+fn service(text: &str) -> Result<&'static str, Wrong> {
+    known(text, filter::services(), "service", "blocked")
+}
+
+/// Reads `true`, `false`, or the engines.
+fn safe_search(table: &Table<'_>) -> Vec<&'static str> {
+    if table.is_boolean("safe_search") {
+        let all = table.boolean("safe_search").is_some_and(|all| all.value);
+        return if all { filter::all_engines().collect() } else { Vec::new() };
+    }
+    let engine = |text: &str| known(text, filter::engines(), "search engine", "made to answer for children");
+    table.list("safe_search", engine).unwrap_or_default().into_iter().map(|word| word.value).collect()
+}
+
+fn known(
+    text: &str,
+    all: impl Iterator<Item = &'static str> + Clone,
+    what: &str,
+    done: &str,
+) -> Result<&'static str, Wrong> {
+    all.clone().find(|known| *known == text).ok_or_else(|| {
+        let list: Vec<_> = all.collect();
+        Wrong::new(format!("\"{text}\" is no {what} that can be {done}"), format!("one of {}", list.join(", ")))
+    })
+}
+
+pub(super) fn device(text: &str) -> Result<DeviceWord, Wrong> {
     if let Some(name) = text.strip_prefix("peer:") {
         return Ok(DeviceWord::Peer(name.to_owned()));
     }

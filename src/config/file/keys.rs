@@ -30,6 +30,10 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
             "nta",
             "rebind_allow",
             "traces",
+            "keep_clients",
+            "block_reason",
+            "rule",
+            "pause",
             "resolve",
             "upstreams",
             "fallback",
@@ -69,6 +73,9 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
     ("dns.forward", &["zone", "to", "fallback", "validate"]),
     ("dns.list", &["name", "source", "names", "action", "refresh", "block_as", "enabled"]),
     ("dns.group", &["name", "devices", "lists", "allow", "block", "offline"]),
+    ("dns.group", &["name", "devices", "lists", "allow", "block", "services", "safe_search", "keep_clients", "rebind"]),
+    ("dns.rule", &["names", "action", "group", "until"]),
+    ("dns.pause", &["group", "device", "until"]),
     ("dns.nta", &["name", "until"]),
     (
         "dns.testing",
@@ -162,7 +169,8 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
 ];
 
 /// What commands may write into `edits.toml`, in the same syntax.
-const EDITS: &[(&str, &[&str])] = &[("edits", &["vpn"]), ("edits.vpn", &["peer"])];
+const EDITS: &[(&str, &[&str])] =
+    &[("edits", &["vpn", "dns"]), ("edits.vpn", &["peer"]), ("edits.dns", &["rule", "pause"])];
 
 /// Returns the keys of a section.
 pub(crate) fn of(section: &str) -> &'static [&'static str] {

@@ -11,6 +11,7 @@ mod node;
 mod reader;
 mod route;
 mod rules;
+mod timed;
 mod vpn;
 mod wan;
 
@@ -23,6 +24,7 @@ pub(crate) use node::Node;
 pub use node::{Log, LogFormat};
 pub(crate) use reader::Table;
 pub(crate) use route::{AccessWord, Answer, Route, Target};
+pub(crate) use timed::{Pause, Rule};
 pub(crate) use vpn::{CallerWord, Expires, Peer, ReachWord, Vpn};
 pub(crate) use wan::{Provider, Wan};
 
@@ -57,11 +59,24 @@ pub(crate) fn read(report: &Report) -> File {
     }
 }
 
-/// Reads the peers that commands added.
-pub(crate) fn read_edits(report: &Report) -> Vec<Peer> {
+/// What commands added.
+pub(crate) struct Edits {
+    pub(crate) peers: Vec<Peer>,
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) pauses: Vec<Pause>,
+}
+
+/// Reads what commands added.
+pub(crate) fn read_edits(report: &Report) -> Edits {
     let document = reader::parse(Text::Edits, report);
     let start = Span { text: Text::Edits, start: 0 };
     let top = Table::open("edits", start, document.get_ref(), report);
     let peers = top.table("vpn", "edits.vpn").map(|vpn| vpn.tables("peer", "vpn.peer")).unwrap_or_default();
-    peers.iter().map(Peer::read).collect()
+    let dns = top.table("dns", "edits.dns");
+    let tables = |key, section| dns.as_ref().map(|dns| dns.tables(key, section)).unwrap_or_default();
+    Edits {
+        peers: peers.iter().map(Peer::read).collect(),
+        rules: tables("rule", "dns.rule").iter().filter_map(Rule::read).collect(),
+        pauses: tables("pause", "dns.pause").iter().filter_map(Pause::read).collect(),
+    }
 }

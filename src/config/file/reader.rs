@@ -193,6 +193,11 @@ impl<'a> Table<'a> {
         boolean.map(|boolean| At { value: boolean, at: value.at })
     }
 
+    /// Says whether a key is written as true or false.
+    pub(crate) fn is_boolean(&self, key: &'static str) -> bool {
+        self.value(key).is_some_and(|value| value.value.as_bool().is_some())
+    }
+
     /// Reads a whole number within bounds.
     pub(crate) fn number(&self, key: &'static str, bounds: std::ops::RangeInclusive<u64>) -> Option<At<u64>> {
         let value = self.value(key)?;

@@ -7,7 +7,7 @@ use hickory_proto::op::Message;
 use super::*;
 use crate::{
     dns::{
-        Device, Group,
+        Device, Group, List,
         fuzz::{self, House, asker},
         query::tests::query,
     },
@@ -202,4 +202,84 @@ proptest! {
         }
         fuzz::message(&bytes);
     }
+}
+
+fn ask(house: &House, name: &str, qtype: u16, out: &mut Vec<u8>) -> Step {
+    house.answer(&asker(HOST), &query(name, qtype, Some(1232)), 0, out)
+}
+
+fn extended(out: &[u8]) -> (u16, String) {
+    let opt = out.windows(3).rposition(|head| head == [0, 0, 41]).unwrap();
+    let rest = out[opt + 11..].strip_prefix(&[0, 15]).unwrap().get(2..).unwrap();
+    (u16::from_be_bytes([rest[0], rest[1]]), String::from_utf8(rest[2..].to_vec()).unwrap())
+}
+
+#[test]
+fn a_search_engine_is_answered_under_its_name_for_children() {
+    let kids = Group { safe_search: vec!["google"], ..group("default", None, &[]) };
+    let house = House::new(|config| config.groups = vec![kids]);
+    let mut out = Vec::new();
+
+    let Step::Ask(question) = ask(&house, "www.google.com", qtype::A, &mut out) else { panic!("not asked") };
+    assert_eq!(*question.name, *crate::dns::query::tests::wire("forcesafesearch.google.com"));
+    keep(&house, "forcesafesearch.google.com", None, 300, 0);
+    assert_eq!(ask(&house, "www.google.com", qtype::A, &mut out), Step::Done(Outcome::Cached));
+
+    let told: Vec<_> = message(&out).answers.iter().map(|record| record.to_string()).collect();
+    assert_eq!(
+        told,
+        ["www.google.com. 60 IN CNAME forcesafesearch.google.com.", "forcesafesearch.google.com. 300 IN A 192.0.2.1"]
+    );
+}
+
+#[test]
+fn who_blocked_is_told_where_the_owner_wants_it() {
+    let list = List {
+        name: "ads".into(),
+        source: crate::dns::ListSource::Inline(vec!["ads.example".into()]),
+        action: crate::dns::Action::Block,
+        block_as: BlockAs::Refused,
+        refresh: Duration::from_secs(60),
+        enabled: true,
+    };
+    for (block_reason, ads, own) in [(false, "", ""), (true, "ads", "default")] {
+        let house = House::new(|config| {
+            config.block_reason = block_reason;
+            config.lists = vec![list.clone()];
+            config.groups = vec![Group { lists: vec![0], ..group("default", None, &["own.example."]) }];
+        });
+        let mut out = Vec::new();
+
+        ask(&house, "ads.example", qtype::A, &mut out);
+        assert_eq!((out[3] & 0x0f, extended(&out)), (5, (15, ads.to_owned())));
+        ask(&house, "own.example", qtype::A, &mut out);
+        assert_eq!((out[3] & 0x0f, extended(&out)), (0, (17, own.to_owned())));
+    }
+}
+
+#[test]
+fn a_public_name_leads_home_only_for_a_group_that_may() {
+    let tablet = PeerId(7);
+    let house = House::new(|config| {
+        let trusting = Group { rebind: Rebind::Allowed, ..group("trusting", Some(tablet), &[]) };
+        config.groups = vec![group("default", None, &[]), trusting];
+        config.rebind_allow = vec!["plex.example.".parse().unwrap()];
+    });
+    for name in ["rebind.example", "a.plex.example"] {
+        let bytes = query(name, qtype::A, None);
+        let asked = Query::parse(&bytes).unwrap();
+        let mut out = Vec::new();
+        encode::start(&asked, Head::code(0), &mut out);
+        record(&mut out, Section::Answer, QNAME, qtype::A, 300, &[192, 168, 1, 1]);
+        let mut stored = Stored::new(out.into(), Box::default(), (0, false, None), 0, 300, 3600).unwrap();
+        stored.leads_home = true;
+        house.core.cache.keep(&asked.question(), Arc::new(stored));
+    }
+    let mut out = Vec::new();
+
+    assert_eq!(ask(&house, "rebind.example", qtype::A, &mut out), Step::Done(Outcome::Blocked));
+    assert_eq!((message(&out).answers.len(), extended(&out).0), (0, 17));
+    assert_eq!(ask(&house, "a.plex.example", qtype::A, &mut out), Step::Done(Outcome::Cached));
+    let bytes = query("rebind.example", qtype::A, None);
+    assert_eq!(house.answer(&asker(Origin::Vpn(tablet)), &bytes, 0, &mut out), Step::Done(Outcome::Cached));
 }

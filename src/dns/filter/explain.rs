@@ -2,17 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use hickory_proto::rr::Name;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Config, Error, GroupId, Policy,
+    Asking, Config, Error, Policy, Strength,
     build::Rule,
+    list_strength,
+    own::{self, Kind},
     parse::{self, Found, Reach},
     source::{list_error, open},
-    wire_form,
 };
-use crate::dns::{Action, List};
+use crate::dns::{Action, List, resolver::name::Name};
 
 /// Longer lines are cut.
 const MAX_TEXT: usize = 200;
@@ -44,22 +44,11 @@ pub enum Effect {
 pub(super) struct Sources {
     state: PathBuf,
     lists: Vec<List>,
-    groups: Vec<OwnRules>,
-}
-
-struct OwnRules {
-    name: String,
-    rules: Vec<(Action, Name)>,
 }
 
 impl Sources {
     pub(super) fn new(config: &Config) -> Self {
-        let groups = config.groups.iter().map(|group| {
-            let allow = group.allow.iter().map(|name| (Action::Allow, name.clone()));
-            let block = group.block.iter().map(|name| (Action::Block, name.clone()));
-            OwnRules { name: group.name.clone(), rules: allow.chain(block).collect() }
-        });
-        Self { state: config.state.clone(), lists: config.lists.clone(), groups: groups.collect() }
+        Self { state: config.state.clone(), lists: config.lists.clone() }
     }
 
     pub(super) fn lists(&self) -> &[List] {
@@ -72,56 +61,69 @@ impl Sources {
 }
 
 impl Policy {
-    /// Finds every rule that applies to a name in wire form for a group, the one that decides first; blocks.
+    /// Finds every rule that applies to a name in wire form for a client, the one that decides first; blocks.
     ///
     /// The lists are read as they stand now: what changed since the policy was built may be missing.
-    pub fn explain(&self, group: GroupId, name: &[u8]) -> Result<Vec<Match>, Error> {
+    pub fn explain(&self, asking: impl Into<Asking>, name: &[u8]) -> Result<Vec<Match>, Error> {
+        let asking = asking.into();
         let name = name.to_ascii_lowercase();
         let mut matches = Vec::new();
-        let mut take = |rule: Rule, entry: &[u8], list: &str, line, text: &[u8]| {
-            if covers(entry, rule.reach, &name) {
+        let mut take = |strength: Strength, rule: Rule, entry: &[u8], list: &str, line, text: &[u8]| {
+            if covers(entry, rule.reach, &name) && !(asking.paused && strength.is_paused()) {
                 let text = text.trim_ascii();
                 let text = String::from_utf8_lossy(&text[..text.len().min(MAX_TEXT)]).into_owned();
                 let effect = match rule.action {
                     Action::Block => Effect::Block,
                     Action::Allow => Effect::Allow,
                 };
-                let order = (std::cmp::Reverse((self.strength(rule), entry.len())), rule.source);
+                let order = (std::cmp::Reverse((strength, entry.len())), rule.source);
                 matches.push((order, Match { list: list.to_owned(), line, text, effect }));
             }
         };
-        for (source, own) in (self.sources.lists.len()..).zip(&self.sources.groups) {
-            let Some(source) = u16::try_from(source).ok().filter(|source| self.groups.has(group, *source)) else {
+        for (number, source) in (0..).zip(&self.own.sources) {
+            if !self.groups.has_own(asking.group, number) {
                 continue;
-            };
-            for (action, entry) in &own.rules {
-                let rule = Rule { source, action: *action, reach: Reach::Subtree, important: false };
-                let key = if *action == Action::Allow { "allow" } else { "block" };
-                let text = format!("{key} = \"{}\"", entry.to_ascii().trim_end_matches('.'));
-                take(rule, &wire_form(entry).to_ascii_lowercase(), &own.name, None, text.as_bytes());
+            }
+            for entry in &source.entries {
+                let rule = Rule { source: number, action: entry.action, reach: entry.reach, important: false };
+                let Some(strength) = self.own_strength(rule, asking.now) else { continue };
+                take(strength, rule, &entry.name, &source.name, None, own_text(source, entry).as_bytes());
             }
         }
         for (source, list) in self.sources.lists.iter().enumerate() {
-            let Some(source) = u16::try_from(source).ok().filter(|source| self.groups.has(group, *source)) else {
+            let Some(source) = u16::try_from(source).ok().filter(|list| self.groups.has_list(asking.group, *list))
+            else {
                 continue;
             };
             let state = &self.sources.state;
             let opened = open(list, state).map_err(|error| list_error(list, state, error.into()))?;
             parse::read(opened.reader, |line, text, found| {
                 if let Found::Name { name: entry, reach, sense } = found {
-                    take(
-                        Rule { source, action: sense.action(list.action), reach, important: sense.is_important() },
-                        entry,
-                        &list.name,
-                        Some(line),
-                        text,
-                    );
+                    let (action, important) = (sense.action(list.action), sense.is_important());
+                    let rule = Rule { source, action, reach, important };
+                    take(list_strength(rule), rule, entry, &list.name, Some(line), text);
                 }
             })
             .map_err(|error| list_error(list, state, error))?;
         }
         matches.sort_by_key(|(order, _)| *order);
         Ok(matches.into_iter().map(|(_, found)| found).collect())
+    }
+}
+
+/// Writes one of the house's own rules as its owner would.
+fn own_text(source: &own::Source, entry: &own::Entry) -> String {
+    let name = Name::from_wire(&entry.name).map_or_else(String::new, |name| name.to_string());
+    let name = name.trim_end_matches('.');
+    let key = match (source.kind, entry.action) {
+        (Kind::Service, _) => return format!("services = \"{}\" ({name})", source.name),
+        (Kind::Kept | Kind::Past, _) => return name.to_owned(),
+        (Kind::Written, Action::Allow) => "allow",
+        (Kind::Written, Action::Block) => "block",
+    };
+    match i64::try_from(source.until).map(jiff::Timestamp::from_second) {
+        Ok(Ok(until)) => format!("{key} = \"{name}\" until {until}"),
+        _ => format!("{key} = \"{name}\""),
     }
 }
 

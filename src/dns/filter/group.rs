@@ -13,9 +13,14 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use jiff::tz::TimeZone;
 
-use super::{members::Members, schedule::Spans};
+use super::{
+    data::{self, Safe},
+    members::Members,
+    own::{self, Own},
+    schedule::Spans,
+};
 use crate::{
-    dns::{self, Client, Device},
+    dns::{self, Client, Device, Rebind},
     neighbours::Mac,
     origin::{Origin, PeerId},
 };
@@ -58,14 +63,19 @@ pub(super) struct Groups {
 
 struct Group {
     name: String,
-    /// A bit for each source whose rules apply at this moment.
-    sources: Box<[AtomicU64]>,
-    /// Sources whose rules apply always.
+    /// A bit for each list whose rules apply at this moment.
+    lists: Box<[AtomicU64]>,
+    /// Lists whose rules apply always.
     always: Box<[u64]>,
-    /// Sources whose rules apply in spans of time.
+    /// Lists whose rules apply in spans of time.
     timed: Vec<(usize, Spans)>,
     offline: Spans,
     is_offline: AtomicBool,
+    /// A bit for each of the house's own sources whose rules apply.
+    own: Box<[u64]>,
+    /// What search engines are answered as.
+    safe: Option<Safe>,
+    rebind: Rebind,
 }
 
 /// When the groups are to be looked at again.
@@ -83,8 +93,8 @@ struct Clock {
 const UNEVEN: u64 = 5;
 
 impl Groups {
-    /// Compiles the groups. `source_of` gives the source of a group's own rules.
-    pub(super) fn build(config: &dns::Config, source_of: impl Fn(usize) -> usize) -> Option<Self> {
+    /// Compiles the groups.
+    pub(super) fn build(config: &dns::Config, own: &Own) -> Option<Self> {
         let mut compiled = Self {
             groups: Vec::new(),
             nets: HashMap::new(),
@@ -114,14 +124,17 @@ impl Groups {
         );
         for (id, (name, group)) in all.enumerate() {
             let id = GroupId(u16::try_from(id).ok()?);
-            let mut always = vec![0; (source_of(config.groups.len()) + 1).div_ceil(64)];
+            let holds = |(place, source): (usize, &own::Source)| source.holds_for(config, group).then_some(place);
+            let own = bits(own.sources.len(), own.sources.iter().enumerate().filter_map(holds));
+            let mut always = bits(config.lists.len(), std::iter::empty());
             let (mut timed, mut offline) = (Vec::new(), Spans::default());
+            let (mut safe, mut rebind) = (None, Rebind::Refused);
             if let Some(group) = group {
                 let written = &config.groups[group];
                 let enabled = |list: usize| config.lists.get(list).is_some_and(|list| list.enabled);
-                for source in written.lists.iter().copied().filter(|list| enabled(*list)).chain([source_of(group)]) {
-                    always[source / 64] |= 1 << (source % 64);
-                }
+                always = bits(config.lists.len(), written.lists.iter().copied().filter(|list| enabled(*list)));
+                safe = (!written.safe_search.is_empty()).then(|| data::safe(&written.safe_search));
+                rebind = written.rebind;
                 timed.extend(written.timed.iter().filter(|(list, _)| enabled(*list)).cloned());
                 offline = written.offline.clone();
                 if id != GroupId::ROUTER || router != default {
@@ -131,9 +144,9 @@ impl Groups {
             if name == "new" {
                 compiled.new = Some(id);
             }
-            let sources = always.iter().map(|word| AtomicU64::new(*word)).collect();
-            let (always, is_offline) = (always.into(), AtomicBool::new(false));
-            compiled.groups.push(Group { name: name.to_owned(), sources, always, timed, offline, is_offline });
+            let lists = always.iter().map(|word| AtomicU64::new(*word)).collect();
+            let (name, is_offline) = (name.to_owned(), AtomicBool::new(false));
+            compiled.groups.push(Group { name, lists, always, timed, offline, is_offline, own, safe, rebind });
         }
         Some(compiled)
     }
@@ -229,7 +242,7 @@ impl Groups {
                 words[source / 64] |= u64::from(state.inside) << (source % 64);
                 until = until.min(state.until);
             }
-            group.sources.iter().zip(&words).for_each(|(place, word)| place.store(*word, Relaxed));
+            group.lists.iter().zip(&words).for_each(|(place, word)| place.store(*word, Relaxed));
         }
         self.clock.since.store(now, Relaxed);
         self.clock.until.store(until, Relaxed);
@@ -241,12 +254,29 @@ impl Groups {
         self.clock.runs && self.groups.get(group.index()).is_some_and(|group| group.is_offline.load(Relaxed))
     }
 
-    /// Says whether the rules of a source apply to a group.
+    /// Says whether the rules of a list apply to a group.
     #[inline]
-    pub(super) fn has(&self, group: GroupId, source: u16) -> bool {
+    pub(super) fn has_list(&self, group: GroupId, list: u16) -> bool {
         let Some(group) = self.groups.get(group.index()) else { return false };
-        let word = group.sources.get(usize::from(source / 64)).map_or(0, |word| word.load(Relaxed));
-        word >> (source % 64) & 1 == 1
+        let word = group.lists.get(usize::from(list / 64)).map_or(0, |word| word.load(Relaxed));
+        word >> (list % 64) & 1 == 1
+    }
+
+    /// Says whether the rules of one of the house's own sources apply to a group.
+    #[inline]
+    pub(super) fn has_own(&self, group: GroupId, source: u16) -> bool {
+        let Some(group) = self.groups.get(group.index()) else { return false };
+        group.own.get(usize::from(source / 64)).copied().unwrap_or(0) >> (source % 64) & 1 == 1
+    }
+
+    /// Returns the name that a search engine's name is answered as, both in wire form.
+    pub(super) fn safe(&self, group: GroupId, name: &[u8]) -> Option<&[u8]> {
+        self.groups.get(group.index())?.safe.as_ref()?.get(name).map(|target| &**target)
+    }
+
+    /// Says what becomes of public names that lead into the house.
+    pub(super) fn rebind(&self, group: GroupId) -> Rebind {
+        self.groups.get(group.index()).map_or(Rebind::Refused, |group| group.rebind)
     }
 
     /// Returns the name of a group.
@@ -266,10 +296,20 @@ impl Groups {
 }
 
 /// Takes the host bits away, and an IPv4 prefix out of an IPv6 one.
-fn canonical(net: IpNet) -> IpNet {
+pub(super) fn canonical(net: IpNet) -> IpNet {
     let mapped = net.addr().to_canonical();
     match net.prefix_len().checked_sub(96).map(|length| IpNet::new(mapped, length)) {
         Some(Ok(v4)) if net.addr().is_ipv6() && mapped.is_ipv4() => v4.trunc(),
         _ => net.trunc(),
     }
+}
+
+fn bits(count: usize, places: impl Iterator<Item = usize>) -> Box<[u64]> {
+    let mut words = vec![0; count.div_ceil(64)];
+    for place in places {
+        if let Some(word) = words.get_mut(place / 64) {
+            *word |= 1 << (place % 64);
+        }
+    }
+    words.into()
 }

@@ -2,21 +2,26 @@
 //!
 //! A question arrives with its client: [`Policy::group_of`] says which group the client is in, and
 //! [`Policy::verdict`] what that group's rules say about the name. It looks up every suffix of the name,
-//! from the top-level domain down, in one table for all lists and groups (`table.rs`); a rule set that is
-//! found there says which lists and groups put the name in, and whether what is below is meant too. Of the
-//! rules that apply to the group the strongest wins:
+//! from the top-level domain down, in one table for all lists (`table.rs`) and a small one for everything else
+//! (`own.rs`); a rule set that is found there says which lists and groups put the name in, and whether what is
+//! below is meant too. Of the rules that apply to the group the strongest wins:
 //!
-//! 1. the group's own `allow`,
-//! 2. the group's own `block`,
-//! 3. what a list calls `$important`: an exception, then a block,
-//! 4. an allow list, or an exception in a block list,
-//! 5. a block list.
+//! 1. the group's own `allow`, and what `hearthgate allow` added,
+//! 2. the group's own `block`, and what `hearthgate block` added,
+//! 3. a service that the group does without,
+//! 4. `keep_clients`: what leads past the house,
+//! 5. names that no list can break: the house's own, its lists' servers, connectivity checks,
+//! 6. what a list calls `$important`: an exception, then a block,
+//! 7. an allow list, or an exception in a block list,
+//! 8. a block list.
 //!
 //! Among equals the longest name is the one that is told, then the list that stands first. Names that an owner
 //! writes into a group cover everything below them; those of lists do as their format says (`parse.rs`).
 
+mod asking;
 mod build;
 mod check;
+mod data;
 mod disk;
 mod explain;
 mod fetch;
@@ -25,6 +30,7 @@ mod kept;
 mod key;
 mod members;
 mod name;
+mod own;
 mod parse;
 mod reason;
 mod runs;
@@ -43,7 +49,9 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub use asking::Asking;
 pub use check::{Contents, Ignored, contents};
+pub use data::{all_engines, engines, services};
 pub use explain::{Effect, Match};
 pub use fetch::{Bounds, FetchError, Fetched, Fetcher, Validators};
 pub use group::GroupId;
@@ -54,29 +62,33 @@ pub use reason::Reason;
 pub use schedule::{Spans, WeekSpan};
 
 use self::{
+    asking::Pauses,
     build::{Builder, Rule, RuleSets},
     explain::Sources,
     group::Groups,
     kept::Kept,
     key::Seed,
+    own::{Kind, Own},
     parse::Found,
     source::{Stamp, list_error, open},
     table::Table,
 };
-use super::{Action, BlockAs, Client, Config, List, ListSource};
+use super::{Action, BlockAs, Client, Config, List, ListSource, Rebind};
 use crate::{neighbours::Mac, store};
 
 /// The rules of all groups, ready to be asked.
 pub struct Policy {
     compiled: Arc<Compiled>,
+    own: Own,
     groups: Groups,
+    pauses: Pauses,
     lists: Vec<ListRules>,
     sources: Sources,
     /// What each list was when it was read; `None` for those that are off.
     stamps: Vec<Option<Stamp>>,
 }
 
-/// What the lists and groups say about names. It is made anew only if they are others than before.
+/// What the lists say about names. It is made anew only if they are others than before.
 struct Compiled {
     key: disk::Key,
     seed: Seed,
@@ -114,6 +126,12 @@ pub enum RuleSource {
     List(u16),
     /// The `allow` or `block` of the client's group.
     Group(GroupId),
+    /// A service that the client's group does without.
+    Service(u16),
+    /// What keeps clients with the house.
+    Past(u16),
+    /// Names that no list can break.
+    Kept(u16),
 }
 
 /// What became of a list.
@@ -181,9 +199,11 @@ impl Policy {
             tell_kept(status, list, &config.state);
         }
         let lists = config.lists.iter().map(|list| ListRules { name: list.name.clone(), block_as: list.block_as });
-        let groups = Groups::build(config, |group| config.lists.len() + group).ok_or(Error::TooMany)?;
+        let own = Own::build(config, compiled.seed)?;
+        let groups = Groups::build(config, &own).ok_or(Error::TooMany)?;
+        let pauses = Pauses::new(config, &groups);
         let (lists, sources) = (lists.collect(), Sources::new(config));
-        Ok((Self { compiled, groups, lists, sources, stamps }, statuses))
+        Ok((Self { compiled, own, groups, pauses, lists, sources, stamps }, statuses))
     }
 
     /// Says which group a client is in: by what it calls itself over an encrypted transport, a peer by its key,
@@ -226,58 +246,92 @@ impl Policy {
         self.groups.is_offline(group)
     }
 
-    /// Says what the rules of a group are for a name in wire form, in whatever case. What is no name passes.
+    /// Says who a client is to the rules at a moment, in seconds since 1970.
+    pub fn asking(&self, client: &Client, now: u64) -> Asking {
+        let group = self.group_of(client);
+        Asking { group, now, paused: self.pauses.cover(client, group, now) }
+    }
+
+    /// Says what the rules are for a client and a name in wire form, in whatever case. What is no name passes.
     ///
     /// Allocates nothing and takes no lock. No rule depends on the type of the question yet.
-    pub fn verdict(&self, group: GroupId, name: &[u8], _qtype: u16) -> Verdict {
+    pub fn verdict(&self, asking: impl Into<Asking>, name: &[u8], _qtype: u16) -> Verdict {
+        let asking = asking.into();
         let Compiled { seed, table, sets, .. } = &*self.compiled;
         let Some(suffixes) = seed.suffixes(name) else { return Verdict::Pass };
         let mut best: Option<(Strength, Rule)> = None;
         for suffix in suffixes {
+            let mut here = best.map(|(strength, _)| (strength, false));
+            let mut judge = |strength: Strength, rule: Rule| {
+                let reaches = match rule.reach {
+                    Reach::Exact => suffix.whole,
+                    Reach::Below => !suffix.whole,
+                    Reach::Subtree => true,
+                };
+                if !reaches || asking.paused && strength.is_paused() {
+                    return;
+                }
+                // A rule found before at this very name stands in a list before this one.
+                if here.is_none_or(|(best, found_here)| strength > best || strength == best && !found_here) {
+                    here = Some((strength, true));
+                    best = Some((strength, rule));
+                }
+            };
             table.find(suffix.key, |set| {
-                let mut here = best.map(|(strength, _)| (strength, false));
-                for rule in sets.rules(suffix.key, set) {
-                    let reaches = match rule.reach {
-                        Reach::Exact => suffix.whole,
-                        Reach::Below => !suffix.whole,
-                        Reach::Subtree => true,
-                    };
-                    if !reaches || !self.groups.has(group, rule.source) {
-                        continue;
-                    }
-                    let strength = self.strength(rule);
-                    // A rule found before at this very name stands in a list before this one.
-                    if here.is_none_or(|(best, found_here)| strength > best || strength == best && !found_here) {
-                        here = Some((strength, true));
-                        best = Some((strength, rule));
+                for rule in sets.rules(suffix.key, set).filter(|rule| self.groups.has_list(asking.group, rule.source)) {
+                    judge(list_strength(rule), rule);
+                }
+            });
+            self.own.table.find(suffix.key, |set| {
+                let rules = self.own.sets.rules(suffix.key, set);
+                for rule in rules.filter(|rule| self.groups.has_own(asking.group, rule.source)) {
+                    if let Some(strength) = self.own_strength(rule, asking.now) {
+                        judge(strength, rule);
                     }
                 }
             });
         }
-        match best {
-            None => Verdict::Pass,
-            Some((_, rule)) => self.verdict_of(group, rule),
-        }
+        best.map_or(Verdict::Pass, |(strength, rule)| self.verdict_of(asking.group, strength, rule))
     }
 
-    fn strength(&self, rule: Rule) -> Strength {
-        match (usize::from(rule.source) < self.lists.len(), rule.action) {
-            (true, Action::Block) if rule.important => Strength::ImportantBlock,
-            (true, Action::Allow) if rule.important => Strength::ImportantAllow,
-            (true, Action::Block) => Strength::ListBlock,
-            (true, Action::Allow) => Strength::ListAllow,
-            (false, Action::Block) => Strength::GroupBlock,
-            (false, Action::Allow) => Strength::GroupAllow,
-        }
+    /// Returns how strong one of the house's own rules is; `None` if its time is over.
+    fn own_strength(&self, rule: Rule, now: u64) -> Option<Strength> {
+        let source = self.own.sources.get(usize::from(rule.source)).filter(|source| source.until > now)?;
+        Some(match (source.kind, rule.action) {
+            (Kind::Kept, _) => Strength::Kept,
+            (Kind::Past, _) => Strength::Past,
+            (Kind::Service, _) => Strength::Service,
+            (Kind::Written, Action::Block) => Strength::GroupBlock,
+            (Kind::Written, Action::Allow) => Strength::GroupAllow,
+        })
     }
 
-    fn verdict_of(&self, group: GroupId, rule: Rule) -> Verdict {
-        let list = self.lists.get(usize::from(rule.source));
-        let source = list.map_or(RuleSource::Group(group), |_| RuleSource::List(rule.source));
+    fn verdict_of(&self, group: GroupId, strength: Strength, rule: Rule) -> Verdict {
+        let (source, answer) = match strength {
+            Strength::GroupAllow | Strength::GroupBlock => (RuleSource::Group(group), BlockAs::Null),
+            Strength::Service => (RuleSource::Service(rule.source), BlockAs::Null),
+            // To a canary a null address says the opposite.
+            Strength::Past => (RuleSource::Past(rule.source), BlockAs::NxDomain),
+            Strength::Kept => (RuleSource::Kept(rule.source), BlockAs::Null),
+            _ => {
+                let list = self.lists.get(usize::from(rule.source));
+                (RuleSource::List(rule.source), list.map_or(BlockAs::Null, |list| list.block_as))
+            }
+        };
         match rule.action {
             Action::Allow => Verdict::Allow(source),
-            Action::Block => Verdict::Block { answer: list.map_or(BlockAs::Null, |list| list.block_as), source },
+            Action::Block => Verdict::Block { answer, source },
         }
+    }
+
+    /// Returns the name that a search engine's name is answered as for a client, both in wire form.
+    pub fn safe_search(&self, asking: Asking, name: &[u8]) -> Option<&[u8]> {
+        self.groups.safe(asking.group, name).filter(|_| !asking.paused)
+    }
+
+    /// Says what becomes of public names that lead a client into the house.
+    pub fn rebind(&self, asking: Asking) -> Rebind {
+        self.groups.rebind(asking.group)
     }
 
     /// Returns what the owner calls the list or group that a rule comes from.
@@ -285,6 +339,9 @@ impl Policy {
         match source {
             RuleSource::List(list) => self.lists.get(usize::from(list)).map_or("", |list| &list.name),
             RuleSource::Group(group) => self.groups.name(group),
+            RuleSource::Service(source) | RuleSource::Past(source) | RuleSource::Kept(source) => {
+                self.own.sources.get(usize::from(source)).map_or("", |source| &source.name)
+            }
         }
     }
 
@@ -314,12 +371,15 @@ impl Policy {
 
     /// Returns how many distinct names have rules.
     pub fn names(&self) -> usize {
-        self.compiled.table.names()
+        self.compiled.table.names() + self.own.table.names()
     }
 
     /// Returns the bytes that the names and their rules take.
     pub fn bytes(&self) -> usize {
-        self.compiled.table.bytes() + self.compiled.sets.bytes()
+        [(&self.compiled.table, &self.compiled.sets), (&self.own.table, &self.own.sets)]
+            .iter()
+            .map(|(table, sets)| table.bytes() + sets.bytes())
+            .sum()
     }
 }
 
@@ -330,14 +390,34 @@ impl std::fmt::Debug for Policy {
 }
 
 /// How strong a rule is, the weakest first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Strength {
     ListBlock,
     ListAllow,
     ImportantBlock,
     ImportantAllow,
+    Kept,
+    Past,
+    Service,
     GroupBlock,
     GroupAllow,
+}
+
+impl Strength {
+    /// Says whether a pause puts it out of force. What leads past the house stays: a browser that found it once
+    /// would not come back when the pause is over.
+    const fn is_paused(self) -> bool {
+        matches!(self, Self::ListBlock | Self::ImportantBlock | Self::Service | Self::GroupBlock)
+    }
+}
+
+fn list_strength(rule: Rule) -> Strength {
+    match rule.action {
+        Action::Block if rule.important => Strength::ImportantBlock,
+        Action::Allow if rule.important => Strength::ImportantAllow,
+        Action::Block => Strength::ListBlock,
+        Action::Allow => Strength::ListAllow,
+    }
 }
 
 /// Reads the lists and makes the table, and keeps it in a file.
@@ -352,15 +432,6 @@ fn compile(config: &Config, stamps: &mut [Option<Stamp>], kept: Option<&Path>) -
         statuses.push(status);
         stamps[place] = Some(stamp);
         taken.push((place, entries));
-    }
-    for (place, group) in config.groups.iter().enumerate() {
-        let source = u16::try_from(config.lists.len() + place).map_err(|_| Error::TooMany)?;
-        for (action, names) in [(Action::Allow, &group.allow), (Action::Block, &group.block)] {
-            for name in names {
-                let rule = Rule { source, action, reach: Reach::Subtree, important: false };
-                builder.add(&wire_form(name), rule).ok_or(Error::TooMany)?;
-            }
-        }
     }
     let mut counts = vec![0; config.lists.len()];
     let (table, sets) = builder.finish(&mut counts).map_err(Error::Sort)?;
@@ -389,12 +460,6 @@ fn key_of(config: &Config, stamps: &[Option<Stamp>]) -> disk::Key {
     let mut digest = Sha256::new();
     for (list, stamp) in config.lists.iter().zip(stamps) {
         digest.update(format!("{:?}\n", (&list.name, list.action, stamp)));
-    }
-    for group in &config.groups {
-        for (action, names) in [(Action::Allow, &group.allow), (Action::Block, &group.block)] {
-            digest.update(format!("{action:?} {}\n", names.len()));
-            names.iter().for_each(|name| digest.update(wire_form(name)));
-        }
     }
     digest.finalize().into()
 }

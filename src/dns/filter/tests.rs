@@ -1,5 +1,6 @@
 mod kept;
 mod lists;
+mod own;
 mod twin;
 
 use std::{collections::HashMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -49,7 +50,11 @@ fn names(names: &[&str]) -> Vec<Name> {
 /// Says in a word what a group's rules are for a name: `pass`, `allow SOURCE` or `block SOURCE`.
 fn verdict(policy: &Policy, group: &str, name: &str) -> String {
     let group = policy.group_named(group).unwrap();
-    match policy.verdict(group, &wire(name), 1) {
+    word(policy, policy.verdict(group, &wire(name), 1))
+}
+
+fn word(policy: &Policy, verdict: Verdict) -> String {
+    match verdict {
         Verdict::Pass => "pass".into(),
         Verdict::Allow(source) => format!("allow {}", policy.source_name(source)),
         Verdict::Block { source, .. } => format!("block {}", policy.source_name(source)),

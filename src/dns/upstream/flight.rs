@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{Resolved, Security, rebind::leads_home};
+use super::{Resolved, Security, rebind};
 use crate::{
     dns::{
         Core,
@@ -41,9 +41,6 @@ const OUTAGE_LIFETIME: u32 = 1;
 
 /// The longest that a negative answer is kept (RFC 2308 §5).
 const LONGEST_NEGATIVE: u32 = 3 * 3600;
-
-/// Seconds that a refused private address is remembered.
-const FILTERED_LIFETIME: u32 = 60;
 
 impl Flights {
     /// Asks others, or waits with those who asked already. `None`: whoever asked fell over.
@@ -112,7 +109,7 @@ impl Flight {
     async fn ask(&self, policy: &Policy) -> Arc<Stored> {
         let (core, question) = (&self.core, &self.question);
         let started = Instant::now();
-        let mut resolved = policy.upstream.load_full().resolve(question, self.wanted).await;
+        let resolved = policy.upstream.load_full().resolve(question, self.wanted).await;
         core.series.upstream_took(started.elapsed());
         let now = core.clock.seconds();
         // What is kept outlives the policy that the question began with.
@@ -133,10 +130,6 @@ impl Flight {
                     Age::Dead => {}
                 }
             }
-        } else if leads_home(judge, question, &resolved.answers) {
-            tracing::debug!("private address under a public name refused");
-            resolved = Resolved::negative(rcode::NOERROR, Vec::new(), Security::Insecure);
-            resolved.ede = Some(Ede::Filtered);
         }
         let (stored, lifetime) = store(policy, question, resolved, now);
         let stored = Arc::new(stored);
@@ -198,7 +191,6 @@ fn store(policy: &Policy, question: &Question, mut resolved: Resolved, now: u64)
             OUTAGE_LIFETIME
         }
         rcode::SERVFAIL => FAILURE_LIFETIME,
-        _ if resolved.ede == Some(Ede::Filtered) => FILTERED_LIFETIME,
         _ if positive => shortest.unwrap_or(0),
         // RFC 2308 §5: without SOA a negative answer is not kept.
         _ => negative.unwrap_or(0).min(shortest.unwrap_or(u32::MAX)),
@@ -206,14 +198,17 @@ fn store(policy: &Policy, question: &Question, mut resolved: Resolved, now: u64)
     let secure = resolved.security == Security::Secure;
     let ede = resolved.ede;
     let head = (resolved.rcode, secure, ede);
-    let aliases = resolved.answers.iter().filter(|record| record.rtype == qtype::CNAME);
-    let aliases = aliases.filter_map(|record| Some(target(&record.rdata)?.as_wire().into()));
+    let aliases = resolved.answers.iter().filter_map(|record| Some(leads_to(record)?.as_wire().into()));
     let aliases = aliases.collect();
+    let leads_home = resolved.answers.iter().any(rebind::is_home);
     // What has expired already does not begin a second life.
     let stale = if lifetime > OUTAGE_LIFETIME { policy.config.stale.as_secs() } else { 0 };
     let stored = message(question, &resolved).and_then(|bytes| Stored::new(bytes, aliases, head, now, lifetime, stale));
     match stored {
-        Some(stored) => (stored, lifetime),
+        Some(mut stored) => {
+            stored.leads_home = leads_home;
+            (stored, lifetime)
+        }
         // What does not fit into a message is a failure.
         None => {
             let failed = Resolved::failed(Ede::NetworkError);
@@ -222,6 +217,19 @@ fn store(policy: &Policy, question: &Question, mut resolved: Resolved, now: u64)
             let stored = Stored::new(bytes, Box::default(), head, now, FAILURE_LIFETIME, 0);
             (stored.expect("a message of ours can be walked"), FAILURE_LIFETIME)
         }
+    }
+}
+
+/// Returns the name that a record leads to, if it is another one.
+fn leads_to(record: &Record) -> Option<Name> {
+    match record.rtype {
+        qtype::CNAME => target(&record.rdata),
+        // RFC 9460 §2.5: the root is the owner itself.
+        qtype::SVCB | qtype::HTTPS => {
+            let (target, _) = Name::split_from(record.rdata.get(2..)?)?;
+            (target.as_wire().len() > 1).then_some(target)
+        }
+        _ => None,
     }
 }
 
@@ -345,24 +353,6 @@ mod tests {
     }
 
     #[test]
-    fn answers_do_not_outlive_a_change_of_who_may_lead_home() {
-        let house = House::new(|_| {});
-        let policy = |allow: &[&str]| {
-            let mut config = house.policy.config.clone();
-            config.rebind_allow = allow.iter().map(|name| name.parse().unwrap()).collect();
-            Arc::new(Policy::build(config, Some(&house.policy)).unwrap())
-        };
-        house.core.put_in_force(policy(&["www.example."]));
-        let (question, stored) = known(0, 300, 10);
-        house.core.cache.keep(&question, stored);
-
-        house.core.put_in_force(policy(&["www.example."]));
-        assert!(house.core.cache.find_question(&question).is_some());
-        house.core.put_in_force(policy(&[]));
-        assert!(house.core.cache.find_question(&question).is_none());
-    }
-
-    #[test]
     fn negative_answers_are_kept_as_long_as_their_soa_says() {
         let house = cut_off();
         let (question, _) = known(0, 1, 10);
@@ -372,7 +362,8 @@ mod tests {
             vec![Record { name: Name::root(), rtype: qtype::SOA, class: 1, ttl, rdata: rdata.into() }]
         };
         let lifetime = |authorities| {
-            let negative = Resolved::negative(rcode::NXDOMAIN, authorities, Security::Insecure);
+            let negative = Resolved { rcode: rcode::NXDOMAIN, authorities, ..Resolved::failed(Ede::NetworkError) };
+            let negative = Resolved { ede: None, ..negative };
             store(&house.policy, &question, negative, 10).1
         };
 

@@ -57,11 +57,6 @@ impl Resolved {
         let security = if ede == Ede::Bogus { Security::Bogus } else { Security::Insecure };
         Self { rcode: rcode::SERVFAIL, answers: Vec::new(), authorities: Vec::new(), security, ede: Some(ede) }
     }
-
-    /// An answer without records in the answer section.
-    pub(crate) fn negative(rcode: u16, authorities: Vec<Record>, security: Security) -> Self {
-        Self { rcode, answers: Vec::new(), authorities, security, ede: None }
-    }
 }
 
 /// What came of looking a question up for somebody who wants to know why.

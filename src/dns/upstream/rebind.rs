@@ -4,8 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::dns::{
     local,
-    policy::Policy,
-    query::{Question, qtype},
+    query::qtype,
     resolver::{name::Name, reply::address, wire::Record},
 };
 
@@ -13,13 +12,8 @@ use crate::dns::{
 const IPV4_HINT: u16 = 4;
 const IPV6_HINT: u16 = 6;
 
-/// Says whether an answer leads home although its name may not.
-pub(super) fn leads_home(policy: &Policy, question: &Question, answers: &[Record]) -> bool {
-    let allowed = || policy.rebind_allow.iter().any(|zone| local::covers(zone, &question.name));
-    answers.iter().any(is_home) && !allowed()
-}
-
-fn is_home(record: &Record) -> bool {
+/// Says whether a record leads into the house; whose may is decided when it is answered.
+pub(super) fn is_home(record: &Record) -> bool {
     match record.rtype {
         // What cannot be read is no more trusted than what leads home: a client may read it in its own way.
         qtype::SVCB | qtype::HTTPS => hints(&record.rdata).is_none_or(|hints| hints.into_iter().any(local::is_private)),
@@ -59,9 +53,8 @@ mod tests {
     fn leads(question: &str, rtype: u16, rdata: &[u8]) -> bool {
         let house = House::new(|config| config.rebind_allow = vec!["allowed.example.".parse().unwrap()]);
         let name = Name::parse(question).unwrap();
-        let asked = Question { name: name.as_wire().into(), qtype: rtype, dnssec_ok: false, checking_disabled: false };
-        let record = Record { name, rtype, class: 1, ttl: 60, rdata: rdata.into() };
-        leads_home(&house.policy, &asked, &[record])
+        let allowed = house.policy.may_lead_home(name.as_wire());
+        is_home(&Record { name, rtype, class: 1, ttl: 60, rdata: rdata.into() }) && !allowed
     }
 
     fn service(target: &[u8], parameters: &[(u16, &[u8])]) -> Vec<u8> {

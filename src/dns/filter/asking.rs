@@ -1,0 +1,68 @@
+//! A client as the rules see it: its group, its address, and whether they hold for it at this moment.
+
+use super::group::{GroupId, Groups, canonical};
+use crate::{
+    dns::{Client, Config, Device, Paused},
+    origin::Origin,
+};
+
+/// Who asks, for one question.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking {
+    pub(super) group: GroupId,
+    /// Seconds since 1970.
+    pub(super) now: u64,
+    /// The rules that block do not hold for it now.
+    pub(super) paused: bool,
+}
+
+impl Asking {
+    /// Returns the group.
+    pub const fn group(&self) -> GroupId {
+        self.group
+    }
+}
+
+/// Somebody of the group, whoever it is.
+impl From<GroupId> for Asking {
+    fn from(group: GroupId) -> Self {
+        Self { group, now: 0, paused: false }
+    }
+}
+
+/// Times without filtering.
+pub(super) struct Pauses(Vec<(Whom, u64)>);
+
+enum Whom {
+    Everybody,
+    Group(GroupId),
+    Device(Device),
+}
+
+impl Pauses {
+    pub(super) fn new(config: &Config, groups: &Groups) -> Self {
+        let pauses = config.pauses.iter().filter_map(|pause| {
+            let whom = match &pause.whom {
+                Paused::Everybody => Whom::Everybody,
+                Paused::Group(name) => Whom::Group(groups.named(name)?),
+                Paused::Device(Device::Net(net)) => Whom::Device(Device::Net(canonical(*net))),
+                Paused::Device(device) => Whom::Device(device.clone()),
+            };
+            Some((whom, pause.until))
+        });
+        Self(pauses.collect())
+    }
+
+    /// Says whether the rules do not hold for a client now.
+    pub(super) fn cover(&self, client: &Client, group: GroupId, now: u64) -> bool {
+        self.0.iter().filter(|(_, until)| *until > now).any(|(whom, _)| match whom {
+            Whom::Everybody => true,
+            Whom::Group(paused) => *paused == group,
+            Whom::Device(Device::Net(net)) => net.contains(&client.address.to_canonical()),
+            Whom::Device(Device::Peer(peer)) => client.origin == Origin::Vpn(*peer),
+            Whom::Device(Device::Client(name)) => client.name == Some(*name),
+            // Refused by whoever reads the configuration.
+            Whom::Device(Device::Mac(_) | Device::Name(_)) => false,
+        })
+    }
+}
