@@ -13,7 +13,7 @@
 //!   stream or datagram with its origin, [`https`] and [`public_dns`] ask other servers, [`provider`] holds the owner's
 //!   public zones, [`helper`] runs the owner's programs, [`limit`] holds per-client limits in fixed memory, [`lookup`]
 //!   turns names into addresses,
-//!   [`supervise`] names and restarts tasks, [`descriptors`] is how many sockets there may be, [`metrics`] is the registry and its naming rule, [`store`]
+//!   [`supervise`] names and restarts tasks, [`clock`] says whether the time can be right, [`descriptors`] is how many sockets there may be, [`metrics`] is the registry and its naming rule, [`store`]
 //!   writes state that is never torn, [`privilege`] drops what is not needed.
 
 pub mod app;
@@ -24,6 +24,7 @@ pub mod dns;
 pub mod ingress;
 pub mod vpn;
 
+pub mod clock;
 pub mod descriptors;
 pub mod helper;
 pub mod https;

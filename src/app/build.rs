@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use crate::{
     app::{Edge, InForce, Options, Source, lock, log, scrape::Scrape, wire::Planes},
+    clock::Clock,
     config::{self, Loaded, PeerIds, Problems},
     descriptors,
     helper::Helper,
@@ -140,6 +141,8 @@ pub(super) fn build(options: Options) -> Result<(Edge, lock::Lock), Failure> {
     }
     tracing::info!(descriptors, "files and sockets that may be open at once");
     loaded.keep().map_err(io(format!("state folder {}", state.display())))?;
+    let clock = Clock::with_floor(&state);
+    planes.set_clock(&clock);
     let prepared = planes.prepare(config).map_err(Failure::Prepare)?;
     planes.commit(prepared);
     let now = Timestamp::now();
@@ -155,6 +158,7 @@ pub(super) fn build(options: Options) -> Result<(Edge, lock::Lock), Failure> {
         privileges: in_force.to_string(),
         started: Instant::now(),
         planes,
+        clock,
         scrape: Arc::new(scrape),
         follower: Arc::new(follower),
         watched: std::sync::OnceLock::new(),

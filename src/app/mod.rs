@@ -38,6 +38,7 @@ pub use run::run;
 pub use wire::Planes;
 
 use crate::{
+    clock::Clock,
     config::{self, Compiled, PeerIds},
     onlink::Follower,
     supervise::Watched,
@@ -99,6 +100,7 @@ pub struct Edge {
     privileges: String,
     started: Instant,
     planes: Planes,
+    clock: Clock,
     scrape: Arc<scrape::Scrape>,
     follower: Arc<Follower>,
     watched: OnceLock<Vec<(&'static str, Watched)>>,

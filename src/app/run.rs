@@ -77,6 +77,8 @@ pub fn run(options: Options, ready: impl FnOnce(&Edge)) -> Result<(), Failure> {
             async move { serving.await.map_err(|error| error.to_string()) }
         };
         watched.push(("control", supervise::service("control", stop.clone(), serve)));
+        let (clock, told) = (edge.clock.clone(), stop.clone());
+        task("clock", async move { clock.run(told).await });
         let _ = edge.watched.set(watched);
         tracing::info!(version = env!("CARGO_PKG_VERSION"), state = %edge.state.display(), quick_start = quick, "running");
         manager.ready();
@@ -84,6 +86,7 @@ pub fn run(options: Options, ready: impl FnOnce(&Edge)) -> Result<(), Failure> {
         signals.work(&edge, &stop, &manager).await;
         manager.stopping();
         drain(&edge, &stopper, &mut signals, threads).await;
+        edge.clock.keep();
         let _ = std::fs::remove_file(control::socket(&edge.state));
         io::stderr().flush()
     })

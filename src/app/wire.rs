@@ -3,6 +3,7 @@
 use std::{sync::Arc, thread::JoinHandle};
 
 use crate::{
+    clock::Clock,
     config::Compiled,
     dns,
     helper::Helper,
@@ -76,6 +77,13 @@ impl Planes {
             None => None,
         };
         Ok((Self { dns, ingress, vpn }, to_metrics))
+    }
+
+    /// Hands over the clock, before the first policy.
+    pub fn set_clock(&self, clock: &Clock) {
+        if let Some(plane) = &self.dns {
+            plane.set_clock(clock.clone());
+        }
     }
 
     /// Builds each plane's policy, and changes nothing. The error names the plane.

@@ -7,6 +7,7 @@ use clap::Args;
 use crate::{
     app::status,
     cli::{Running, client, readable},
+    clock::Soundness,
 };
 
 #[derive(Args, Debug)]
@@ -80,6 +81,15 @@ fn dns_lines(dns: &crate::dns::Status, line: &mut impl FnMut(&str, String)) {
     let percent = (dns.cache_bytes * 100).checked_div(dns.cache_limit).unwrap_or_default();
     let (used, limit) = (bytes(dns.cache_bytes as u64), bytes(dns.cache_limit as u64));
     line("  cache", format!("{} answers, {used} of {limit} ({percent} %)", dns.cache_entries));
+    match dns.clock {
+        Soundness::Sound => {}
+        Soundness::Behind => {
+            line("  clock", "behind: signatures are checked as of the last time that was known".into());
+        }
+        Soundness::Ahead => {
+            line("  clock", "ahead by years: answers are not checked for ten minutes, until it is set".into());
+        }
+    }
     let new = if dns.new_devices > 0 { format!(", {} of them new", dns.new_devices) } else { String::new() };
     line("  devices", format!("{}{new}", dns.devices));
     for problem in &dns.problems {

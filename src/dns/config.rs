@@ -43,6 +43,10 @@ pub struct Config {
     pub negative_anchors: Vec<(Name, u64)>,
     /// How many questions' courses are remembered for `explain`; 0 records nothing.
     pub traces: usize,
+    /// Names of time servers besides the usual ones: they are found unchecked while the clock is not right.
+    pub time_servers: Vec<Name>,
+    /// The clock that signatures are checked by.
+    pub clock: crate::clock::Clock,
     /// Where answers come from.
     pub resolve: Resolve,
     /// A hints file instead of the built-in root servers.
@@ -107,6 +111,8 @@ impl Default for Config {
             sha1: false,
             negative_anchors: Vec::new(),
             traces: 0,
+            time_servers: Vec::new(),
+            clock: crate::clock::Clock::believed(),
             resolve: Resolve::Recursive,
             root_hints: None,
             trust_anchors: None,

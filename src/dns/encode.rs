@@ -31,6 +31,8 @@ pub(crate) mod rcode {
 pub(crate) enum Ede {
     /// The question costs too much to answer.
     TooCostly = 0,
+    /// Not checked, because the clock is not right. (0 as well: the text tells them apart.)
+    ClockUnset = 0x8000,
     /// Signed, but only with algorithms that are not checked.
     UnsupportedAlgorithm = 1,
     /// Signed, but only with digests that are not checked.
@@ -74,10 +76,16 @@ impl Ede {
         matches!(self, Bogus | SignatureExpired | SignatureNotYetValid | KeyMissing | SignaturesMissing | DenialMissing)
     }
 
+    /// Returns the INFO-CODE.
+    fn code(self) -> u16 {
+        if self == Self::ClockUnset { 0 } else { self as u16 }
+    }
+
     /// What is said besides the number, where it says too little.
     fn text(self) -> &'static str {
         match self {
             Self::TooCostly => Why::BudgetSpent.text(),
+            Self::ClockUnset => Why::ClockUnset.text(),
             _ => "",
         }
     }
@@ -100,6 +108,7 @@ impl From<Why> for Ede {
             Why::NetworkError => Self::NetworkError,
             Why::BudgetSpent => Self::TooCostly,
             Why::Crowded => Self::NotReady,
+            Why::ClockUnset => Self::ClockUnset,
             Why::Stale => Self::Stale,
             Why::StaleNxDomain => Self::StaleNxDomain,
         }
@@ -294,7 +303,7 @@ pub(crate) fn finish_saying(query: &Query<'_>, rcode: u16, ede: Option<(Ede, &st
                 out.extend((length + 4).to_be_bytes());
                 out.extend([0, 15]);
                 out.extend(length.to_be_bytes());
-                out.extend((ede as u16).to_be_bytes());
+                out.extend(ede.code().to_be_bytes());
                 out.extend(text.as_bytes());
             }
         }

@@ -38,7 +38,7 @@ mod upstream;
 use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread::ScopedJoinHandle,
@@ -64,6 +64,7 @@ use self::{
     devices::Devices,
     policy::Policy,
     refresh::Fetches,
+    resolver::wall::{Bounds, Wall},
     room::Room,
     strangers::Strangers,
     upstream::{Flights, Resolver},
@@ -125,6 +126,8 @@ struct Core {
     limits: Limits,
     series: Series,
     clock: Clock,
+    /// What signatures are checked by.
+    trusted_clock: OnceLock<crate::clock::Clock>,
     fetches: Fetches,
     devices: Devices,
     strangers: Strangers,
@@ -146,12 +149,18 @@ impl Core {
             limits: Limits::new(CLIENTS, Instant::now()),
             series: Series::new(metrics),
             clock: Clock,
+            trusted_clock: OnceLock::new(),
             fetches: Fetches::default(),
             devices: Devices::default(),
             strangers: Strangers::default(),
             committed: Notify::new(),
             replaced: Notify::new(),
         }
+    }
+
+    /// Returns the clock that signatures are checked by.
+    fn trusted_clock(&self) -> &crate::clock::Clock {
+        self.trusted_clock.get_or_init(crate::clock::Clock::believed)
     }
 
     /// Puts a policy in the place of another one, unless that is in force no more.
@@ -209,6 +218,9 @@ const CLIENTS: usize = 4096;
 /// Ports that the kernel may choose for UDP until one is free for TCP as well.
 const CHOSEN_PORTS: u32 = 16;
 
+/// How often the clock is looked at.
+const CLOCK: Duration = Duration::from_millis(500);
+
 /// How often gauges are set.
 const GAUGES: Duration = Duration::from_secs(5);
 
@@ -237,8 +249,16 @@ impl Plane {
         Ok(Self { core: Arc::new(core), udp, tcp, inlet: Mutex::new(inlet), runtime, ran: AtomicBool::new(false) })
     }
 
+    /// Hands over the clock that signatures are checked by, before the first policy; without it, the system's is
+    /// believed.
+    pub fn set_clock(&self, clock: crate::clock::Clock) {
+        // Policies that are there keep theirs.
+        let _ = self.core.trusted_clock.set(clock);
+    }
+
     /// Reads lists and files and builds the policy; blocks.
-    pub fn prepare(&self, config: Config) -> Result<Prepared, Error> {
+    pub fn prepare(&self, mut config: Config) -> Result<Prepared, Error> {
+        config.clock = self.core.trusted_clock().clone();
         let before = self.core.policy.load_full();
         self.core.devices.open(&config.state);
         Ok(Prepared(Arc::new(Policy::build(config, before.as_deref())?)))
@@ -340,6 +360,7 @@ impl Plane {
         tokio::select! {
             ended = async { tokio::join!(listening, tunnel).0 } => ended,
             () = gauges => Ok(()),
+            () = self.watch_clock() => Ok(()),
             never = refresh::keep_fresh(&self.core, self.lookup()) => match never {},
             never = reread::keep_files(&self.core) => match never {},
             never = devices::keep(&self.core) => match never {},
@@ -360,6 +381,23 @@ impl Plane {
     /// Takes devices out of the group `new`; all of them without a MAC address. Returns how many there were.
     pub fn accept_devices(&self, mac: Option<Mac>) -> usize {
         self.core.devices.accept(mac)
+    }
+
+    /// Forgets the answers when the clock is set, or found to be wrong: they age by it, and were believed by it.
+    async fn watch_clock(&self) {
+        let clock = self.core.trusted_clock();
+        let testing = self.core.policy.load().as_ref().map(|policy| policy.config.testing.clone()).unwrap_or_default();
+        let mut wall = Wall::new(Bounds { floor: clock.floor(), ..Bounds::default() });
+        let mut soundness = clock.soundness();
+        loop {
+            tokio::time::sleep(CLOCK).await;
+            let now = clock.soundness();
+            let changed = std::mem::replace(&mut soundness, now) != now;
+            // Tests let the clock jump to see answers age.
+            if (wall.read().stepped || changed) && !testing.follow_clock && testing.now.is_none() {
+                self.core.cache.clear();
+            }
+        }
     }
 
     fn set_gauges(&self) {

@@ -87,6 +87,14 @@ pub(super) async fn keep_fresh(core: &Arc<Core>, lookup: Lookup) -> Infallible {
             continue;
         };
         let config = &policy.config;
+        if !config.clock.is_sound() {
+            // No certificate can be believed yet.
+            tokio::select! {
+                () = config.clock.sound() => {}
+                () = core.committed.notified() => rebuild(core).await,
+            }
+            continue;
+        }
         core.fetches.retain(&config.lists);
         plans.retain(|name, plan| {
             plan.under_way || config.lists.iter().any(|list| list.name == *name && list.source == plan.source)

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{Plane, Timed, filter::ListStatus, timed};
+use crate::clock::Soundness;
 
 /// The state of the DNS plane.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -37,6 +38,8 @@ pub struct Status {
     /// Rules and pauses that end by themselves, the first to end first.
     #[serde(default)]
     pub timed: Vec<Timed>,
+    /// Whether the clock can be right.
+    pub clock: Soundness,
     /// Gateways that speak for others: rules for devices behind them cannot work.
     pub relays: Vec<std::net::IpAddr>,
 }
@@ -69,6 +72,7 @@ impl Plane {
                 .as_ref()
                 .map(|policy| timed::in_force(&policy.config, core.clock.seconds()))
                 .unwrap_or_default(),
+            clock: core.trusted_clock().soundness(),
             relays,
         }
     }

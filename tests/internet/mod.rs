@@ -7,6 +7,7 @@
 //! `WORLDS=100000 cargo test --release internet` plays more of them, `SEED=N` begins with another one, and
 //! `WORLDS=1 SEED=N` plays the one that a failure names.
 
+mod clock;
 mod dice;
 pub mod encode;
 mod hostile;

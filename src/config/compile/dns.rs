@@ -77,6 +77,8 @@ pub(crate) fn compile(
         sha1: dns.sha1,
         negative_anchors: dns.negative_anchors.clone(),
         traces: dns.traces,
+        time_servers: Vec::new(),
+        clock: crate::clock::Clock::believed(),
         resolve: match &dns.resolve {
             Resolver::Recursive => Resolve::Recursive,
             Resolver::Forward(upstreams) => Resolve::Forward(values(upstreams)),

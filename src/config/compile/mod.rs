@@ -154,6 +154,9 @@ pub(crate) fn compile(mut file: File, setting: &Setting<'_>, ids: &mut PeerIds) 
     let node = node(&file.node, setting);
     let timezone = || node.timezone.clone();
     let mut dns = file.dns.as_ref().map(|dns| dns::compile(dns, &lan, &names, timezone(), setting, &mut taken));
+    if let Some(dns) = &mut dns {
+        dns.time_servers.clone_from(&file.node.ntp);
+    }
     if file.ingress.is_none() && !file.routes.is_empty() {
         for route in &file.routes {
             report.error(route.at(), &route.about, "there is no [ingress] to serve it", "add an [ingress] section");

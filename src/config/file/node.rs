@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use hickory_proto::rr::Name;
+
 use crate::{
     config::{
         file::Table,
@@ -19,6 +21,7 @@ pub(crate) struct Node {
     pub(crate) timezone: Option<At<String>>,
     pub(crate) grace: Duration,
     pub(crate) log: Log,
+    pub(crate) ntp: Vec<Name>,
 }
 
 /// How log lines look.
@@ -49,6 +52,7 @@ impl Node {
             timezone: None,
             grace: Duration::from_secs(10),
             log: Log { format: LogFormat::Text, level: tracing::Level::INFO },
+            ntp: Vec::new(),
         };
         let Some(table) = table else { return node };
         if let Some(domain) = table.parsed("domain", domain) {
@@ -62,6 +66,7 @@ impl Node {
         if let Some(grace) = table.parsed("grace", value::duration) {
             node.grace = grace.value;
         }
+        node.ntp = table.list("ntp", value::name).unwrap_or_default().into_iter().map(|name| name.value).collect();
         if let Some(log) = table.table("log", "node.log") {
             let format = log.word("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
             let level = log.word(

@@ -13,7 +13,7 @@ use super::{
     name::Name,
     resolve::Raw,
     rrset::{Rrset, Security},
-    signature::{Dnskey, Ds},
+    signature::{Dnskey, Ds, Rrsig, Window},
     trace,
     validate::{Checked, LONGEST, Side, Verdict},
     why::Why,
@@ -133,7 +133,7 @@ impl Shared {
         }
         let question = Question { name: zone.clone(), rtype: rtype::DNSKEY };
         let mut avoid: Vec<Contact> = Vec::new();
-        let mut why = Why::KeyMissing;
+        let (mut why, mut expired) = (Why::KeyMissing, true);
         // What was in the cache is nobody's word: two servers are asked all the same.
         for _ in 0..3 {
             let found = match self.raw(&question, errand, &avoid).await {
@@ -145,19 +145,34 @@ impl Shared {
                 match self.check_keys(zone, set, &digests, &keys, errand)? {
                     Ok((keys, ttl)) => {
                         self.promote(&question, Security::Secure, None, ttl);
+                        if zone.is_root() {
+                            self.note_root();
+                        }
                         return Ok((
                             Trust::Secure(Rc::new(keys)),
                             Duration::from_secs(u64::from(ttl.max(1))).min(LONGEST),
                         ));
                     }
-                    Err(found) => why = found,
+                    Err(found) => {
+                        why = found;
+                        expired &= self.has_expired(set);
+                    }
                 }
             }
             if !self.ask_another(&question, found.server, &mut avoid) {
                 break;
             }
         }
+        if zone.is_root() && expired && why == Why::SignatureExpired {
+            self.note_expired_root();
+        }
         Ok((Trust::Bogus(why), BOGUS_FOR))
+    }
+
+    /// Says whether a set's signatures are all of the past.
+    fn has_expired(&self, set: &Rrset) -> bool {
+        let now = u32::try_from(self.wall() & 0xffff_ffff).expect("masked");
+        set.signatures.iter().filter_map(|rdata| Rrsig::parse(rdata)).all(|rrsig| rrsig.window(now) == Window::Expired)
     }
 
     /// Of these digests, those that count; without one, why.

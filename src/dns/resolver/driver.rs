@@ -6,7 +6,6 @@
 //! next. The core says when an exchange is over; here only numbers are bounded.
 
 mod bootstrap;
-mod clock;
 mod datagram;
 pub mod encrypted;
 mod https;
@@ -32,12 +31,13 @@ use tokio::{
 
 use super::{
     Answer, Asked, Config, Contact, ExchangeId, Now, Output, Resolver, Ticket,
+    clock::News,
     name::Name,
     trace::Trace,
+    wall::{Bounds, Wall},
     wire::{Message, Question},
 };
-use crate::supervise;
-use clock::Clock;
+use crate::{clock::is_synchronised, supervise};
 use encrypted::Server;
 use line::Ask;
 use lines::{LineId, Lines};
@@ -51,14 +51,18 @@ const UNDER_WAY: usize = 4096;
 const SOCKETS: usize = 512;
 /// Longer than the core waits for anybody: a socket that it forgot would be closed after this.
 const LONGEST_EXCHANGE: Duration = Duration::from_secs(15);
+/// How often the kernel is asked whether its clock is kept right.
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(10);
 /// Pause after a fall.
 const FALLEN: Duration = Duration::from_millis(100);
 
 /// How the driver works, beside the core's own configuration.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Threads among which questions are shared; at least one.
     pub threads: usize,
+    /// The clock, which is told what signatures say of it.
+    pub clock: crate::clock::Clock,
     /// Signatures are checked against this second since 1970 instead of the clock.
     pub fixed_time: Option<u64>,
     /// Cached data ages by the wall clock, also when that is set.
@@ -99,6 +103,15 @@ pub struct Explained {
     pub earlier: Option<Trace>,
 }
 
+impl Settings {
+    /// Returns what holds of the clocks. Who says what the time is, or lets it jump, knows why.
+    pub fn bounds(&self) -> Bounds {
+        let told = self.fixed_time.is_some() || self.follow_wall;
+        let floor = if told { 0 } else { self.clock.floor() };
+        Bounds { fixed: self.fixed_time, follow_wall: self.follow_wall, floor }
+    }
+}
+
 impl Driver {
     /// Starts the threads. Nothing is sent before the first question.
     /// `servers` are those that [`Contact::Encrypted`] speaks of, by their place.
@@ -108,8 +121,8 @@ impl Driver {
         let servers: Arc<[Server]> = servers.into();
         let start = |_| {
             let (tell, jobs) = mpsc::channel(WAITING);
-            let (config, servers) = (config.clone(), servers.clone());
-            let work = move || work(&config, settings, &servers, jobs);
+            let (config, settings, servers) = (config.clone(), settings.clone(), servers.clone());
+            let work = move || work(&config, &settings, &servers, jobs);
             std::thread::Builder::new().name("dns-resolver".into()).spawn(work)?;
             Ok(tell)
         };
@@ -150,7 +163,7 @@ fn share(name: &Name) -> usize {
     usize::try_from(hash >> 33).unwrap_or(0)
 }
 
-fn work(config: &Config, settings: Settings, servers: &Arc<[Server]>, mut jobs: mpsc::Receiver<Job>) {
+fn work(config: &Config, settings: &Settings, servers: &Arc<[Server]>, mut jobs: mpsc::Receiver<Job>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, "the resolver has no runtime"),
@@ -191,7 +204,10 @@ enum By {
 
 struct Thread {
     resolver: Resolver,
-    clock: Clock,
+    wall: Wall,
+    clock: crate::clock::Clock,
+    /// Whether the kernel's clock is kept right, and until when that is known.
+    synchronised: (bool, Duration),
     random: Random,
     lines: Lines,
     log: bool,
@@ -204,12 +220,14 @@ struct Thread {
 }
 
 impl Thread {
-    fn new(config: &Config, settings: Settings, servers: &Arc<[Server]>) -> Self {
+    fn new(config: &Config, settings: &Settings, servers: &Arc<[Server]>) -> Self {
         let mut random = Random::default();
         let (tell, events) = mpsc::channel(SOCKETS);
         Self {
             resolver: Resolver::new(config.clone(), move |bytes| random.fill(bytes)),
-            clock: Clock::new(settings),
+            wall: Wall::new(settings.bounds()),
+            clock: settings.clock.clone(),
+            synchronised: (true, Duration::ZERO),
             random: Random::default(),
             lines: Lines::new(servers.clone(), (config.ipv4, config.ipv6), tell.clone()),
             log: settings.log,
@@ -224,7 +242,7 @@ impl Thread {
 
     async fn run(mut self, jobs: &mut mpsc::Receiver<Job>) {
         loop {
-            let wake = self.resolver.next_timeout().map(|at| self.clock.instant(at));
+            let wake = self.resolver.next_timeout().map(|at| self.wall.instant(at));
             let timer = async {
                 match wake {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -250,16 +268,25 @@ impl Thread {
             while let Some(output) = self.resolver.next_output() {
                 self.perform(output);
             }
+            match self.resolver.clock_news() {
+                Some(News::Proven(reading)) => self.clock.prove(reading),
+                Some(News::Doubted(reading)) => self.clock.doubt(reading),
+                None => {}
+            }
         }
     }
 
     fn now(&mut self) -> Now {
-        let (now, stepped) = self.clock.now();
-        if stepped {
+        let reading = self.wall.read();
+        if reading.stepped {
             tracing::info!("the clock was set: what was learnt under the other time is forgotten");
             self.resolver.forget();
         }
-        now
+        if reading.now.since_start >= self.synchronised.1 {
+            self.synchronised = (is_synchronised(), reading.now.since_start + LOOK_AT_CLOCK);
+        }
+        self.resolver.set_clock(reading.behind, self.synchronised.0);
+        reading.now
     }
 
     fn take(&mut self, job: Job, now: Now) {

@@ -19,6 +19,7 @@ pub mod anchor;
 pub mod budget;
 pub mod cache;
 mod chain;
+pub mod clock;
 pub mod contact;
 pub mod course;
 pub mod delegation;
@@ -44,6 +45,7 @@ pub mod signature;
 mod snapshot;
 pub mod trace;
 pub mod validate;
+pub mod wall;
 pub mod why;
 pub mod wire;
 
@@ -82,6 +84,8 @@ pub struct Config {
     pub anchors: Anchors,
     /// Names under which nothing is checked (RFC 7646), with the wall-clock second at which that ends.
     pub negative_anchors: Vec<(Name, Option<u64>)>,
+    /// Names that are resolved unchecked while the clock is not right, with everything below them.
+    pub time_servers: Vec<Name>,
     /// Zones whose questions go to servers that recurse.
     pub forward: Vec<Forward>,
     /// QNAME minimisation (RFC 9156).
@@ -125,6 +129,7 @@ impl Default for Config {
             priming: true,
             anchors: Anchors::default(),
             negative_anchors: Vec::new(),
+            time_servers: clock::time_servers().collect(),
             forward: Vec::new(),
             minimise: true,
             case_randomisation: true,
@@ -269,6 +274,7 @@ struct Shared {
     flights: RefCell<flight::Flights>,
     outage: RefCell<outage::Outage>,
     traces: RefCell<trace::Traces>,
+    clock: clock::State,
 }
 
 impl Resolver {
@@ -291,6 +297,7 @@ impl Resolver {
             flights: RefCell::default(),
             outage: RefCell::default(),
             traces: RefCell::default(),
+            clock: clock::State::default(),
         };
         Self { shared: Rc::new(shared), tickets: 0 }
     }
@@ -409,6 +416,8 @@ impl Resolver {
         *self.shared.trusts.borrow_mut() = chain::Trusts::default();
         self.shared.proofs.borrow_mut().clear();
         *self.shared.cuts.borrow_mut() = Cuts::default();
+        self.shared.forget_failed_flights();
+        self.shared.forget_clock();
     }
 }
 

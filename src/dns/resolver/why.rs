@@ -31,6 +31,8 @@ pub enum Why {
     BudgetSpent,
     /// Too much else was under way.
     Crowded,
+    /// It was not checked: the clock is not right.
+    ClockUnset,
     /// The answer is older than it should be.
     Stale,
     /// A stale denial of the name.
@@ -54,7 +56,7 @@ impl Why {
             Self::StaleNxDomain => 19,
             Self::NoReachableAuthority => 22,
             Self::NetworkError => 23,
-            Self::BudgetSpent | Self::Crowded | Self::Sentinel => 0,
+            Self::BudgetSpent | Self::Crowded | Self::Sentinel | Self::ClockUnset => 0,
         }
     }
 
@@ -76,6 +78,7 @@ impl Why {
             Self::NetworkError => "no usable answer",
             Self::BudgetSpent => "question costs too much",
             Self::Crowded => "too much under way",
+            Self::ClockUnset => "not checked: the clock is not set",
         }
     }
 }

@@ -39,6 +39,7 @@ impl Resolver {
         let settings = Settings {
             // Whoever drives us from outside wants the same each time.
             threads: if testing.special_servers { 1 } else { cores.min(MOST_THREADS) },
+            clock: config.clock.clone(),
             fixed_time: testing.now,
             follow_wall: testing.follow_clock,
             log: testing.log_upstream,
@@ -54,7 +55,7 @@ impl Resolver {
         let key = |config: &Config| {
             let files = (config.root_hints.clone(), config.trust_anchors.clone(), config.upstream_ca.clone());
             let switches = (config.minimise, config.case_randomisation, config.sha1, config.rrset_cache, config.traces);
-            let times = (config.ttl.clone(), config.negative_anchors.clone());
+            let times = (config.ttl.clone(), config.negative_anchors.clone(), config.time_servers.clone());
             let servers = (config.resolve.clone(), config.fallback, config.bootstrap.clone(), config.forward.clone());
             (servers, files, switches, times, config.testing.clone())
         };
@@ -115,6 +116,7 @@ fn core_config(config: &Config, servers: &mut Servers<'_>) -> Result<resolver::C
         priming: testing.priming,
         anchors,
         negative_anchors,
+        time_servers: config.time_servers.iter().filter_map(own_name).chain(resolver::clock::time_servers()).collect(),
         forward,
         minimise: config.minimise,
         case_randomisation: config.case_randomisation,
