@@ -6,7 +6,7 @@
 //!    is set there and then, or came with it out of the tunnel.
 //! 2. `routes` has a table for each distinct set of permissions. What an origin may not use is not in its table,
 //!    so a host that it must not see and a host that never existed are the same to it.
-//! 3. `tls` reads the ClientHello. A name that is not in the table gets an alert and a close; otherwise the
+//! 3. `tls` reads the ClientHello ([`hello`]). A name that is not in the table gets an alert and a close; otherwise the
 //!    table's configuration and the name's certificate (`certs`, `ca`) finish the handshake.
 //! 4. [`h1`] or `h2` reads the request, strictly, into a [`canonical`] host and path.
 //! 5. `proxy` asks for the client's limit and for the route, and checks that the host belongs to the certificate.
@@ -28,6 +28,7 @@ mod deadline;
 pub mod h1;
 mod h2;
 mod headers;
+pub mod hello;
 mod permits;
 mod plan;
 mod proxy;

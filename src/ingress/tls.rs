@@ -1,11 +1,12 @@
 //! TLS towards clients: the SNI chooses before anything is said.
 //!
 //! A name that is not in the origin's table gets a fatal `unrecognized_name` alert (RFC 6066 §3) and a
-//! close, whether it exists for somebody else, never existed, is missing or is an address. Configuration,
+//! close, whether it exists for somebody else, never existed, is missing, is an address or no name at all. Configuration,
 //! ticket keys and certificates belong to one table, so nothing of one table resumes in another.
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::BytesMut;
 use rustls::{
     ServerConfig,
     crypto::CryptoProvider,
@@ -13,19 +14,26 @@ use rustls::{
     sign::CertifiedKey,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::{Instant, timeout, timeout_at},
 };
-use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
+use tokio_rustls::{StartHandshake, server::TlsStream};
 
 use crate::ingress::{
     acme::Answers,
+    hello::{self, Reading},
     routes::{Hosts, Table},
     server::close_in_order,
 };
 
 /// Alert record: fatal (2), unrecognized_name (112).
 pub(super) const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x70];
+
+/// Alert record: fatal (2), decode_error (50).
+const DECODE_ERROR: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x32];
+
+/// Room for the ClientHello of any browser.
+const FIRST_READ: usize = 4096;
 
 /// How a handshake ended.
 pub(super) enum Handshake<S> {
@@ -59,18 +67,52 @@ pub(super) fn config(
 }
 
 /// Reads the ClientHello, then goes on with the table's configuration, or with the alert.
-pub(super) async fn accept<S>(stream: S, table: &Table, answers: &Answers, limit: Duration) -> Handshake<S>
+pub(super) async fn accept<S>(mut stream: S, table: &Table, answers: &Answers, limit: Duration) -> Handshake<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let deadline = Instant::now() + limit;
-    let acceptor = LazyConfigAcceptor::new(Acceptor::default(), stream);
-    tokio::pin!(acceptor);
-    let start = match timeout_at(deadline, acceptor.as_mut()).await {
-        Ok(Ok(start)) => start,
-        Ok(Err(_)) => return Handshake::Failed,
-        Err(_) => return Handshake::TimedOut,
+    let mut input = BytesMut::with_capacity(FIRST_READ);
+    let name = loop {
+        match hello::read(&input) {
+            Reading::Hello(name) => break name,
+            Reading::Partial => {}
+            Reading::Other => {
+                let _ = timeout_at(deadline, stream.write_all(&DECODE_ERROR)).await;
+                return Handshake::Failed;
+            }
+        }
+        match timeout_at(deadline, stream.read_buf(&mut input)).await {
+            Ok(Ok(1..)) => {}
+            Ok(_) => return Handshake::Failed,
+            Err(_) => return Handshake::TimedOut,
+        }
     };
+    // A name that a CA has given no certificate for yet is not there yet.
+    let shown = |name: &str| table.certificate(name).filter(|certificate| certificate.key().is_some());
+    let name = name.and_then(|name| Some(std::str::from_utf8(&name).ok()?.to_ascii_lowercase()));
+    if !name.is_some_and(|name| shown(&name).is_some() || answers.is_for(&name)) {
+        return Handshake::UnknownName(stream);
+    }
+    let mut acceptor = Acceptor::default();
+    let mut rest = &input[..];
+    while !rest.is_empty() {
+        if acceptor.read_tls(&mut rest).is_err() {
+            return Handshake::Failed;
+        }
+    }
+    let start = match acceptor.accept() {
+        Ok(Some(accepted)) => StartHandshake::from_parts(accepted, stream),
+        Ok(None) => return Handshake::Failed,
+        Err((_, mut alert)) => {
+            let mut bytes = Vec::new();
+            if alert.write_all(&mut bytes).is_ok() {
+                let _ = timeout_at(deadline, stream.write_all(&bytes)).await;
+            }
+            return Handshake::Failed;
+        }
+    };
+    drop(input);
     if let Some(config) = answers.tls(&start.client_hello()) {
         return match timeout_at(deadline, start.into_stream(config)).await {
             Ok(Ok(stream)) => Handshake::Checked(Box::new(stream)),
@@ -78,14 +120,9 @@ where
             Err(_) => Handshake::TimedOut,
         };
     }
-    let chosen = match start.client_hello().server_name() {
-        // A name that a CA has given no certificate for yet is not there yet.
-        Some(name) => table
-            .certificate(&name.to_ascii_lowercase())
-            .filter(|certificate| certificate.key().is_some())
-            .map(|certificate| certificate.name.clone()),
-        None => None,
-    };
+    // What the library read is what it will show a certificate for.
+    let chosen = start.client_hello().server_name().map(str::to_ascii_lowercase);
+    let chosen = chosen.and_then(|name| shown(&name).map(|certificate| certificate.name.clone()));
     let (Some(certificate), Some(config)) = (chosen, &table.tls) else { return Handshake::UnknownName(start.io) };
     match timeout_at(deadline, start.into_stream(config.clone())).await {
         Ok(Ok(stream)) => Handshake::Done(Box::new(stream), certificate),

@@ -45,7 +45,11 @@ async fn an_unknown_missing_or_address_sni_gets_seven_bytes() {
         for sni in [Some("never.home.example"), Some("admin.home.example"), None] {
             assert_eq!(edge.hello(origin, sni).await, ALERT, "{sni:?}");
         }
-        assert_eq!(edge.hello_with_address(origin).await, ALERT);
+        let long = [b'a'; 253];
+        for sni in [&b"127.0.0.1"[..], b"[::1]", b"www home example", b"-", b"\xff\xfe\0", b"www.home.example.", &long]
+        {
+            assert_eq!(edge.hello_with(origin, sni).await, ALERT, "{sni:?}");
+        }
     }
 }
 

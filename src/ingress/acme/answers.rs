@@ -48,6 +48,11 @@ impl Answers {
         (asked && hello.alpn()?.eq([ALPN])).then(|| config.clone())
     }
 
+    /// Says whether TLS-ALPN-01 is answered for this name now.
+    pub(in crate::ingress) fn is_for(&self, name: &str) -> bool {
+        matches!(self.0.load().as_deref(), Some(Answer::Tls { host, .. }) if host == name)
+    }
+
     pub(super) fn give_http(&self, host: &str, token: &str, content: &str) -> Given<'_> {
         let content = Bytes::copy_from_slice(content.as_bytes());
         self.give(Answer::Http { host: host.to_owned(), token: token.to_owned(), content })

@@ -27,6 +27,11 @@ fn dns_message() {
 }
 
 #[test]
+fn client_hello() {
+    replay("client_hello", hearthgate_fuzz::client_hello);
+}
+
+#[test]
 fn http_head() {
     replay("http_head", hearthgate_fuzz::http_head);
 }

@@ -144,11 +144,14 @@ impl Edge {
         self.hello_bytes(origin, &client_hello(sni)).await
     }
 
-    /// The same with an address where the name belongs, which RFC 6066 forbids.
-    pub(crate) async fn hello_with_address(&self, origin: Origin) -> Vec<u8> {
-        let mut hello = client_hello(Some("aaa.bb.cc"));
-        let at = hello.windows(9).position(|part| part == b"aaa.bb.cc").unwrap();
-        hello[at..at + 9].copy_from_slice(b"127.0.0.1");
+    /// The same with something else where the name belongs.
+    pub(crate) async fn hello_with(&self, origin: Origin, sni: &[u8]) -> Vec<u8> {
+        // A name of the same length, made of labels that the library takes.
+        let name: String =
+            (0..sni.len()).map(|at| if at % 50 == 49 && at + 1 < sni.len() { '.' } else { 'a' }).collect();
+        let mut hello = client_hello(Some(&name));
+        let at = hello.windows(name.len()).position(|part| part == name.as_bytes()).unwrap();
+        hello[at..at + sni.len()].copy_from_slice(sni);
         self.hello_bytes(origin, &hello).await
     }
 
