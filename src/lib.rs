@@ -5,7 +5,8 @@
 //! - [`cli`] turns arguments into one of the commands; [`app`] is the only room that knows all planes:
 //!   it builds them, reloads them, hands their handles to one another and reports their state.
 //! - [`config`] reads what the owner wrote and compiles it into each plane's own `Config`.
-//! - The planes [`dns`], [`ingress`] and [`vpn`] never import one another. Each is a struct with four
+//! - The planes [`dns`], [`ingress`] and [`vpn`] never import one another, nor does [`wan`], which keeps names at this
+//!   box's address. Each is a struct with four
 //!   verbs: `bind` takes ports and may fail, `prepare` builds a new policy and may fail, `commit` swaps it
 //!   in and cannot fail, `run` works until told to stop.
 //! - The floor carries what they share: [`origin`] is the threat model as types, [`onlink`] follows what
@@ -23,6 +24,7 @@ pub mod config;
 pub mod dns;
 pub mod ingress;
 pub mod vpn;
+pub mod wan;
 
 pub mod clock;
 pub mod descriptors;

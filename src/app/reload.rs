@@ -164,6 +164,7 @@ fn needs_restart(old: &Compiled, new: &Compiled) -> Vec<&'static str> {
         ("`vpn.mode`", mode(old) != mode(new)),
         ("`vpn.lan`", lan(old) != lan(new)),
         ("`metrics.listen`", metrics(old) != metrics(new)),
+        ("`wan.names`", old.wan.is_some() != new.wan.is_some()),
         // The helper process knows only what it was started for.
         ("`provider.program`", new.programs().iter().any(|program| !old.programs().contains(program))),
     ];

@@ -71,6 +71,10 @@ pub fn run(options: Options, ready: impl FnOnce(&Edge)) -> Result<(), Failure> {
             let (scrape, told) = (edge.scrape.clone(), stop.clone());
             watched.push(("metrics", supervise::service("metrics", stop.clone(), move || scrape.clone().run(told.clone()))));
         }
+        if let Some(names) = edge.planes.names.clone() {
+            let told = stop.clone();
+            watched.push(("wan", supervise::service("wan", stop.clone(), move || names.clone().run(told.clone()))));
+        }
         let (listener, served, told) = (Arc::new(listener), edge.clone(), stop.clone());
         let serve = move || {
             let serving = control::serve(listener.clone(), served.clone(), told.clone());

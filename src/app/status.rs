@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{app::Edge, dns, ingress, vpn};
+use crate::{app::Edge, dns, ingress, vpn, wan};
 
 /// The state of everything at this moment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -35,6 +35,9 @@ pub struct Status {
     pub ingress: Option<ingress::Status>,
     /// The gate.
     pub vpn: Option<vpn::Status>,
+    /// Names that are kept at the address of this box.
+    #[serde(default)]
+    pub wan: Option<wan::Status>,
     /// Where metrics are read.
     pub metrics: Vec<std::net::SocketAddr>,
 }
@@ -92,6 +95,7 @@ impl Edge {
             dns: self.planes.dns.as_ref().map(|plane| plane.status()),
             ingress: self.planes.ingress.as_ref().map(|plane| plane.status()),
             vpn: self.planes.vpn.as_ref().map(|plane| plane.status()),
+            wan: self.planes.names.as_ref().and_then(|names| names.status()),
             metrics: self.scrape.addresses().to_vec(),
         }
     }

@@ -16,7 +16,7 @@ use crate::{
     public_dns::PublicDns,
     stream::{self, Inlet},
     supervise::{self, Stop, Watched},
-    vpn,
+    vpn, wan,
 };
 
 /// Items that may wait between the gate and another plane.
@@ -28,6 +28,8 @@ pub struct Planes {
     pub(crate) dns: Option<Arc<dns::Plane>>,
     pub(crate) ingress: Option<Arc<ingress::Plane>>,
     pub(crate) vpn: Option<Arc<vpn::Plane>>,
+    /// Names that are kept at the address of this box.
+    pub(crate) names: Option<Arc<wan::Names>>,
 }
 
 /// A policy for each plane, ready to be swapped in.
@@ -35,6 +37,7 @@ pub struct Prepared {
     dns: Option<dns::Prepared>,
     ingress: Option<ingress::Prepared>,
     vpn: Option<vpn::Prepared>,
+    wan: Option<wan::Config>,
 }
 
 /// A plane's name, its health and its thread.
@@ -66,6 +69,8 @@ impl Planes {
         let lookup = dns.as_ref().map_or_else(Lookup::system, |dns| dns.lookup());
         let public = dns.as_ref().map_or_else(PublicDns::system, |dns| dns.public());
         let reach = Reach { lookup, public, helper };
+        let names =
+            config.wan.is_some().then(|| Arc::new(wan::Names::new(reach.clone(), wan::Places::default(), metrics)));
         let ingress = match &config.ingress {
             Some(config) => {
                 Some(Arc::new(ingress::Plane::bind(config, follower.networks(), metrics, to_ingress, reach)?))
@@ -76,7 +81,7 @@ impl Planes {
             Some(config) => Some(Arc::new(vpn::Plane::bind(config, follower.networks(), metrics, outlets)?)),
             None => None,
         };
-        Ok((Self { dns, ingress, vpn }, to_metrics))
+        Ok((Self { dns, ingress, vpn, names }, to_metrics))
     }
 
     /// Hands over the clock, before the first policy.
@@ -106,7 +111,7 @@ impl Planes {
             }
             _ => None,
         };
-        Ok(Prepared { dns, ingress, vpn })
+        Ok(Prepared { dns, ingress, vpn, wan: config.wan.clone() })
     }
 
     /// Swaps the policies in. The gate comes last: nobody is let in before the others know what it may reach.
@@ -116,6 +121,9 @@ impl Planes {
         }
         if let (Some(plane), Some(policy)) = (&self.ingress, prepared.ingress) {
             plane.commit(policy);
+        }
+        if let Some(names) = &self.names {
+            names.configure(prepared.wan);
         }
         if let (Some(plane), Some(policy)) = (&self.vpn, prepared.vpn) {
             plane.commit(policy);

@@ -65,6 +65,7 @@ fn show(status: &status::Status) -> String {
             "dns" => status.dns.iter().for_each(|dns| dns_lines(dns, &mut line)),
             "ingress" => status.ingress.iter().for_each(|ingress| ingress_lines(ingress, &mut line)),
             "vpn" => status.vpn.iter().for_each(|vpn| vpn_lines(vpn, &mut line)),
+            "wan" => status.wan.iter().for_each(|wan| wan_lines(wan, &mut line)),
             "metrics" => line("  listen", addresses(&status.metrics)),
             _ => {}
         }
@@ -113,6 +114,17 @@ fn ingress_lines(ingress: &crate::ingress::Status, line: &mut impl FnMut(&str, S
         if let Some(problem) = &certificate.problem {
             line("", problem.clone());
         }
+    }
+}
+
+fn wan_lines(wan: &crate::wan::Status, line: &mut impl FnMut(&str, String)) {
+    let addresses = wan.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    match &wan.problem {
+        Some(problem) => line("  address", format!("not known: {problem}")),
+        None => line("  address", addresses),
+    }
+    for (name, problem) in &wan.names {
+        line("  name", format!("{name}: {}", problem.as_deref().unwrap_or("there")));
     }
 }
 

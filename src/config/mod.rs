@@ -35,6 +35,7 @@ use crate::{
     onlink,
     origin::{Directory, PeerId},
     vpn::{self, keys::PublicKey},
+    wan,
 };
 
 /// What is started when there is no file.
@@ -67,6 +68,8 @@ pub struct Compiled {
     pub node: Node,
     /// Who is at home.
     pub lan: onlink::Config,
+    /// Names that are kept at the address of this box, if there are any.
+    pub wan: Option<wan::Config>,
     /// The DNS plane, if there is one.
     pub dns: Option<dns::Config>,
     /// The ingress, if there is one.

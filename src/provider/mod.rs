@@ -6,6 +6,7 @@
 mod acme_dns;
 mod cloudflare;
 mod desec;
+mod dyndns2;
 mod hetzner;
 mod rfc2136;
 
@@ -19,6 +20,7 @@ pub use self::{
     acme_dns::AcmeDns,
     cloudflare::Cloudflare,
     desec::Desec,
+    dyndns2::Dyndns2,
     hetzner::Hetzner,
     rfc2136::{Algorithm, Rfc2136},
 };
@@ -45,6 +47,8 @@ pub enum Provider {
     Desec(Desec),
     /// Hetzner.
     Hetzner(Hetzner),
+    /// The update URL of a dynamic DNS service: addresses only.
+    Dyndns2(Dyndns2),
     /// A program of the owner's: `present NAME VALUE` and `cleanup NAME VALUE`.
     Program(PathBuf),
 }
@@ -95,6 +99,7 @@ impl Provider {
             Self::Cloudflare(one) => one.present(reach, zone, text).await,
             Self::Desec(one) => one.change_text(reach, zone, text, Change::Add).await,
             Self::Hetzner(one) => one.change_text(reach, zone, text, Change::Add).await,
+            Self::Dyndns2(_) => Err(Fault("it keeps no texts".into())),
             Self::Program(program) => run(reach, program, "present", zone, text).await,
         }
     }
@@ -104,7 +109,7 @@ impl Provider {
         match self {
             Self::Rfc2136(one) => one.change_text(zone, text, Change::Remove).await,
             // It forgets by itself.
-            Self::AcmeDns(_) => Ok(()),
+            Self::AcmeDns(_) | Self::Dyndns2(_) => Ok(()),
             Self::Cloudflare(one) => one.cleanup(reach, zone, text).await,
             Self::Desec(one) => one.change_text(reach, zone, text, Change::Remove).await,
             Self::Hetzner(one) => one.change_text(reach, zone, text, Change::Remove).await,
@@ -119,6 +124,7 @@ impl Provider {
             Self::Cloudflare(one) => one.set(reach, zone, address).await,
             Self::Desec(one) => one.set(reach, zone, address).await,
             Self::Hetzner(one) => one.set(reach, zone, address).await,
+            Self::Dyndns2(one) => one.set(reach, zone, address).await,
             Self::AcmeDns(_) | Self::Program(_) => Err(Fault("it keeps no addresses".into())),
         }
     }

@@ -16,6 +16,7 @@ mod scenarios;
 mod threats;
 mod upstreams;
 mod vpn;
+mod wan;
 
 use std::path::PathBuf;
 

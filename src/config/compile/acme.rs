@@ -6,6 +6,7 @@ use crate::{
         file::{self, eab_key},
     },
     ingress::{Acme, AcmeDirectory, Challenge, Eab, HostPattern},
+    provider::Provider,
 };
 
 /// Compiles one entry.
@@ -25,6 +26,10 @@ pub(super) fn compile(written: &file::Acme, wan: &file::Wan, setting: &Setting<'
     if is_dns && provider.is_none() {
         let hint = "name who holds the zone, as provider = { cloudflare = { token = \"file:…\" } } in [wan]";
         report.error(written.challenge.at, about, "challenge = \"dns-01\" needs a provider", hint);
+    }
+    if let (true, Some(Provider::Dyndns2(_))) = (is_dns, &provider) {
+        let hint = "give this entry a provider of its own";
+        report.error(written.challenge.at, about, "\"dyndns2\" keeps addresses, no challenges", hint);
     }
     if let (false, Some(provider)) = (is_dns, &written.provider) {
         report.error(provider.at, about, "only challenge = \"dns-01\" has a provider", "write that, or remove it");

@@ -186,7 +186,8 @@ pub(crate) fn compile(mut file: File, setting: &Setting<'_>, ids: &mut PeerIds) 
             }
         },
     });
-    Compiled { node, lan, dns, ingress, vpn, metrics, directory: names.directory() }
+    let wan = wan::compile(&file.wan, setting);
+    Compiled { node, lan, wan, dns, ingress, vpn, metrics, directory: names.directory() }
 }
 
 fn node(node: &file::Node, setting: &Setting<'_>) -> Node {

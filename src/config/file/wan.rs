@@ -11,12 +11,15 @@ use crate::{
         value::{self, Secret},
     },
     provider::Algorithm,
+    wan::Source,
 };
 
 /// `[wan]` as written.
 #[derive(Default)]
 pub(crate) struct Wan {
     pub(crate) about: About,
+    pub(crate) names: Vec<At<Name>>,
+    pub(crate) address: Option<Source>,
     pub(crate) provider: Option<At<Provider>>,
 }
 
@@ -27,6 +30,7 @@ pub(crate) enum Provider {
     Desec(At<Secret>),
     Hetzner(At<Secret>),
     Rfc2136 { server: SocketAddr, key_name: Name, key: At<Secret>, algorithm: Algorithm },
+    Dyndns2 { url: String, username: String, password: At<Secret> },
     AcmeDns { url: String, username: String, password: At<Secret>, subdomain: String },
     Program(At<PathBuf>),
 }
@@ -34,9 +38,21 @@ pub(crate) enum Provider {
 const ALGORITHMS: [(&str, Algorithm); 3] =
     [("hmac-sha256", Algorithm::Sha256), ("hmac-sha384", Algorithm::Sha384), ("hmac-sha512", Algorithm::Sha512)];
 
+const SOURCES: [(&str, Source); 4] = [
+    ("auto", Source::Auto),
+    ("interface", Source::Interface),
+    ("router", Source::Router),
+    ("services", Source::Services),
+];
+
 impl Wan {
     pub(crate) fn read(table: &Table<'_>) -> Self {
-        Self { about: table.about.clone(), provider: Provider::read(table) }
+        Self {
+            about: table.about.clone(),
+            names: table.list("names", value::name).unwrap_or_default(),
+            address: table.word("address", &SOURCES).map(|word| word.value),
+            provider: Provider::read(table),
+        }
     }
 }
 
@@ -44,7 +60,7 @@ impl Provider {
     /// Reads the `provider` of a section.
     pub(crate) fn read(section: &Table<'_>) -> Option<At<Self>> {
         let table = section.table("provider", "wan.provider")?;
-        let kinds = ["cloudflare", "desec", "hetzner", "rfc2136", "acme-dns", "program"];
+        let kinds = ["cloudflare", "desec", "hetzner", "rfc2136", "acme-dns", "dyndns2", "program"];
         let written: Vec<_> = kinds.into_iter().filter(|kind| table.has(kind)).collect();
         let [kind] = written[..] else {
             let hint = "write one, as provider = { cloudflare = { token = \"file:/etc/hearthgate/dns-token\" } }";
@@ -57,6 +73,7 @@ impl Provider {
             "hetzner" => Self::Hetzner(token(&table.table(kind, "wan.provider.hetzner")?)?),
             "rfc2136" => rfc2136(&table.table(kind, "wan.provider.rfc2136")?)?,
             "acme-dns" => acme_dns(&table.table(kind, "wan.provider.acme-dns")?)?,
+            "dyndns2" => dyndns2(&table.table(kind, "wan.provider.dyndns2")?)?,
             _ => Self::Program(table.parsed(kind, program)?),
         };
         Some(At { value: provider, at: table.at })
@@ -98,6 +115,23 @@ fn acme_dns(table: &Table<'_>) -> Option<Provider> {
         password: password?,
         subdomain: subdomain?.value,
     })
+}
+
+fn dyndns2(table: &Table<'_>) -> Option<Provider> {
+    let hint = "write url = \"https://dyn.example/nic/update?hostname={name}&myip={ip}\", username and password";
+    needed(table, &["url", "username", "password"], hint);
+    let (url, username) = (table.parsed("url", template), table.string("username"));
+    let password = table.parsed("password", value::secret);
+    Some(Provider::Dyndns2 { url: url?.value, username: username?.value, password: password? })
+}
+
+fn template(text: &str) -> Result<String, Wrong> {
+    let filled = text.replace("{name}", "home.example").replace("{ip}", "192.0.2.1");
+    if filled == text || filled.contains(['{', '}']) {
+        let hint = "write {name} and {ip} where the name and the address belong";
+        return Err(Wrong::new(format!("\"{text}\" has no place for an address"), hint));
+    }
+    url(&filled).map(|_| text.to_owned())
 }
 
 fn server(text: &str) -> Result<SocketAddr, Wrong> {
