@@ -14,9 +14,8 @@ use std::{
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::copy_bidirectional_with_sizes,
     net::{TcpStream, UdpSocket},
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     time::{Instant, sleep_until, timeout},
 };
 
@@ -33,12 +32,8 @@ use crate::{
 
 /// How long the target may take to accept. The peer's own stack asks again meanwhile.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
-/// How long what a peer sent last may take to reach the target, after the peer has gone.
-const FINISH_WITHIN: Duration = Duration::from_secs(30);
 /// A target that says nothing is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(75);
-/// Between the two halves of a connection, each way.
-const BETWEEN: usize = 4 << 10;
 /// RFC 4787 REQ-5: not less than two minutes.
 const UDP_QUIET_FOR: Duration = Duration::from_secs(120);
 /// A question and its answer need no more, and resolvers take a new port for each.
@@ -46,8 +41,6 @@ const DNS_QUIET_FOR: Duration = Duration::from_secs(10);
 /// Datagrams of a flow that wait to be sent.
 pub(super) const UDP_QUEUE: usize = 8;
 
-/// What one connection holds besides its [`Room`].
-pub(super) const TCP_BYTES: usize = 2 * BETWEEN;
 /// What one flow of datagrams holds: those that wait, the last one, and room for an answer.
 pub(super) const UDP_BYTES: usize = (UDP_QUEUE + 3) * MTU;
 
@@ -98,7 +91,7 @@ impl Tcp {
     /// Carries bytes both ways. The peer is answered only once the target has answered.
     pub(super) async fn run(self, target: impl Future<Output = io::Result<TcpStream>>) {
         let Self { peer, client, room, syn, packets, outbound, .. } = self;
-        let mut stream = match target.await {
+        let stream = match target.await {
             Ok(stream) => stream,
             Err(error) => {
                 if let Some(packet) = Packet::parse(&syn).ok().and_then(|syn| refusal(&syn, &error)) {
@@ -108,28 +101,7 @@ impl Tcp {
                 return;
             }
         };
-        let (tell, told) = oneshot::channel();
-        let mut flow = Flow::new(peer, self.target, client, Opening::Relay(tell), room, packets, outbound);
-        let carried = async {
-            // An error says that the peer went away before the connection stood.
-            let Ok(mut pipe) = told.await else { return Ok(()) };
-            copy_bidirectional_with_sizes(&mut pipe, &mut stream, BETWEEN, BETWEEN).await.map(|_| ())
-        };
-        tokio::pin!(carried);
-        let result = tokio::select! {
-            () = flow.run() => {
-                drop(flow);
-                // What the peer sent last is in the pipe.
-                let _ = timeout(FINISH_WITHIN, carried).await;
-                return;
-            }
-            result = &mut carried => result,
-        };
-        if result.is_err() {
-            // A connection that broke must not look like one that ended.
-            flow.abort();
-        }
-        flow.run().await;
+        Flow::new(peer, self.target, client, Opening::Relay(stream), room, packets, outbound).run().await;
     }
 }
 
@@ -209,6 +181,7 @@ mod tests {
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
         net::TcpListener,
+        sync::oneshot,
         task::JoinSet,
     };
 

@@ -22,6 +22,7 @@ use smoltcp::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
+    net::TcpStream,
     sync::{mpsc, oneshot},
     time::{Instant as Clock, Sleep, sleep_until},
 };
@@ -50,14 +51,14 @@ pub(in crate::vpn) struct Room {
     pub(in crate::vpn) receive: usize,
     /// What may be under way to the peer.
     pub(in crate::vpn) send: usize,
-    /// The pipe to the plane, each way.
+    /// The pipe to the plane, each way; a relayed connection needs none.
     pub(in crate::vpn) pipe: usize,
 }
 
 impl Room {
     /// Returns how many packets may wait to be taken in: a window of them, or what one turn of the gate brings.
     pub(in crate::vpn) fn packets(self) -> usize {
-        (self.receive / MTU).min(TURN) + 8
+        (self.receive / MTU).min(2 * TURN) + 2
     }
 
     /// Returns all of it, with the packets that wait.
@@ -78,10 +79,45 @@ pub(in crate::vpn) struct Outbound {
 pub(in crate::vpn) enum Opening {
     /// The peer; the plane gets the stream.
     Accept(mpsc::Sender<Accepted>),
-    /// The peer; the relay gets this end.
-    Relay(oneshot::Sender<DuplexStream>),
+    /// The peer; this is the target outside.
+    Relay(TcpStream),
     /// This end.
     Connect(oneshot::Sender<DuplexStream>),
+}
+
+/// What a connection's bytes come from and go to.
+#[derive(Debug)]
+enum Pipe {
+    Plane(DuplexStream),
+    Target(TcpStream),
+}
+
+impl Pipe {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plane(plane) => Pin::new(plane).poll_read(cx, buffer),
+            Self::Target(target) => Pin::new(target).poll_read(cx, buffer),
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plane(plane) => Pin::new(plane).poll_write(cx, bytes),
+            Self::Target(target) => Pin::new(target).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plane(plane) => Pin::new(plane).poll_shutdown(cx),
+            Self::Target(target) => Pin::new(target).poll_shutdown(cx),
+        }
+    }
+
+    /// A connection that broke on the other side must not look like one that ended.
+    fn breaks(&self) -> bool {
+        matches!(self, Self::Target(_))
+    }
 }
 
 /// One connection.
@@ -100,7 +136,7 @@ pub(in crate::vpn) struct Flow {
     local: SocketAddr,
     client: SocketAddr,
     /// This end of the pipe; none before the connection stands and after the plane has let go.
-    pipe: Option<DuplexStream>,
+    pipe: Option<Pipe>,
     /// Nothing more comes from the plane.
     read_all: bool,
     /// The plane was told that nothing more comes from the peer.
@@ -172,13 +208,6 @@ impl Flow {
     /// Carries bytes until the connection has ended.
     pub(in crate::vpn) async fn run(&mut self) {
         poll_fn(|cx| self.poll(cx)).await;
-    }
-
-    /// Resets the connection the next time that it runs.
-    pub(in crate::vpn) fn abort(&mut self) {
-        self.read_all = true;
-        self.deadline = Some(Clock::now());
-        self.pipe = None;
     }
 
     fn now(&self) -> Instant {
@@ -260,7 +289,14 @@ impl Flow {
             return;
         }
         let Some(opening) = self.opening.take() else { return };
-        let (ours, theirs) = tokio::io::duplex(self.room.pipe);
+        let (ours, theirs) = match opening {
+            Opening::Relay(target) => {
+                self.pipe = Some(Pipe::Target(target));
+                self.deadline = None;
+                return;
+            }
+            Opening::Accept(_) | Opening::Connect(_) => tokio::io::duplex(self.room.pipe),
+        };
         let handed = match opening {
             Opening::Accept(plane) => {
                 let accepted = Accepted {
@@ -271,10 +307,11 @@ impl Flow {
                 };
                 plane.try_send(accepted).is_ok()
             }
-            Opening::Connect(caller) | Opening::Relay(caller) => caller.send(theirs).is_ok(),
+            Opening::Connect(caller) => caller.send(theirs).is_ok(),
+            Opening::Relay(_) => false,
         };
         if handed {
-            self.pipe = Some(ours);
+            self.pipe = Some(Pipe::Plane(ours));
             self.deadline = None;
         } else {
             // The plane is full or gone.
@@ -286,12 +323,15 @@ impl Flow {
     fn pump(&mut self, cx: &mut Context<'_>) {
         let Some(pipe) = &mut self.pipe else { return };
         let socket = self.sockets.get_mut::<tcp::Socket<'_>>(self.handle);
-        let mut moved = false;
+        let (mut moved, mut broken) = (false, false);
         while socket.can_recv() {
-            let taken = socket.recv(|bytes| match Pin::new(&mut *pipe).poll_write(cx, bytes) {
+            let taken = socket.recv(|bytes| match pipe.poll_write(cx, bytes) {
                 Poll::Ready(Ok(taken)) => (taken, true),
                 // Nobody reads it: taken all the same, so that the peer sees the end.
-                Poll::Ready(Err(_)) => (bytes.len(), true),
+                Poll::Ready(Err(_)) => {
+                    broken = true;
+                    (bytes.len(), true)
+                }
                 Poll::Pending => (0, false),
             });
             if taken != Ok(true) {
@@ -302,14 +342,17 @@ impl Flow {
         let ended = !socket.may_recv() && !socket.can_recv();
         if ended && !self.told_end {
             self.told_end = true;
-            let _: Poll<io::Result<()>> = Pin::new(&mut *pipe).poll_shutdown(cx);
+            let _: Poll<io::Result<()>> = pipe.poll_shutdown(cx);
         }
         while socket.can_send() && !self.read_all {
             let read = socket.send(|room| {
                 let mut buffer = ReadBuf::new(room);
-                match Pin::new(&mut *pipe).poll_read(cx, &mut buffer) {
+                match pipe.poll_read(cx, &mut buffer) {
                     Poll::Ready(Ok(())) => (buffer.filled().len(), Some(buffer.filled().is_empty())),
-                    Poll::Ready(Err(_)) => (0, Some(true)),
+                    Poll::Ready(Err(_)) => {
+                        broken = true;
+                        (0, Some(true))
+                    }
                     Poll::Pending => (0, None),
                 }
             });
@@ -321,6 +364,11 @@ impl Flow {
                 }
                 _ => break,
             }
+        }
+        if broken && pipe.breaks() {
+            socket.abort();
+            self.pipe = None;
+            return;
         }
         // Not before everything is acknowledged: in LAST-ACK smoltcp takes no notice of a window that opens, and
         // a slow reader would never see the rest.

@@ -37,9 +37,13 @@ const BYTES_PER_PEER: usize = 4 << 20;
 const FLOWS_PER_PEER: usize = 256;
 /// What all peers together may have relayed: each is a descriptor of the process.
 const RELAYED: usize = 2048;
-/// The first connection of a peer gets a window for 200 Mbit/s over 40 ms, later ones a part of what is left.
-const FIRST: usize = 1 << 20;
-const LEAST: usize = 16 << 10;
+/// One connection of a peer gets windows for 230 Mbit/s over 40 ms, the others a part of what is left.
+const LARGEST: usize = 1152 << 10;
+/// The largest that is relayed: whoever has the Internet by the gate has many at once.
+const LARGEST_RELAYED: usize = 384 << 10;
+const LEAST: usize = 12 << 10;
+/// The pipe to a plane.
+const PIPE: std::ops::RangeInclusive<usize> = 4 << 10..=64 << 10;
 /// Refusals that one peer is answered with.
 const REFUSALS: Rate = Rate::new(50, 50).expect("not zero");
 
@@ -65,37 +69,38 @@ struct Entry {
     task: AbortHandle,
     aim: Aim,
     bytes: usize,
+    is_largest: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Use {
     flows: usize,
     bytes: usize,
+    /// It has its large connection.
+    has_largest: bool,
 }
 
 impl Use {
     /// Returns what a further connection may hold; none if there is no room for one.
     fn room(self, aim: Aim) -> Option<Room> {
         let left = BYTES_PER_PEER.checked_sub(self.bytes)?;
-        let part = match aim {
-            Aim::Service(_) => 16,
-            // Whoever has the Internet by the gate has more of them.
-            Aim::Relay => 32,
+        let (largest, part) = match aim {
+            Aim::Service(_) => (LARGEST, 48),
+            Aim::Relay => (LARGEST_RELAYED, 128),
         };
-        let send = if self.flows == 0 { FIRST } else { (left / part).clamp(LEAST, FIRST) };
-        let room = Room { receive: (send / 4).max(LEAST / 2), send, pipe: (send / 8).max(LEAST / 2) };
-        self.has_room_for(aim.bytes(room)).then_some(room)
+        let small = (left / part).clamp(LEAST, largest);
+        let room = |send: usize, receive: usize| Room {
+            receive,
+            send,
+            pipe: if aim == Aim::Relay { 0 } else { (send / 8).clamp(*PIPE.start(), *PIPE.end()) },
+        };
+        let fits = |room: &Room| self.has_room_for(room.bytes());
+        let wanted = (!self.has_largest).then(|| room(largest, largest)).filter(fits);
+        wanted.or_else(|| Some(room(small, small / 2)).filter(fits))
     }
 
     fn has_room_for(self, bytes: usize) -> bool {
         self.flows < FLOWS_PER_PEER && self.bytes + bytes <= BYTES_PER_PEER
-    }
-}
-
-impl Aim {
-    /// Returns what a connection holds altogether.
-    fn bytes(self, room: Room) -> usize {
-        room.bytes() + if self == Self::Relay { relay::TCP_BYTES } else { 0 }
     }
 }
 
@@ -266,7 +271,8 @@ impl Netstack {
             }
         };
         packets.try_send(bytes).expect("the queue of a new connection is empty");
-        self.remember(key, Entry { packets, task, aim, bytes: aim.bytes(room) });
+        let is_largest = room.receive == room.send;
+        self.remember(key, Entry { packets, task, aim, bytes: room.bytes(), is_largest });
         Delivery::Taken
     }
 
@@ -314,7 +320,7 @@ impl Netstack {
         packets.try_send(bytes).expect("the queue of a new flow is empty");
         let relay = relay::Udp { peer, target, client, packets: inbound, outbound: self.outbound.clone() };
         let task = self.tasks.spawn(relay.run(relay::socket(target)));
-        self.remember(key, Entry { packets, task, aim: Aim::Relay, bytes: relay::UDP_BYTES });
+        self.remember(key, Entry { packets, task, aim: Aim::Relay, bytes: relay::UDP_BYTES, is_largest: false });
         Delivery::Taken
     }
 
@@ -323,6 +329,7 @@ impl Netstack {
         let used = self.used.entry(key.peer).or_default();
         used.flows += 1;
         used.bytes += entry.bytes;
+        used.has_largest |= entry.is_largest;
         self.connections += usize::from(key.protocol == Protocol::Tcp);
         self.relayed += usize::from(entry.aim == Aim::Relay);
         self.flows.insert(key, entry);
@@ -401,6 +408,7 @@ impl Netstack {
         if let Some(used) = self.used.get_mut(&key.peer) {
             used.flows -= 1;
             used.bytes -= entry.bytes;
+            used.has_largest &= !entry.is_largest;
             if used.flows == 0 {
                 self.used.remove(&key.peer);
             }
@@ -460,16 +468,18 @@ mod tests {
 
     #[test]
     fn a_peer_holds_no_more_than_its_share_and_has_enough_connections() {
-        for aim in [Aim::Service(Service::Ingress), Aim::Relay] {
+        for (aim, enough) in [(Aim::Service(Service::Ingress), 30), (Aim::Relay, 90)] {
             let mut used = Use::default();
 
             while let Some(room) = used.room(aim) {
+                assert_eq!(room.receive == room.send, used.flows == 0, "the first one alone is large");
                 used.flows += 1;
-                used.bytes += aim.bytes(room);
+                used.bytes += room.bytes();
+                used.has_largest = true;
             }
 
             assert!(used.bytes <= BYTES_PER_PEER, "{aim:?} {used:?}");
-            assert!(used.flows >= 20, "{aim:?} {used:?}");
+            assert!(used.flows >= enough, "{aim:?} {used:?}");
         }
     }
 }
