@@ -23,9 +23,9 @@ use tokio::{
 use crate::{
     app::{
         Accept, Edge,
-        peers::{NewPeer, PeerEdit},
+        peers::{NewKeys, NewPeer, PeerEdit},
     },
-    config::Problems,
+    config::{Problems, edits::Switch},
     supervise::{Phase, Stop, task},
 };
 
@@ -36,7 +36,7 @@ const EXCHANGE: Duration = Duration::from_secs(300);
 /// Commands at the same time.
 const COMMANDS: usize = 16;
 /// Bytes of a request's body.
-const BODY: usize = 64 * 1024;
+const BODY: usize = 512 * 1024;
 
 /// Where the socket is in a state folder.
 pub fn socket(state: &Path) -> PathBuf {
@@ -199,6 +199,21 @@ async fn dispatch(request: Request<Incoming>, edge: Arc<Edge>, caller: u32) -> R
         (&Method::POST, "peers") => {
             let peer: NewPeer = body(request).await?;
             blocking(move || edge.edit_peers(PeerEdit::Add(peer), &author)).await
+        }
+        (&Method::POST, "peers/import") => {
+            let peers: Vec<NewPeer> = body(request).await?;
+            blocking(move || edge.edit_peers(PeerEdit::Import(peers), &author)).await
+        }
+        (&Method::POST, noun) if noun.starts_with("peers/") => {
+            let (name, verb) = noun.trim_start_matches("peers/").split_once('/').unwrap_or_default();
+            let name = name.to_owned();
+            let edit = match verb {
+                "rotate" => PeerEdit::Rotate(name, body::<NewKeys>(request).await?),
+                "enable" => PeerEdit::Switch(name, Switch::On),
+                "disable" => PeerEdit::Switch(name, Switch::Off),
+                _ => return Err(Refusal::missing(format!("there is no {} {path}", request.method()))),
+            };
+            blocking(move || edge.edit_peers(edit, &author)).await
         }
         (&Method::DELETE, noun) if noun.starts_with("peers/") => {
             let name = noun.trim_start_matches("peers/").to_owned();

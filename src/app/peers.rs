@@ -10,9 +10,12 @@ use crate::{
     app::{Edge, control::Refusal},
     config::{
         Compiled,
-        edits::{self, EditError, Edits},
+        edits::{self, EditError, Edits, Switch},
     },
-    vpn::{self, Config, GateSide, Peer, keys::PrivateKey},
+    vpn::{
+        self, Config, GateSide, Peer,
+        keys::{PresharedKey, PrivateKey},
+    },
 };
 
 /// A peer to be added. Its private key never leaves the command that made it.
@@ -29,6 +32,42 @@ pub struct NewPeer {
     pub addresses: Vec<IpNet>,
     /// What it may reach; nothing is the default.
     pub may_reach: Option<Vec<String>>,
+    /// Mixed into the handshake, in base64.
+    #[serde(default)]
+    pub preshared_key: Option<Secret>,
+    /// When it is a peer no more, as in the configuration.
+    #[serde(default)]
+    pub expires: Option<String>,
+    /// The persistent keepalive of its own configuration, as in the configuration.
+    #[serde(default)]
+    pub keepalive: Option<String>,
+}
+
+/// Text that is shown to nobody but the file that it is for.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes a key.
+    pub fn of(key: &PresharedKey) -> Self {
+        Self(key.reveal())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// Other keys for a peer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NewKeys {
+    /// Its public key, in base64.
+    pub public_key: String,
+    /// Mixed into the handshake, in base64.
+    pub preshared_key: Option<Secret>,
 }
 
 /// A change of the peers.
@@ -36,16 +75,23 @@ pub struct NewPeer {
 pub enum PeerEdit {
     /// One more.
     Add(NewPeer),
+    /// Several more, all or none.
+    Import(Vec<NewPeer>),
+    /// Other keys: what it has open ends, what belongs to it stays.
+    Rotate(String, NewKeys),
+    /// It may come in, or not.
+    Switch(String, Switch),
     /// One less.
     Remove(String),
 }
 
 impl PeerEdit {
-    /// Returns whom it is about.
+    /// Returns whom it is about, the first one if there are several.
     pub fn name(&self) -> &str {
         match self {
             Self::Add(peer) => &peer.name,
-            Self::Remove(name) => name,
+            Self::Import(peers) => peers.first().map_or("", |peer| &peer.name),
+            Self::Rotate(name, _) | Self::Switch(name, _) | Self::Remove(name) => name,
         }
     }
 }
@@ -55,6 +101,13 @@ impl fmt::Display for PeerEdit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Add(peer) => write!(f, "peer add {}", peer.name),
+            Self::Import(peers) => {
+                let names: Vec<&str> = peers.iter().map(|peer| peer.name.as_str()).collect();
+                write!(f, "peer import {}", names.join(" "))
+            }
+            Self::Rotate(name, _) => write!(f, "peer rotate {name}"),
+            Self::Switch(name, Switch::On) => write!(f, "peer enable {name}"),
+            Self::Switch(name, Switch::Off) => write!(f, "peer disable {name}"),
             Self::Remove(name) => write!(f, "peer remove {name}"),
         }
     }
@@ -87,24 +140,54 @@ pub struct Listed {
     pub public_key: String,
     /// Its inner addresses.
     pub addresses: Vec<IpNet>,
+    /// It may come in.
+    pub enabled: bool,
+    /// From then on it is no peer, in seconds since 1970.
+    pub expires: Option<i64>,
+    /// It was told another endpoint than peers are told today.
+    pub told_old_endpoint: bool,
+    /// When a session was last proven, in seconds since 1970.
+    pub last_handshake: Option<u64>,
+    /// Where it was last heard.
+    pub endpoint: Option<std::net::SocketAddr>,
+    /// Bytes received from it since the process began.
+    pub received: u64,
+    /// Bytes sent to it.
+    pub sent: u64,
 }
 
 impl Edge {
     /// Returns the peers of the configuration in force.
     pub fn peers(&self) -> Vec<Listed> {
-        list(&self.force.load().config)
+        let seen = self.planes.vpn.as_ref().map(|plane| plane.status().peers).unwrap_or_default();
+        let mut listed = list(&self.force.load().config);
+        for peer in &mut listed {
+            if let Some(seen) = seen.iter().find(|seen| seen.public_key == peer.public_key) {
+                peer.last_handshake = seen.last_handshake;
+                peer.endpoint = seen.endpoint;
+                (peer.received, peer.sent) = (seen.received, seen.sent);
+            }
+        }
+        listed
     }
 }
 
 /// Returns the peers of a configuration.
 pub fn list(config: &Compiled) -> Vec<Listed> {
-    let peers = config.vpn.iter().flat_map(|vpn| &vpn.peers);
+    let peers = config.vpn.iter().flat_map(|vpn| vpn.peers.iter().map(move |peer| (vpn, peer)));
     peers
-        .map(|peer| Listed {
+        .map(|(vpn, peer)| Listed {
             name: peer.name.clone(),
             group: peer.group.clone(),
             public_key: peer.public_key.to_string(),
             addresses: peer.addresses.clone(),
+            enabled: peer.enabled,
+            expires: peer.expires.map(|expires| expires.as_second()),
+            told_old_endpoint: peer.told_endpoint.is_some() && peer.told_endpoint != vpn.endpoint,
+            last_handshake: None,
+            endpoint: None,
+            received: 0,
+            sent: 0,
         })
         .collect()
 }
@@ -116,22 +199,50 @@ pub fn apply(edits: &mut Edits, edit: PeerEdit, config: &Compiled) -> Result<(),
     };
     let added = edits.peers().map_err(refusal)?;
     let in_file = vpn.peers.iter().map(|peer| peer.name.as_str()).filter(|name| !added.iter().any(|a| a == name));
+    let told = vpn.endpoint.iter().map(|endpoint| ("endpoint", endpoint.clone()));
     match edit {
-        PeerEdit::Add(new) => {
-            let taken: Vec<IpNet> = vpn.peers.iter().flat_map(|peer| peer.addresses.iter().copied()).collect();
-            let addresses = match new.addresses {
-                wanted if !wanted.is_empty() => wanted,
-                _ => edits::free_addresses(&vpn.addresses, &taken),
-            };
-            if addresses.is_empty() {
-                return Err(Refusal::asked("no address of `vpn.addresses` is free: remove a peer or widen the prefix"));
-            }
-            let NewPeer { name, group, public_key, may_reach, .. } = new;
-            let new = edits::NewPeer { name, group, public_key, addresses, may_reach };
-            edits.add_peer(&new, in_file).map_err(refusal)
+        PeerEdit::Add(new) => edits.add_peers(&place(vec![new], vpn)?, in_file).map_err(refusal),
+        PeerEdit::Import(new) => edits.add_peers(&place(new, vpn)?, in_file).map_err(refusal),
+        PeerEdit::Rotate(name, keys) => {
+            let preshared = keys.preshared_key.map(|key| ("preshared_key", key.0));
+            let more: Vec<_> = preshared.into_iter().chain(told).collect();
+            edits.rotate_peer(&name, &keys.public_key, &more, in_file).map_err(refusal)
         }
+        PeerEdit::Switch(name, switch) => edits.switch_peer(&name, switch, in_file).map_err(refusal),
         PeerEdit::Remove(name) => edits.remove_peer(&name, in_file).map_err(refusal),
     }
+}
+
+/// Gives addresses to those who named none, and notes what they are told of the gate.
+fn place(new: Vec<NewPeer>, vpn: &Config) -> Result<Vec<edits::NewPeer>, Refusal> {
+    let mut taken: Vec<IpNet> = vpn.peers.iter().flat_map(|peer| peer.addresses.iter().copied()).collect();
+    taken.extend(new.iter().flat_map(|peer| peer.addresses.iter().copied()));
+    let mut placed = Vec::new();
+    for new in new {
+        let addresses = match new.addresses {
+            wanted if !wanted.is_empty() => wanted,
+            _ => edits::free_addresses(&vpn.addresses, &taken),
+        };
+        if addresses.is_empty() {
+            return Err(Refusal::asked("no address of `vpn.addresses` is free: remove a peer or widen the prefix"));
+        }
+        taken.extend(&addresses);
+        let more = [
+            ("preshared_key", new.preshared_key.map(|key| key.0)),
+            ("expires", new.expires),
+            ("keepalive", new.keepalive),
+            ("endpoint", vpn.endpoint.clone()),
+        ];
+        placed.push(edits::NewPeer {
+            name: new.name,
+            group: new.group,
+            public_key: new.public_key,
+            addresses,
+            may_reach: new.may_reach,
+            more: more.into_iter().filter_map(|(key, text)| Some((key, text?))).collect(),
+        });
+    }
+    Ok(placed)
 }
 
 fn refusal(error: EditError) -> Refusal {

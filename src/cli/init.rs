@@ -14,12 +14,15 @@ use clap::Args;
 use ipnet::IpNet;
 
 use crate::{
-    app::{self, Options, Source, peers::NewPeer},
+    app::{
+        self, Options, Source,
+        peers::{self, NewPeer},
+    },
     cli::{Problem, Running, peer},
     config::{self, PeerIds},
     onlink::{self, Kernel},
     privilege,
-    vpn::keys::PrivateKey,
+    vpn::keys::{PresharedKey, PrivateKey},
 };
 
 mod ports;
@@ -73,6 +76,9 @@ impl Init {
             public_key: key.public_key().to_string(),
             addresses: Vec::new(),
             may_reach: None,
+            preshared_key: Some(peers::Secret::of(&PresharedKey::generate())),
+            expires: None,
+            keepalive: None,
         };
         let running = Running { config: Some(file.clone()) };
         let text = peer::add(&running, &me.state, new, Some(&key))?;

@@ -1,7 +1,11 @@
 //! `hearthgate peer`: who may come in through the VPN.
 
+mod import;
+mod list;
+
 use std::{
     io::{IsTerminal, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -13,14 +17,18 @@ use crate::{
     app::{
         self, Options,
         control::Refusal,
-        peers::{self, Edited, Listed, NewPeer, PeerEdit},
+        peers::{self, Edited, NewKeys, NewPeer, PeerEdit, Secret},
     },
     cli::{Problem, Running, client},
-    config::{self, Loaded, PeerIds, edits::Edits, generations},
+    config::{
+        self, Loaded, PeerIds,
+        edits::{Edits, Switch},
+        generations,
+    },
     privilege,
     vpn::{
         self,
-        keys::{PrivateKey, PublicKey},
+        keys::{PresharedKey, PrivateKey, PublicKey},
     },
 };
 
@@ -35,6 +43,30 @@ pub(super) enum Peer {
         /// For programs
         #[arg(long)]
         json: bool,
+    },
+    /// Give a peer new keys and print its new configuration, once; what it has open ends at once
+    Rotate(Rotate),
+    /// Let a peer in again that was disabled
+    Enable(Named),
+    /// Keep a peer out; its sessions and open streams end at once, its place stays
+    Disable(Named),
+    /// Add the peers of a server's file: of wg-quick, or wg0.json of wg-easy
+    Import {
+        /// The file
+        file: PathBuf,
+        /// Write the server's private key to this file, for vpn.private_key: the clients need not change then
+        #[arg(long, value_name = "FILE")]
+        gate_key: Option<PathBuf>,
+        #[command(flatten)]
+        running: Running,
+    },
+    /// Print the gate and its peers as a server's file for wg-quick
+    Export {
+        /// With the gate's private key
+        #[arg(long)]
+        private_key: bool,
+        #[command(flatten)]
+        running: Running,
     },
     /// Remove a peer; its sessions and open streams end at once
     Remove {
@@ -61,9 +93,49 @@ pub(super) struct Add {
     /// Its inner address, instead of the next free ones; may be repeated
     #[arg(long, value_name = "ADDRESS")]
     address: Vec<String>,
+    /// Its last day, as 2027-01-31, or a moment, as 2027-01-31T18:00:00+01:00
+    #[arg(long, value_name = "DATE")]
+    expires: Option<String>,
+    /// The persistent keepalive of its configuration, as 25s
+    #[arg(long, value_name = "TIME")]
+    keepalive: Option<String>,
+    #[command(flatten)]
+    handing: Handing,
+    #[command(flatten)]
+    running: Running,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Rotate {
+    /// What it is called
+    name: String,
+    /// The public key of a key pair that the device made itself
+    #[arg(long, value_name = "KEY")]
+    public_key: Option<PublicKey>,
+    #[command(flatten)]
+    handing: Handing,
+    #[command(flatten)]
+    running: Running,
+}
+
+/// How a configuration is handed out.
+#[derive(Args, Debug)]
+struct Handing {
+    /// No preshared key, which a client may not know
+    #[arg(long)]
+    no_preshared_key: bool,
     /// Draw a QR code even if standard error is no terminal
     #[arg(long)]
     qr: bool,
+    /// Write the configuration to this file instead of standard output
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Named {
+    /// What it is called
+    name: String,
     #[command(flatten)]
     running: Running,
 }
@@ -72,7 +144,18 @@ impl Peer {
     pub(super) fn execute(self, state: Option<PathBuf>) -> anyhow::Result<()> {
         match self {
             Self::Add(add) => add.execute(state),
-            Self::List { running, json } => list(&running, state, json),
+            Self::List { running, json } => list::list(&running, state, json),
+            Self::Rotate(rotate) => rotate.execute(state),
+            Self::Enable(named) => named.switch(state, Switch::On),
+            Self::Disable(named) => named.switch(state, Switch::Off),
+            Self::Import { file, gate_key, running } => import::import(&running, state, &file, gate_key.as_deref()),
+            Self::Export { private_key, running } => {
+                let folder = running.state(state)?;
+                let compiled = look(&running, &folder)?.compiled;
+                let config = compiled.vpn.context("the configuration has no [vpn]")?;
+                print!("{}", vpn::foreign::export(&config, private_key.then_some(&config.private_key)));
+                Ok(())
+            }
             Self::Remove { name, running } => {
                 let folder = running.state(state.clone())?;
                 if client::is_running(&folder) {
@@ -91,23 +174,88 @@ impl Peer {
 impl Add {
     fn execute(self, state: Option<PathBuf>) -> anyhow::Result<()> {
         let state = self.running.state(state)?;
-        let (private_key, public_key) = match self.public_key {
-            Some(key) => (None, key),
-            None => {
-                let private_key = PrivateKey::generate();
-                let public_key = private_key.public_key();
-                (Some(private_key), public_key)
-            }
-        };
+        let (private_key, public_key) = pair(self.public_key);
         let new = NewPeer {
             name: self.name.clone(),
             group: self.group,
             public_key: public_key.to_string(),
             addresses: self.address.iter().map(|text| address(text)).collect::<anyhow::Result<_>>()?,
             may_reach: self.may_reach.map(|words| words.iter().map(|word| word.trim().to_owned()).collect()),
+            preshared_key: self.handing.preshared_key(),
+            expires: self.expires,
+            keepalive: self.keepalive,
         };
         let text = add(&self.running, &state, new, private_key.as_ref())?;
-        show(&text, private_key.is_some(), self.qr)
+        self.handing.show(&text, private_key.is_some())
+    }
+}
+
+impl Rotate {
+    fn execute(self, state: Option<PathBuf>) -> anyhow::Result<()> {
+        let state = self.running.state(state)?;
+        let (private_key, public_key) = pair(self.public_key);
+        let keys = NewKeys { public_key: public_key.to_string(), preshared_key: self.handing.preshared_key() };
+        let edited = if client::is_running(&state) {
+            client::post(&state, &format!("/api/v1/peers/{}/rotate", self.name), &keys)?
+        } else {
+            edit_state(&self.running, &state, PeerEdit::Rotate(self.name.clone(), keys))?
+        };
+        let text = invite(edited, &self.name, private_key.as_ref())?;
+        self.handing.show(&text, private_key.is_some())
+    }
+}
+
+impl Named {
+    fn switch(self, state: Option<PathBuf>, switch: Switch) -> anyhow::Result<()> {
+        let state = self.running.state(state)?;
+        let (verb, done) = match switch {
+            Switch::On => ("enable", "enabled"),
+            Switch::Off => ("disable", "disabled"),
+        };
+        if client::is_running(&state) {
+            let _: Edited = client::post(&state, &format!("/api/v1/peers/{}/{verb}", self.name), &())?;
+            eprintln!("peer \"{}\" is {done}", self.name);
+        } else {
+            edit_state(&self.running, &state, PeerEdit::Switch(self.name.clone(), switch))?;
+            eprintln!("peer \"{}\" is {done}; no hearthgate is running, it applies at the next start", self.name);
+        }
+        Ok(())
+    }
+}
+
+impl Handing {
+    fn preshared_key(&self) -> Option<Secret> {
+        (!self.no_preshared_key).then(|| Secret::of(&PresharedKey::generate()))
+    }
+
+    fn show(&self, text: &str, has_private_key: bool) -> anyhow::Result<()> {
+        match &self.out {
+            None => show(text, has_private_key, self.qr),
+            Some(path) => {
+                write_secret(path, text)?;
+                show_code(text, has_private_key, self.qr)
+            }
+        }
+    }
+}
+
+/// Writes a file that nobody else may read, where there was none.
+fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(0o600).open(path);
+    let mut file = file.with_context(|| format!("{} cannot be made", path.display()))?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).with_context(|| path.display().to_string())
+}
+
+/// Returns the device's own public key, or a new pair.
+fn pair(own: Option<PublicKey>) -> (Option<PrivateKey>, PublicKey) {
+    match own {
+        Some(key) => (None, key),
+        None => {
+            let private_key = PrivateKey::generate();
+            let public_key = private_key.public_key();
+            (Some(private_key), public_key)
+        }
     }
 }
 
@@ -126,7 +274,11 @@ pub(super) fn add(
         eprintln!("no hearthgate is running: peer \"{name}\" can come in from the next start");
         edited
     };
-    let invitation = edited.invitation.with_context(|| format!("peer \"{name}\" was added and is not there"))?;
+    invite(edited, &name, private_key)
+}
+
+fn invite(edited: Edited, name: &str, private_key: Option<&PrivateKey>) -> anyhow::Result<String> {
+    let invitation = edited.invitation.with_context(|| format!("peer \"{name}\" was changed and is not there"))?;
     if invitation.endpoint_is_guessed {
         eprintln!("`vpn.endpoint` is not set: the line \"Endpoint\" is a guess");
     }
@@ -137,6 +289,10 @@ pub(super) fn add(
 pub(super) fn show(text: &str, has_private_key: bool, qr: bool) -> anyhow::Result<()> {
     print!("{text}");
     std::io::stdout().flush()?;
+    show_code(text, has_private_key, qr)
+}
+
+fn show_code(text: &str, has_private_key: bool, qr: bool) -> anyhow::Result<()> {
     if has_private_key && (qr || std::io::stderr().is_terminal()) {
         eprintln!("\n{}", vpn::qr(text).context("the configuration is too long for a QR code")?);
     }
@@ -149,25 +305,6 @@ pub(super) fn show(text: &str, has_private_key: bool, qr: bool) -> anyhow::Resul
 fn address(text: &str) -> anyhow::Result<IpNet> {
     let net = text.parse::<IpNet>().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from));
     net.map_err(|_| anyhow!("--address {text}: it is neither an address nor a network"))
-}
-
-fn list(running: &Running, state: Option<PathBuf>, json: bool) -> anyhow::Result<()> {
-    let folder = running.state(state)?;
-    let peers: Vec<Listed> = if client::is_running(&folder) {
-        client::get(&folder, "/api/v1/peers")?
-    } else {
-        eprintln!("no hearthgate is running: this is what the next start will know");
-        peers::list(&look(running, &folder)?.compiled)
-    };
-    if json {
-        println!("{}", serde_json::to_string_pretty(&peers)?);
-        return Ok(());
-    }
-    for peer in peers {
-        let addresses = peer.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        println!("{:<20} {:<12} {}  {addresses}", peer.name, peer.group.as_deref().unwrap_or("-"), peer.public_key);
-    }
-    Ok(())
 }
 
 fn options(running: &Running, state: &Path) -> Options {

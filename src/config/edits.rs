@@ -34,6 +34,17 @@ pub struct NewPeer {
     pub addresses: Vec<IpNet>,
     /// What it may reach, as in `may_reach`; `None` is the default.
     pub may_reach: Option<Vec<String>>,
+    /// Everything else that is set, each with its key, as text: `preshared_key`, `expires`, `keepalive`, `endpoint`.
+    pub more: Vec<(&'static str, String)>,
+}
+
+/// Whether a peer may come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
+    /// It may.
+    On,
+    /// It keeps its place and may not.
+    Off,
 }
 
 /// Why an edit was refused.
@@ -89,26 +100,79 @@ impl Edits {
         Ok(peers(&mut document)?.iter().filter_map(name).collect())
     }
 
-    /// Adds a peer and writes the file. `in_file` are the names that the owner's file has.
-    pub fn add_peer<'a>(&mut self, new: &NewPeer, in_file: impl IntoIterator<Item = &'a str>) -> Result<(), EditError> {
-        if self.peers()?.contains(&new.name) {
-            return Err(EditError::Known(new.name.clone()));
-        }
-        if in_file.into_iter().any(|name| name == new.name) {
-            return Err(EditError::InFile(new.name.clone()));
-        }
+    /// Adds peers and writes the file: all or none. `in_file` are the names that the owner's file has.
+    pub fn add_peers<'a>(
+        &mut self,
+        new: &[NewPeer],
+        in_file: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), EditError> {
+        let in_file: Vec<&str> = in_file.into_iter().collect();
+        let mut known = self.peers()?;
         let mut document = self.document()?;
-        let mut peer = Table::new();
-        peer["name"] = value(&new.name);
-        if let Some(group) = &new.group {
-            peer["group"] = value(group);
+        let list = peers(&mut document)?;
+        for new in new {
+            if known.contains(&new.name) {
+                return Err(EditError::Known(new.name.clone()));
+            }
+            if in_file.contains(&new.name.as_str()) {
+                return Err(EditError::InFile(new.name.clone()));
+            }
+            known.push(new.name.clone());
+            list.push(table(new));
         }
-        peer["public_key"] = value(&new.public_key);
-        peer["addresses"] = value(new.addresses.iter().map(IpNet::to_string).collect::<toml_edit::Array>());
-        if let Some(reach) = &new.may_reach {
-            peer["may_reach"] = value(reach.iter().collect::<toml_edit::Array>());
+        self.write(document.to_string())
+    }
+
+    /// Adds one peer.
+    pub fn add_peer<'a>(&mut self, new: &NewPeer, in_file: impl IntoIterator<Item = &'a str>) -> Result<(), EditError> {
+        self.add_peers(std::slice::from_ref(new), in_file)
+    }
+
+    /// Gives a peer other keys and writes the file. `more` is what else is set.
+    pub fn rotate_peer<'a>(
+        &mut self,
+        name: &str,
+        public_key: &str,
+        more: &[(&'static str, String)],
+        in_file: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), EditError> {
+        self.change_peer(name, in_file, |peer| {
+            peer["public_key"] = value(public_key);
+            peer.remove("preshared_key");
+            for (key, text) in more {
+                peer[key] = value(text);
+            }
+        })
+    }
+
+    /// Lets a peer in, or keeps it out, and writes the file.
+    pub fn switch_peer<'a>(
+        &mut self,
+        name: &str,
+        switch: Switch,
+        in_file: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), EditError> {
+        self.change_peer(name, in_file, |peer| match switch {
+            Switch::On => {
+                peer.remove("enabled");
+            }
+            Switch::Off => peer["enabled"] = value(false),
+        })
+    }
+
+    fn change_peer<'a>(
+        &mut self,
+        name: &str,
+        in_file: impl IntoIterator<Item = &'a str>,
+        change: impl FnOnce(&mut Table),
+    ) -> Result<(), EditError> {
+        let mut document = self.document()?;
+        let peers = peers(&mut document)?;
+        let is_named = |peer: &&mut Table| peer.get("name").and_then(Item::as_str) == Some(name);
+        match peers.iter_mut().find(is_named) {
+            Some(peer) => change(peer),
+            None => return Err(absent(name, in_file)),
         }
-        peers(&mut document)?.push(peer);
         self.write(document.to_string())
     }
 
@@ -119,9 +183,7 @@ impl Edits {
         let before = peers.len();
         peers.retain(|peer| peer.get("name").and_then(Item::as_str) != Some(name));
         if peers.len() == before {
-            let name = name.to_owned();
-            let owners = in_file.into_iter().any(|known| known == name);
-            return Err(if owners { EditError::InFile(name) } else { EditError::Unknown(name) });
+            return Err(absent(name, in_file));
         }
         self.write(document.to_string())
     }
@@ -139,6 +201,28 @@ impl Edits {
     fn document(&self) -> Result<DocumentMut, EditError> {
         self.text.parse().map_err(|error: toml_edit::TomlError| EditError::Syntax(error.message().to_owned()))
     }
+}
+
+fn absent<'a>(name: &str, in_file: impl IntoIterator<Item = &'a str>) -> EditError {
+    let owners = in_file.into_iter().any(|known| known == name);
+    if owners { EditError::InFile(name.to_owned()) } else { EditError::Unknown(name.to_owned()) }
+}
+
+fn table(new: &NewPeer) -> Table {
+    let mut peer = Table::new();
+    peer["name"] = value(&new.name);
+    if let Some(group) = &new.group {
+        peer["group"] = value(group);
+    }
+    peer["public_key"] = value(&new.public_key);
+    peer["addresses"] = value(new.addresses.iter().map(IpNet::to_string).collect::<toml_edit::Array>());
+    if let Some(reach) = &new.may_reach {
+        peer["may_reach"] = value(reach.iter().collect::<toml_edit::Array>());
+    }
+    for (key, text) in &new.more {
+        peer[key] = value(text);
+    }
+    peer
 }
 
 fn peers(document: &mut DocumentMut) -> Result<&mut ArrayOfTables, EditError> {
@@ -175,7 +259,38 @@ mod tests {
             public_key: "6bkd+iwA2xU8SLZ2rrYKTjvFDuVTWHrAKX1rSG5RMHM=".into(),
             addresses: vec!["10.77.0.2/32".parse().unwrap()],
             may_reach: Some(vec!["services".into()]),
+            more: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_peer_gets_other_keys_and_is_switched_off_and_on() {
+        let state = tempfile::tempdir().unwrap();
+        let mut edits = Edits::read(state.path()).unwrap();
+        let with_psk = NewPeer { more: vec![("preshared_key", "old".into())], ..laptop() };
+        edits.add_peers(&[with_psk, NewPeer { name: "phone".into(), ..laptop() }], []).unwrap();
+
+        edits.rotate_peer("laptop", "new", &[("preshared_key", "psk".into())], []).unwrap();
+        edits.switch_peer("laptop", Switch::Off, []).unwrap();
+        let text = edits.text();
+        edits.switch_peer("laptop", Switch::On, []).unwrap();
+
+        assert!(text.contains("public_key = \"new\"") && text.contains("preshared_key = \"psk\""), "{text}");
+        assert!(text.contains("enabled = false") && !text.contains("old"), "{text}");
+        assert!(!edits.text().contains("enabled"), "{}", edits.text());
+        assert!(matches!(edits.switch_peer("desk", Switch::Off, ["desk"]), Err(EditError::InFile(_))));
+        assert!(matches!(edits.rotate_peer("desk", "x", &[], []), Err(EditError::Unknown(_))));
+    }
+
+    #[test]
+    fn several_peers_are_added_all_or_none() {
+        let state = tempfile::tempdir().unwrap();
+        let mut edits = Edits::read(state.path()).unwrap();
+
+        let twice = edits.add_peers(&[laptop(), laptop()], []);
+
+        assert!(matches!(twice, Err(EditError::Known(_))));
+        assert_eq!(edits.text(), "");
     }
 
     #[test]

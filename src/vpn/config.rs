@@ -73,6 +73,8 @@ pub struct Peer {
     pub may_reach: Vec<Reach>,
     /// Who else may begin something with it.
     pub reached_by: Vec<Caller>,
+    /// It may come in.
+    pub enabled: bool,
     /// From then on it is no peer.
     pub expires: Option<jiff::Timestamp>,
     /// The `host:port` that it was told, where that is not what peers are told today.

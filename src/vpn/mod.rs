@@ -16,6 +16,7 @@ pub mod client;
 mod config;
 mod endpoints;
 mod exit;
+pub mod foreign;
 pub mod gate;
 pub mod keys;
 mod netstack;

@@ -57,6 +57,7 @@ impl House {
             ],
             may_reach: vec![Reach::Services],
             reached_by: Vec::new(),
+            enabled: true,
             expires: None,
             told_endpoint: None,
             keepalive: None,

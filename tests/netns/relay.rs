@@ -10,7 +10,7 @@ use super::{
 
 /// Adds a peer that may reach this, and starts its client with the LAN behind the tunnel.
 pub(crate) fn peer<'a>(world: &'a World, edge: &Edge, may_reach: &str) -> Tunnel<'a> {
-    let output = edge.command(world, &["peer", "add", "worker", "--may-reach", may_reach]);
+    let output = edge.command(world, &["peer", "add", "worker", "--no-preshared-key", "--may-reach", may_reach]);
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let value = |key: &str| -> String {

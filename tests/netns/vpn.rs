@@ -114,6 +114,10 @@ fn a_peer_that_was_added_comes_in_and_one_that_was_removed_is_out() {
     let last = address.split(['.', '/']).nth(3).and_then(|last| last.parse().ok());
     let last = last.unwrap_or_else(|| panic!("no inner IPv4 address: {address}"));
     let tunnel = Tunnel::of(&world, &value("PrivateKey"), &value("PublicKey"), last);
+    let key = world.path("tablet.psk");
+    std::fs::write(&key, value("PresharedKey")).expect("the folder is ours");
+    let (interface, gate) = (&tunnel.interface, value("PublicKey"));
+    world.roamer.run(&format!("wg set {interface} peer {gate} preshared-key {}", key.display()));
     let page = fetch(&world, &ca, "files.home.example", INNER_V4, &[]);
     assert!(page.contains("photos host=files.home.example"), "{page}");
     assert!(tunnel.is_up());

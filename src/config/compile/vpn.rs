@@ -127,6 +127,7 @@ pub(crate) fn compile(
             addresses: peer.addresses.iter().flatten().map(|net| net.value).collect(),
             may_reach: words.iter().filter_map(|word| reach(word, peer, vpn, file, names, report)).collect(),
             reached_by: peer.reached_by.iter().filter_map(|word| caller(word, peer, vpn, names, report)).collect(),
+            enabled: peer.enabled,
             expires: peer.expires.and_then(|expires| moment(expires, file)),
             keepalive: peer.keepalive,
             told_endpoint: peer.endpoint.clone(),

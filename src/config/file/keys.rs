@@ -161,6 +161,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
             "addresses",
             "may_reach",
             "reached_by",
+            "enabled",
             "expires",
             "keepalive",
             "endpoint",

@@ -53,6 +53,7 @@ pub(crate) struct Peer {
     /// `None`: what its group may reach, else `services`.
     pub(crate) may_reach: Option<Vec<At<ReachWord>>>,
     pub(crate) reached_by: Vec<At<CallerWord>>,
+    pub(crate) enabled: bool,
     pub(crate) expires: Option<Expires>,
     pub(crate) keepalive: Option<Duration>,
     /// What it was told, where that is not `vpn.endpoint`.
@@ -144,6 +145,7 @@ impl Peer {
             addresses: table.list("addresses", value::network),
             may_reach: table.list("may_reach", reach),
             reached_by: table.list("reached_by", caller).unwrap_or_default(),
+            enabled: table.boolean("enabled").is_none_or(|enabled| enabled.value),
             expires: table.parsed("expires", expires).map(|expires| expires.value),
             keepalive: table.parsed("keepalive", keepalive).map(|keepalive| keepalive.value),
             endpoint: table.parsed("endpoint", endpoint).map(|endpoint| endpoint.value),

@@ -163,7 +163,10 @@ impl Policy {
                 reached_by: peer.reached_by.clone(),
                 expires: peer.expires,
             };
-            peers.insert(peer.id, admitted);
+            // One that is switched off keeps its addresses from others, and nothing else.
+            if peer.enabled {
+                peers.insert(peer.id, admitted);
+            }
         }
         let private_key = config.private_key.clone();
         // Port 0 is nobody's, also where it means "choose one" outside.
@@ -304,6 +307,17 @@ mod tests {
         assert!(may(1, Service::Dns) && !may(1, Service::Ingress) && !may(1, Service::Metrics));
         assert!(may(2, Service::Dns) && may(2, Service::Ingress) && !may(2, Service::Metrics));
         assert!(!may(9, Service::Dns));
+    }
+
+    #[test]
+    fn a_peer_that_is_switched_off_is_no_peer_and_its_addresses_stay_its_own() {
+        let off = crate::vpn::Peer { enabled: false, ..peer(0, "10.77.0.2/32") };
+        let policy = Policy::new(&config(vec![off.clone(), peer(1, "10.77.0.3/32")])).unwrap();
+        let taken = Policy::new(&config(vec![off, peer(1, "10.77.0.2/32")]));
+
+        assert_eq!(policy.peers.keys().collect::<Vec<_>>(), [&PeerId(1)]);
+        assert!(!policy.may_reach(PeerId(0), Service::Dns));
+        assert!(matches!(taken, Err(Error::SharedPrefix { .. })));
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub(crate) fn peer(number: u32, address: &str) -> vpn::Peer {
         addresses: vec![address.parse().unwrap()],
         may_reach: vec![Reach::Services],
         reached_by: Vec::new(),
+        enabled: true,
         expires: None,
         told_endpoint: None,
         keepalive: None,

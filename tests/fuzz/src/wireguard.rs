@@ -51,6 +51,7 @@ impl Pair {
             addresses: addresses.map(|address| address.parse().expect("an address")).into(),
             may_reach: vec![Reach::Services],
             reached_by: Vec::new(),
+            enabled: true,
             expires: None,
             told_endpoint: None,
             keepalive: None,

@@ -100,3 +100,75 @@ fn peers_come_and_go_whatever_the_file_is_like_meanwhile() {
     assert!(stdout(&house.call(&["config", "show"])).contains("other.example"));
     assert_eq!(running.status()["generation"], 4);
 }
+
+#[test]
+fn a_peer_gets_new_keys_is_kept_out_and_let_in_again() {
+    let house = House::new();
+    let running = house.start();
+    let key = |text: &str, name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = ").map(str::to_owned));
+        line.unwrap_or_else(|| panic!("no {name}: {text}"))
+    };
+    let path = house.state().with_extension("phone.conf");
+
+    let added = house.call(&["peer", "add", "phone", "--expires", "2099-12-31", "--keepalive", "20s"]);
+    let first = stdout(&added);
+    let rotated = house.call(&["peer", "rotate", "phone", "--out", path.to_str().unwrap()]);
+    let second = fs::read_to_string(&path).unwrap();
+
+    assert!(added.status.success() && rotated.status.success(), "{}{}", stderr(&added), stderr(&rotated));
+    for name in ["PrivateKey", "PresharedKey"] {
+        assert_ne!(key(&first, name), key(&second, name));
+    }
+    for name in ["Address", "Endpoint", "AllowedIPs", "PersistentKeepalive"] {
+        assert_eq!(key(&first, name), key(&second, name));
+    }
+    assert_eq!(key(&first, "PersistentKeepalive"), "20");
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let listed = stdout(&house.call(&["peer", "list"]));
+    let line = listed.lines().find(|line| line.starts_with("phone")).unwrap();
+    assert!(line.contains("no handshake yet") && line.contains("until 2100-01-01"), "{line}");
+
+    assert!(house.call(&["peer", "disable", "phone"]).status.success());
+    assert!(stdout(&house.call(&["peer", "list"])).contains("disabled"));
+    assert!(house.call(&["peer", "enable", "phone"]).status.success());
+    assert!(!stdout(&house.call(&["peer", "list"])).contains("disabled"));
+    assert_eq!(house.call(&["peer", "rotate", "nobody"]).status.code(), Some(1));
+    let _ = fs::remove_file(path);
+    drop(running);
+}
+
+#[test]
+fn peers_of_others_are_taken_over_and_given_back() {
+    let house = House::new();
+    let running = house.start();
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let server = hearthgate::vpn::keys::PrivateKey::generate();
+    let peer = |last: u8| {
+        let key = hearthgate::vpn::keys::PrivateKey::generate().public_key();
+        format!("# Client: phone {last}\n[Peer]\nPublicKey = {key}\nAllowedIPs = 10.77.0.{last}/32\n\n")
+    };
+    let interface =
+        format!("[Interface]\nPrivateKey = {}\nAddress = 10.77.0.1/24\nListenPort = 51820\n", server.reveal());
+    fs::write(at("wg0.conf"), format!("{interface}\n{}{}", peer(20), peer(21))).unwrap();
+    fs::write(at("bad.conf"), format!("{interface}\n{}{}", peer(22), peer(20))).unwrap();
+
+    let imported = house.call(&["peer", "import", &at("wg0.conf"), "--gate-key", &at("gate.key")]);
+    let refused = house.call(&["peer", "import", &at("bad.conf")]);
+
+    assert!(imported.status.success(), "{}", stderr(&imported));
+    for advice in ["added: phone-20, phone-21", "addresses   = [\"10.77.0.1/24\"]", "listen      = [\"0.0.0.0:51820\""]
+    {
+        assert!(stderr(&imported).contains(advice), "{advice}: {}", stderr(&imported));
+    }
+    assert_eq!(fs::read_to_string(at("gate.key")).unwrap().trim(), server.reveal());
+    assert!(!refused.status.success());
+    let listed = stdout(&house.call(&["peer", "list"]));
+    assert_eq!(listed.matches("phone-2").count(), 2, "all or none: {listed}");
+    let exported = stdout(&house.call(&["peer", "export", "--config", house.file().to_str().unwrap()]));
+    assert!(exported.contains("# phone-20") && exported.contains("10.77.0.21/32"), "{exported}");
+    assert!(!exported.lines().any(|line| line.starts_with("PrivateKey")), "{exported}");
+    drop(running);
+}
