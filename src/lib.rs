@@ -14,7 +14,7 @@
 //!   stream or datagram with its origin, [`https`] and [`public_dns`] ask other servers, [`provider`] holds the owner's
 //!   public zones, [`helper`] runs the owner's programs, [`limit`] holds per-client limits in fixed memory, [`lookup`]
 //!   turns names into addresses,
-//!   [`supervise`] names and restarts tasks, [`clock`] says whether the time can be right, [`descriptors`] is how many sockets there may be, [`metrics`] is the registry and its naming rule, [`store`]
+//!   [`audit`] writes down who changed what, [`supervise`] names and restarts tasks, [`clock`] says whether the time can be right, [`descriptors`] is how many sockets there may be, [`metrics`] is the registry and its naming rule, [`store`]
 //!   writes state that is never torn, [`privilege`] drops what is not needed.
 
 pub mod app;
@@ -26,6 +26,7 @@ pub mod ingress;
 pub mod vpn;
 pub mod wan;
 
+pub mod audit;
 pub mod clock;
 pub mod descriptors;
 pub mod helper;

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use crate::{
     app::{Edge, InForce, Options, Source, lock, log, scrape::Scrape, wire::Planes},
+    audit::Audit,
     clock::Clock,
     config::{self, Loaded, PeerIds, Problems},
     descriptors,
@@ -120,8 +121,9 @@ pub(super) fn build(options: Options) -> Result<(Edge, lock::Lock), Failure> {
     let follower = Follower::new(config.lan.clone()).map_err(io("addresses of this box".into()))?;
     let metrics = Metrics::new();
     let series = Series::new(&metrics);
+    let audit = Arc::new(Audit::new(&state));
     let helper = helper(config, user.as_ref()).map_err(io("helper process".into()))?;
-    let bound = Planes::bind(config, &follower, &metrics, helper).and_then(|(planes, inlet)| {
+    let bound = Planes::bind(config, &follower, &metrics, helper, &audit).and_then(|(planes, inlet)| {
         let scrape = Scrape::bind(config.metrics.as_ref(), follower.networks(), metrics.clone(), inlet)?;
         Ok((planes, scrape))
     });
@@ -149,6 +151,7 @@ pub(super) fn build(options: Options) -> Result<(Edge, lock::Lock), Failure> {
     series.loaded(now);
     let generation = super::reload::record(&state, &loaded, "start")
         .map_err(|error| Failure::Io { what: "history of the configuration".into(), error: io::Error::other(error) })?;
+    audit.record("hearthgate", "start", &format!("generation {generation}"));
     let config = Arc::new(loaded.compiled);
     scrape.commit(&config);
     let force = InForce { config, file: loaded.file, digest: loaded.digest, generation, loaded: now };
@@ -162,6 +165,7 @@ pub(super) fn build(options: Options) -> Result<(Edge, lock::Lock), Failure> {
         scrape: Arc::new(scrape),
         follower: Arc::new(follower),
         watched: std::sync::OnceLock::new(),
+        audit,
         changing: std::sync::Mutex::new(()),
         force: ArcSwap::from_pointee(force),
         refused: ArcSwapOption::empty(),

@@ -236,7 +236,7 @@ async fn dispatch(request: Request<Incoming>, edge: Arc<Edge>, caller: u32) -> R
 
 fn author(uid: u32) -> String {
     let user = nix::unistd::User::from_uid(uid.into()).ok().flatten();
-    user.map_or_else(|| format!("uid {uid}"), |user| user.name)
+    user.map_or_else(|| format!("uid {uid}"), |user| format!("{} (uid {uid})", user.name))
 }
 
 async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Refusal> {

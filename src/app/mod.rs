@@ -38,6 +38,7 @@ pub use run::run;
 pub use wire::Planes;
 
 use crate::{
+    audit::Audit,
     clock::Clock,
     config::{self, Compiled, PeerIds},
     onlink::Follower,
@@ -104,6 +105,7 @@ pub struct Edge {
     scrape: Arc<scrape::Scrape>,
     follower: Arc<Follower>,
     watched: OnceLock<Vec<(&'static str, Watched)>>,
+    audit: Arc<Audit>,
     /// Held by whoever changes the configuration.
     changing: Mutex<()>,
     force: ArcSwap<InForce>,

@@ -84,6 +84,14 @@ impl Edge {
     /// The caller holds `changing`.
     fn load_and_commit(&self, author: &str, basis: Basis) -> Result<Reloaded, Refusal> {
         let attempt = self.try_load_and_commit(author, basis);
+        let (by, what) = author.split_once(": ").unwrap_or(("hearthgate", author));
+        match &attempt {
+            Ok(reloaded) if reloaded.changed => {
+                self.audit.record(by, what, &format!("generation {}", reloaded.generation))
+            }
+            Ok(_) => {}
+            Err(refusal) => self.audit.record(by, what, &format!("refused: {}", refusal.failure().error)),
+        }
         if let Err(refusal) = &attempt {
             let failure = refusal.failure();
             let problems =

@@ -3,6 +3,7 @@
 use std::{sync::Arc, thread::JoinHandle};
 
 use crate::{
+    audit::Audit,
     clock::Clock,
     config::Compiled,
     dns,
@@ -50,8 +51,9 @@ impl Planes {
         follower: &Follower,
         metrics: &Metrics,
         helper: Option<Helper>,
+        audit: &Arc<Audit>,
     ) -> Result<(Self, Option<Inlet>), BindError> {
-        let mut outlets = vpn::Outlets::default();
+        let mut outlets = vpn::Outlets { audit: Some(audit.clone()), ..vpn::Outlets::default() };
         let door = |wanted: bool, outlet: &mut Option<stream::Outlet>| {
             (wanted && config.vpn.is_some()).then(|| {
                 let (out, inlet) = stream::inlet(INLET);

@@ -1,5 +1,6 @@
 //! The commands: one file for each. Without one, the quick start runs.
 
+mod audit;
 mod ca;
 mod check;
 mod client;
@@ -59,6 +60,9 @@ enum Command {
     Peer(peer::Peer),
     /// Show the devices of the house, or say that new ones are known
     Devices(devices::Devices),
+    /// What was changed, by whom and when
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Look at block and allow lists
     #[command(subcommand)]
     List(list::List),
@@ -146,6 +150,7 @@ pub fn main() -> ExitCode {
         Command::Init(command) => command.execute(state),
         Command::Peer(command) => command.execute(state),
         Command::Devices(command) => command.execute(state),
+        Command::Audit(command) => command.execute(state),
         Command::List(command) => command.execute(),
         Command::Config(command) => command.execute(state),
         Command::Ca(command) => command.execute(state),

@@ -42,6 +42,7 @@ pub use status::{PeerStatus, Status};
 pub use wgquick::{GateSide, client_configuration, qr};
 
 use crate::{
+    audit::Audit,
     listen::BindError,
     metrics::Metrics,
     origin::Networks,
@@ -59,6 +60,8 @@ pub struct Outlets {
     pub ingress: Option<Outlet>,
     /// TCP on the metrics port.
     pub metrics: Option<Outlet>,
+    /// Where it is written down that a peer came in from an address for the first time.
+    pub audit: Option<Arc<Audit>>,
 }
 
 /// The gate with its sockets.

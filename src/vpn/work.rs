@@ -1,6 +1,7 @@
 //! The loop around the gate: it reads the sockets, lets the gate decide, and does what it says.
 
 use std::{
+    collections::{HashMap, VecDeque},
     net::{IpAddr, UdpSocket as Bound},
     sync::Arc,
     task::Poll,
@@ -32,6 +33,7 @@ use crate::{
             policy::Policy,
             sessions::MTU,
         },
+        keys::PublicKey,
         netstack::{Delivery, Netstack, answer, flow::Outbound},
         offload::{self, merge::Merger, mss, split::split},
         status::Book,
@@ -52,6 +54,10 @@ const OUTBOUND: usize = 1024;
 const REPLIES: usize = 256;
 /// How late it may be noticed that a peer's time is over.
 const EXPIRY: Duration = Duration::from_secs(5);
+/// Addresses of a peer that are no news.
+const FAMILIAR: usize = 16;
+/// Lines of the audit log that may wait; what does not fit is written with the next look.
+const NOTING: usize = 64;
 /// How often it is written down where peers are.
 const WRITE_EVERY: Duration = Duration::from_secs(10);
 
@@ -90,6 +96,10 @@ struct Loop<'a> {
     /// Something happened since the book was brought up to date.
     unbooked: bool,
     networks: Arc<Networks>,
+    /// Addresses that each peer came from lately.
+    familiar: HashMap<PublicKey, VecDeque<IpAddr>>,
+    /// Lines of the audit log that wait for the disk.
+    noting: JoinSet<()>,
     /// At most one, which waits for the disk.
     writing: JoinSet<()>,
     written: Instant,
@@ -135,6 +145,8 @@ impl Work<'_> {
             ticked: now,
             unbooked: false,
             networks: self.networks.load_full(),
+            familiar: HashMap::new(),
+            noting: JoinSet::new(),
             writing: JoinSet::new(),
             written: now,
         };
@@ -214,6 +226,7 @@ impl Loop<'_> {
         let policy = self.work.in_force();
         self.policy = policy.clone();
         self.gate.set_policy(policy.clone(), Instant::now());
+        self.familiar.retain(|key, _| policy.peers.values().any(|peer| peer.public_key == *key));
         self.work.endpoints.keep(|key| policy.peers.values().any(|peer| peer.public_key == *key));
         self.forward.take_policy(&policy, &self.networks, Instant::now());
         self.netstack.set_policy(policy);
@@ -245,7 +258,14 @@ impl Loop<'_> {
         let known = self.work.endpoints.recall();
         let today = endpoints::unix_now();
         for (id, peer) in &self.policy.peers {
-            let Some(heard) = known.get(&peer.public_key).filter(|heard| heard.is_recent(today)) else { continue };
+            let Some(heard) = known.get(&peer.public_key) else { continue };
+            let familiar = self.familiar.entry(peer.public_key).or_default();
+            if familiar.is_empty() {
+                familiar.push_back(heard.remote.ip());
+            }
+            if !heard.is_recent(today) {
+                continue;
+            }
             let listens = |(_, socket): &(usize, &UdpSocket)| socket.local_addr().is_ok_and(|own| own == heard.listen);
             let same_family = |(_, socket): &(usize, &UdpSocket)| {
                 socket.local_addr().is_ok_and(|own| own.is_ipv4() == heard.remote.is_ipv4())
@@ -259,13 +279,29 @@ impl Loop<'_> {
     }
 
     /// Notes where peers are now.
-    fn note(&self) {
+    fn note(&mut self) {
         let today = endpoints::unix_now();
+        while self.noting.try_join_next().is_some() {}
         for (peer, path, then) in self.gate.whereabouts() {
             let listen = self.sockets.get(path.socket).and_then(|socket| socket.local_addr().ok());
             if let Some(listen) = listen {
                 let at = today.saturating_sub(then.elapsed().as_secs());
                 self.work.endpoints.note(peer, Heard { remote: path.remote, listen, at });
+            }
+            let (from, familiar) = (path.remote.ip(), self.familiar.entry(peer).or_default());
+            if familiar.contains(&from) || self.noting.len() >= NOTING {
+                continue;
+            }
+            if familiar.len() == FAMILIAR {
+                familiar.pop_front();
+            }
+            familiar.push_back(from);
+            let name = self.policy.peers.values().find(|one| one.public_key == peer).map(|one| one.name.clone());
+            if let (Some(audit), Some(name)) = (self.work.outlets.audit.clone(), name) {
+                let note = move || {
+                    audit.record(&format!("peer {name}"), "came in", &format!("from {from} for the first time"))
+                };
+                self.noting.spawn_blocking(note);
             }
         }
     }

@@ -142,7 +142,7 @@ impl Drop for House {
 fn doors() -> (Outlets, Inlet, Inlet) {
     let (dns_outlet, dns) = inlet(64);
     let (ingress_outlet, ingress) = inlet(64);
-    (Outlets { dns: Some(dns_outlet), ingress: Some(ingress_outlet), metrics: None }, dns, ingress)
+    (Outlets { dns: Some(dns_outlet), ingress: Some(ingress_outlet), metrics: None, audit: None }, dns, ingress)
 }
 
 fn start(plane: &Arc<Plane>) -> (Stopper, JoinHandle<Result<(), String>>) {

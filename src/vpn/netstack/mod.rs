@@ -423,7 +423,7 @@ mod tests {
     fn stack() -> (Netstack, mpsc::Receiver<Outbound>, crate::stream::Inlet) {
         let config = crate::vpn::gate::tests::config(vec![crate::vpn::gate::tests::peer(0, "10.77.0.2/32")]);
         let (outlet, inlet) = crate::stream::inlet(8);
-        let outlets = Outlets { dns: Some(outlet.clone()), ingress: Some(outlet), metrics: None };
+        let outlets = Outlets { dns: Some(outlet.clone()), ingress: Some(outlet), metrics: None, audit: None };
         let (outbound, packets) = mpsc::channel(64);
         let (replies, _) = mpsc::channel(1);
         let policy = Arc::new(Policy::new(&config).unwrap());

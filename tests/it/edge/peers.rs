@@ -172,3 +172,29 @@ fn peers_of_others_are_taken_over_and_given_back() {
     assert!(!exported.lines().any(|line| line.starts_with("PrivateKey")), "{exported}");
     drop(running);
 }
+
+#[test]
+fn what_was_changed_by_whom_is_written_down_and_cannot_be_altered_unseen() {
+    let house = House::new();
+    let running = house.start();
+    assert!(house.call(&["peer", "add", "laptop"]).status.success());
+    assert!(!house.call(&["peer", "add", "phone", "--may-reach", "everything"]).status.success());
+    assert!(house.call(&["peer", "remove", "laptop"]).status.success());
+
+    let shown = stdout(&house.call(&["audit", "show"]));
+    let verified = house.call(&["audit", "verify"]);
+
+    for line in
+        ["start: generation 1", "peer add laptop: generation 2", "peer add phone: refused", "peer remove laptop: "]
+    {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+    assert!(shown.contains("(uid "), "{shown}");
+    assert!(verified.status.success() && stdout(&verified).contains("4 entries"), "{}", stdout(&verified));
+    let path = house.state().join("audit.log");
+    let text = fs::read_to_string(&path).unwrap().replace("peer add laptop", "peer add nobody");
+    fs::write(&path, text).unwrap();
+    let altered = house.call(&["audit", "verify"]);
+    assert!(!altered.status.success() && stderr(&altered).contains("line 3"), "{}", stderr(&altered));
+    drop(running);
+}
