@@ -242,6 +242,18 @@ pub struct HouseRoutes {
     pub listen: Vec<IpAddr>,
     /// The gate's inner addresses.
     pub inner: Vec<IpAddr>,
+    /// What peers are told of the gate, if that is a name.
+    pub gate: Option<GateName>,
+}
+
+/// The name by which peers find the gate. In the house it is this box, so that a peer that comes home needs no other
+/// configuration; peers inside the tunnel are told what the public DNS says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GateName {
+    /// The host.
+    pub host: Name,
+    /// Where the gate listens.
+    pub listen: Vec<IpAddr>,
 }
 
 /// A route's host, and who gets this box's address for it.

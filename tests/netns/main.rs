@@ -15,6 +15,7 @@ mod dns;
 mod hidden;
 mod house;
 mod ingress;
+mod moves;
 mod observe;
 mod relay;
 mod scenarios;

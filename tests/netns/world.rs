@@ -212,7 +212,7 @@ pub(crate) struct World {
     /// Short and unique on this machine, for interfaces whose names are files somewhere.
     pub(crate) tag: String,
     folder: TempDir,
-    _wires: Host,
+    wires: Host,
 }
 
 impl World {
@@ -250,7 +250,7 @@ impl World {
             lan: host("lan", &[("eth0", "lan")]),
             tag: format!("{}{serial}", std::process::id()),
             folder,
-            _wires: wires,
+            wires,
         };
         world.number();
         world
@@ -319,6 +319,18 @@ impl World {
             self.edge.run(&format!("ip addr del {prefix}::2/64 dev eth0"));
             self.lan.run(&format!("ip addr del {prefix}::20/64 dev eth0"));
         }
+    }
+
+    /// Pulls the roamer's cable out and plugs it into the other wire, with addresses of that one.
+    pub(crate) fn take_roamer(&self, home: bool) {
+        let (wire, address, gateway) = match home {
+            true => ("lan", "192.168.1.88/24", "192.168.1.1"),
+            false => ("internet", "11.0.9.88/8", "11.0.9.1"),
+        };
+        self.roamer.run("ip -4 addr flush dev eth0");
+        self.wires.run(&format!("ip link set roamer-eth0 master {wire}"));
+        self.roamer.run(&format!("ip addr add {address} dev eth0"));
+        self.roamer.run(&format!("ip route replace default via {gateway}"));
     }
 
     /// Returns a path in this world's own folder, which vanishes with it.

@@ -16,8 +16,8 @@ use crate::{
         value::{self, Listen},
     },
     dns::{
-        Config, Device, Forward, Group, HouseRoutes, List, ListSource, LocalRecord, OwnRule, Pause, Paused, Resolve,
-        RouteName, Testing, Transport, Upstream, UpstreamHost, filter::Spans,
+        Config, Device, Forward, GateName, Group, HouseRoutes, List, ListSource, LocalRecord, OwnRule, Pause, Paused,
+        Resolve, RouteName, Testing, Transport, Upstream, UpstreamHost, filter::Spans,
     },
     ingress::{self, HostPattern, RoutesReach},
     onlink,
@@ -128,7 +128,18 @@ pub(crate) fn routes(ingress: &ingress::Config, vpn: Option<&vpn::Config>) -> Ho
         names,
         listen: listen.iter().map(|address| address.ip()).collect(),
         inner: vpn.map_or_else(Vec::new, |vpn| vpn.addresses.iter().map(|net| net.addr()).collect()),
+        gate: None,
     }
+}
+
+/// The name that peers are told, if it is one.
+pub(crate) fn gate(vpn: &vpn::Config) -> Option<GateName> {
+    let (host, _) = vpn.endpoint.as_ref()?.rsplit_once(':')?;
+    if host.parse::<std::net::IpAddr>().is_ok() || host.starts_with('[') {
+        return None;
+    }
+    let host = value::name(host).ok()?;
+    Some(GateName { host, listen: vpn.listen.iter().map(|address| address.ip()).collect() })
 }
 
 fn records(written: &[file::Record], domain: &Name, report: &Report) -> Vec<LocalRecord> {

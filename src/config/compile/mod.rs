@@ -169,6 +169,9 @@ pub(crate) fn compile(mut file: File, setting: &Setting<'_>, ids: &mut PeerIds) 
     if let (Some(dns), Some(ingress)) = (&mut dns, &ingress) {
         dns.routes = dns::routes(ingress, vpn.as_ref());
     }
+    if let (Some(dns), Some(vpn)) = (&mut dns, &vpn) {
+        dns.routes.gate = dns::gate(vpn);
+    }
     overlap::check(&file, vpn.as_ref().map_or(&[][..], |vpn| &vpn.addresses), report);
     if dns.is_none() && ingress.is_none() && vpn.is_none() && !report.has_errors() {
         let hint = "add at least one of [dns], [ingress] and [vpn]";

@@ -25,13 +25,15 @@ pub(crate) struct Routes {
     names: HashMap<Box<[u8]>, RouteName>,
     listen: Vec<IpAddr>,
     inner: Vec<IpAddr>,
+    gate: Option<(Box<[u8]>, Vec<IpAddr>)>,
 }
 
 impl Routes {
     /// Compiles what the configuration says of routes.
     pub(crate) fn new(routes: &HouseRoutes) -> Self {
         let names = routes.names.iter().map(|route| (wire(&route.host), route.clone())).collect();
-        Self { names, listen: routes.listen.clone(), inner: routes.inner.clone() }
+        let gate = routes.gate.as_ref().map(|gate| (wire(&gate.host), gate.listen.clone()));
+        Self { names, listen: routes.listen.clone(), inner: routes.inner.clone(), gate }
     }
 
     /// Writes the addresses that this client reaches the route by.
@@ -43,10 +45,13 @@ impl Routes {
         networks: &Networks,
         out: &mut Vec<u8>,
     ) -> Local<'static> {
-        let Some(route) = self.names.get(query.name()) else { return Local::Absent };
-        let addresses = match origin {
-            Origin::Vpn(peer) if route.peers.contains(&peer) => self.inner.clone(),
-            Origin::Lan(network) if route.networks.contains(&network) => self.of_this_box(network, client, networks),
+        let gate = self.gate.as_ref().filter(|(name, _)| **name == *query.name());
+        let addresses = match (self.names.get(query.name()), gate, origin) {
+            (Some(route), _, Origin::Vpn(peer)) if route.peers.contains(&peer) => self.inner.clone(),
+            (Some(route), _, Origin::Lan(network)) if route.networks.contains(&network) => {
+                of_this_box(&self.listen, network, client, networks)
+            }
+            (None, Some((_, listen)), Origin::Lan(network)) => of_this_box(listen, network, client, networks),
             _ => return Local::Absent,
         };
         let mut written = false;
@@ -60,43 +65,43 @@ impl Routes {
         }
         if written { Local::Answered } else { Local::NoData }
     }
+}
 
-    /// The ingress's addresses, those of the client's own network first; only these where there are some.
-    fn of_this_box(&self, network: NetworkId, client: IpAddr, networks: &Networks) -> Vec<IpAddr> {
-        let serves = |address: &IpAddr| {
-            self.listen
-                .iter()
-                .any(|listen| listen == address || listen.is_unspecified() && listen.is_ipv4() == address.is_ipv4())
-        };
-        if network == NetworkId::HOST {
-            let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-            let found: Vec<IpAddr> = loopback.into_iter().filter(serves).collect();
-            if !found.is_empty() {
-                return found;
-            }
+/// The addresses that are listened on, those of the client's own network first; only these where there are some.
+fn of_this_box(listen: &[IpAddr], network: NetworkId, client: IpAddr, networks: &Networks) -> Vec<IpAddr> {
+    let serves = |address: &IpAddr| {
+        listen
+            .iter()
+            .any(|listen| listen == address || listen.is_unspecified() && listen.is_ipv4() == address.is_ipv4())
+    };
+    if network == NetworkId::HOST {
+        let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        let found: Vec<IpAddr> = loopback.into_iter().filter(serves).collect();
+        if !found.is_empty() {
+            return found;
         }
-        let mut own: Vec<IpAddr> = networks.own.iter().copied().filter(serves).filter(is_lasting).collect();
-        own.sort();
-        let near = |address: &IpAddr| {
-            let nets = networks.on_link.iter().chain(networks.subnets.iter().map(|(net, _)| net));
-            nets.into_iter().any(|net| net.contains(address) && net.contains(&client.to_canonical()))
-        };
-        // An IPv4 client also speaks IPv6: each family is chosen by itself.
-        let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = own.into_iter().partition(IpAddr::is_ipv4);
-        let on_link = |address: &IpAddr| networks.on_link.iter().any(|net| net.contains(address));
-        [v4, v6]
-            .into_iter()
-            .flat_map(|family| {
-                for choice in [&near as &dyn Fn(&IpAddr) -> bool, &on_link] {
-                    let chosen: Vec<IpAddr> = family.iter().copied().filter(|address| choice(address)).collect();
-                    if !chosen.is_empty() {
-                        return chosen;
-                    }
-                }
-                Vec::new()
-            })
-            .collect()
     }
+    let mut own: Vec<IpAddr> = networks.own.iter().copied().filter(serves).filter(is_lasting).collect();
+    own.sort();
+    let near = |address: &IpAddr| {
+        let nets = networks.on_link.iter().chain(networks.subnets.iter().map(|(net, _)| net));
+        nets.into_iter().any(|net| net.contains(address) && net.contains(&client.to_canonical()))
+    };
+    // An IPv4 client also speaks IPv6: each family is chosen by itself.
+    let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = own.into_iter().partition(IpAddr::is_ipv4);
+    let on_link = |address: &IpAddr| networks.on_link.iter().any(|net| net.contains(address));
+    [v4, v6]
+        .into_iter()
+        .flat_map(|family| {
+            for choice in [&near as &dyn Fn(&IpAddr) -> bool, &on_link] {
+                let chosen: Vec<IpAddr> = family.iter().copied().filter(|address| choice(address)).collect();
+                if !chosen.is_empty() {
+                    return chosen;
+                }
+            }
+            Vec::new()
+        })
+        .collect()
 }
 
 /// Loopback is nobody else's, and link-local addresses need an interface beside them.
@@ -114,6 +119,7 @@ mod tests {
     use super::*;
     use crate::{
         dns::{
+            GateName,
             encode::{self, Head},
             query::tests::query,
         },
@@ -121,6 +127,10 @@ mod tests {
     };
 
     fn ask(origin: Origin, client: &str, qtype: u16) -> Option<Vec<String>> {
+        ask_for("nas.home.example", origin, client, qtype)
+    }
+
+    fn ask_for(name: &str, origin: Origin, client: &str, qtype: u16) -> Option<Vec<String>> {
         let routes = Routes::new(&HouseRoutes {
             names: vec![RouteName {
                 host: "nas.home.example.".parse().unwrap(),
@@ -129,6 +139,10 @@ mod tests {
             }],
             listen: vec!["0.0.0.0".parse().unwrap(), "::".parse().unwrap()],
             inner: vec!["10.77.0.1".parse().unwrap()],
+            gate: Some(GateName {
+                host: "vpn.home.example.".parse().unwrap(),
+                listen: vec!["0.0.0.0".parse().unwrap()],
+            }),
         });
         let own = ["127.0.0.1", "192.168.1.2", "198.51.100.7", "2001:db8:1::2", "fe80::2"];
         let networks = Networks {
@@ -136,7 +150,7 @@ mod tests {
             own: own.map(|address| address.parse().unwrap()).into(),
             ..Networks::default()
         };
-        let bytes = query("nas.home.example", qtype, None);
+        let bytes = query(name, qtype, None);
         let asked = Query::parse(&bytes).unwrap();
         let mut out = Vec::new();
         encode::start(&asked, Head::local(0), &mut out);
@@ -154,6 +168,16 @@ mod tests {
         assert_eq!(ask(lan, "192.168.1.50", qtype::AAAA).unwrap(), ["2001:db8:1::2"]);
         assert_eq!(ask(Origin::Vpn(PeerId(1)), "10.77.0.2", qtype::A).unwrap(), ["10.77.0.1"]);
         assert_eq!(ask(Origin::Lan(NetworkId::HOST), "127.0.0.1", qtype::A).unwrap(), ["127.0.0.1"]);
+    }
+
+    #[test]
+    fn the_gate_is_this_box_for_the_house_and_the_public_address_for_everybody_else() {
+        let ask = |origin, client, qtype| ask_for("vpn.home.example", origin, client, qtype);
+
+        assert_eq!(ask(Origin::Lan(NetworkId::MAIN), "192.168.1.50", qtype::A).unwrap(), ["192.168.1.2"]);
+        assert_eq!(ask(Origin::Lan(NetworkId::MAIN), "192.168.1.50", qtype::AAAA).unwrap(), [""; 0]);
+        assert_eq!(ask(Origin::Vpn(PeerId(1)), "10.77.0.2", qtype::A), None);
+        assert_eq!(ask(Origin::Wan, "198.51.100.1", qtype::A), None);
     }
 
     #[test]
