@@ -5,8 +5,9 @@ use std::{net::IpAddr, time::Duration};
 use hearthgate::dns::resolver::{
     Why,
     name::Name,
+    rrset::Security,
     signature::key_tag,
-    wire::{IN, Record, rtype},
+    wire::{IN, Message, Record, rtype},
 };
 
 use super::{
@@ -14,7 +15,7 @@ use super::{
     play::{Play, config},
     sign::EPOCH,
     world::{Dice, World, name, under},
-    zone::Said,
+    zone::{Said, Signing},
 };
 
 fn record(owner: &Name, kind: u16, data: &[u8]) -> Record {
@@ -211,4 +212,177 @@ fn one_zone_cannot_push_the_others_out_of_the_cache() {
 
     assert_eq!(play.packets, 0);
     assert!(play.resolver.cache_fill().1 <= 200_000);
+}
+
+#[test]
+fn nrdelegation_servers_that_never_answer_cost_a_bounded_number_of_packets() {
+    // CVE-2022-3204: a referral to many names, each of which leads to somebody silent.
+    let mut play = calm();
+    let mute = name("mute.t0");
+    play.attacker = Some(Box::new(move |question, server| {
+        if server != ATTACKER {
+            return None;
+        }
+        let cut = under("cut", &name("attack"));
+        if question.name.is_under(&cut) {
+            let names = (0..1500)
+                .map(|number| record(&cut, rtype::NS, under(&format!("v{number}"), &name("x.attack")).as_wire()));
+            return Some(Said { authority: names.collect(), ..Said::default() });
+        }
+        if question.name.is_under(&name("x.attack")) && question.name != name("x.attack") {
+            // Each server of a server is nowhere.
+            let here = record(&question.name, rtype::NS, under("ns", &mute).as_wire());
+            let glue = record(&under("ns", &mute), rtype::A, &[6, 6, 6, 9]);
+            return Some(Said { authority: vec![here], additional: vec![glue], ..Said::default() });
+        }
+        Some(answer(Vec::new()))
+    }));
+    let before = play.now.since_start;
+
+    let answer = play.answer(&name("www.cut.attack"), rtype::A);
+    let took = play.now.since_start - before;
+    play.pass(Duration::from_secs(15));
+
+    assert_eq!(answer.rcode, 2);
+    assert!(took <= Duration::from_secs(5), "{took:?}");
+    assert!(play.packets <= 60, "{} packets: {:#?}", play.packets, play.log);
+    assert_eq!(play.resolver.under_way(), (0, 0, 0));
+}
+
+#[test]
+fn camp_delegations_times_aliases_times_servers_stay_within_one_budget() {
+    // CAMP: what each technique alone multiplies is multiplied again.
+    let mut play = calm();
+    let limits = config(&play.world).limits;
+    play.attacker = Some(Box::new(|question, server| {
+        if server != ATTACKER {
+            return None;
+        }
+        let attack = name("attack");
+        let labels = question.name.label_count() - attack.label_count();
+        if labels == 0 {
+            return Some(answer(Vec::new()));
+        }
+        let cut = question.name.suffix(attack.label_count() + 1);
+        let number: u32 =
+            cut.labels().next().and_then(|label| std::str::from_utf8(label).ok()?[1..].parse().ok()).unwrap_or(0);
+        if labels > 1 {
+            // Below the cut: an alias to the next one, from a server that is asked through many names.
+            let next = under("www", &under(&format!("c{}", number + 1), &attack));
+            return Some(answer(vec![record(&question.name, rtype::CNAME, next.as_wire())]));
+        }
+        let outside =
+            (0..10).map(|place| record(&cut, rtype::NS, name(&format!("v{number}x{place}.hosting.t0")).as_wire()));
+        let inside = record(&cut, rtype::NS, under("ns", &cut).as_wire());
+        let glue = record(&under("ns", &cut), rtype::A, &[6, 6, 6, 6]);
+        Some(Said { authority: outside.chain([inside]).collect(), additional: vec![glue], ..Said::default() })
+    }));
+
+    let answer = play.answer(&name("www.c0.attack"), rtype::A);
+    play.pass(Duration::from_secs(15));
+
+    assert_eq!(answer.rcode, 2);
+    assert!(play.packets <= u64::from(limits.packets), "{} packets", play.packets);
+    let at_victim: u32 = play.counts.iter().filter(|(server, _)| **server != ATTACKER).map(|(_, count)| count).sum();
+    assert!(at_victim <= 100, "{at_victim} packets at others");
+}
+
+#[test]
+fn cve_2023_50868_hashes_of_nsec3_are_bounded() {
+    let deep = under(&vec!["a"; 100].join("."), &name("t0"));
+    for (iterations, most) in [(0, 150), (50, 150), (51, 0), (2500, 0)] {
+        let mut play = calm();
+        let zone = play.world.zone(&name("t0"));
+        zone.signing = Signing::Nsec3 { opt_out: false, iterations };
+
+        let answer = play.answer(&deep, rtype::A);
+
+        assert!(answer.cost.hashes <= most, "{iterations}: {:?}", answer.cost);
+        // RFC 9276 §3.2: what would be too dear to check is not vouched for.
+        if iterations > 50 {
+            assert_eq!((answer.rcode, answer.security), (3, Security::Insecure), "{iterations}");
+        }
+    }
+}
+
+#[test]
+fn dnsbomb_a_slow_server_collects_no_answers_for_one_moment() {
+    // CVE-2024-33655: many questions of one client are held back and answered at once.
+    let mut play = calm();
+    play.outage = true;
+    let host = name("www.t1");
+
+    let asked: Vec<_> = (0..2000).map(|_| play.ask(&host, rtype::A)).collect();
+    let sent = play.packets;
+    play.pass(Duration::from_secs(6));
+
+    assert!(sent <= 3, "{sent} packets at once");
+    assert!(play.packets <= 60, "{} packets in all", play.packets);
+    // Nobody waits longer than the clients' patience, and nothing is left.
+    assert_eq!(play.answers.len(), asked.len());
+    play.pass(Duration::from_secs(15));
+    assert_eq!(play.resolver.under_way().0, 0);
+}
+
+#[test]
+fn delegations_of_one_domain_do_not_push_out_those_of_others() {
+    // CVE-2026-50251: glue by the thousands.
+    let mut play = calm();
+    play.answer(&name("www.t0"), rtype::A);
+    play.attacker = Some(Box::new(|question, server| {
+        if server != ATTACKER {
+            return None;
+        }
+        let cut = question.name.suffix(2);
+        let servers = (0..13).map(|number| record(&cut, rtype::NS, under(&format!("ns{number}"), &cut).as_wire()));
+        let glue = (0..13).map(|number| record(&under(&format!("ns{number}"), &cut), rtype::A, &[203, 0, 113, number]));
+        Some(Said { authority: servers.collect(), additional: glue.collect(), ..Said::default() })
+    }));
+    for number in 0..2000 {
+        play.ask(&under(&format!("www.n{number}"), &name("attack")), rtype::A);
+        play.pass(Duration::from_millis(20));
+    }
+    play.pass(Duration::from_secs(20));
+    play.packets = 0;
+
+    play.answer(&name("other.t0"), rtype::A);
+
+    assert!(play.packets <= 3, "{} packets: the way to the zone is still known", play.packets);
+}
+
+#[test]
+fn compression_and_options_of_a_message_cost_no_more_than_its_bytes() {
+    // Names of 255 bytes in two bytes each (CVE-2026-44390), options by the thousands (CVE-2026-41292).
+    let mut bytes = vec![0, 0, 0x84, 0, 0, 1, 0xff, 0xff, 0, 0, 0xff, 0xff];
+    let start = bytes.len();
+    for _ in 0..3 {
+        bytes.push(63);
+        bytes.extend([b'a'; 63]);
+    }
+    bytes.push(60);
+    bytes.extend([b'b'; 60]);
+    bytes.extend([0, 0, 1, 0, 1]);
+    // Pointers that each lead to the one before.
+    let mut before = u16::try_from(start).unwrap();
+    while bytes.len() < 0x3f00 {
+        let here = u16::try_from(bytes.len()).unwrap();
+        bytes.extend((0xc000 | before).to_be_bytes());
+        bytes.extend([0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1]);
+        before = here;
+    }
+    while bytes.len() < 50_000 {
+        bytes.extend((0xc000 | before).to_be_bytes());
+        bytes.extend([0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1]);
+    }
+    let options = 3000_u16;
+    bytes.extend([0, 0, 41, 0x10, 0, 0, 0, 0, 0]);
+    bytes.extend((options * 4).to_be_bytes());
+    bytes.extend([0xff, 0xfe, 0, 0].repeat(options.into()));
+
+    let message = Message::parse(&bytes).unwrap();
+
+    let records = message.answer.len() + message.authority.len() + message.additional.len();
+    let kept: usize = message.answer.iter().map(|record| record.name.as_wire().len() + record.rdata.len()).sum();
+    assert!(records <= 2000 && kept <= 2000 * 260, "{records} records, {kept} bytes");
+    assert!(message.edns.is_none_or(|edns| edns.options.len() <= 16));
 }

@@ -10,8 +10,10 @@
 mod clock;
 mod dice;
 pub mod encode;
+mod forged;
 mod hostile;
 mod model;
+mod outage;
 mod play;
 pub mod sign;
 mod stale;

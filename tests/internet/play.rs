@@ -27,6 +27,9 @@ use super::{
 /// Says something of its own to a question, or leaves it to the world.
 pub type Attacker = Box<dyn FnMut(&Question, IpAddr) -> Option<Said>>;
 
+/// Says what arrives before the answer to a datagram, in bytes.
+pub type Forger = Box<dyn FnMut(&[u8]) -> Vec<Vec<u8>>>;
+
 /// A message, or that the server cannot be reached.
 type Arrival = (ExchangeId, Option<Vec<u8>>);
 
@@ -45,6 +48,14 @@ pub struct Play {
     pub mutated: usize,
     /// Answers in the place of the world's.
     pub attacker: Option<Attacker>,
+    /// What arrives just before each answer over UDP.
+    pub forger: Option<Forger>,
+    /// What is under way.
+    open: HashMap<ExchangeId, (IpAddr, Question)>,
+    /// How often one question was under way to one server at the same time.
+    pub most_twins: usize,
+    /// How many of the packets were over TCP.
+    pub connected: u64,
     /// How many packets each server got.
     pub counts: HashMap<IpAddr, u32>,
     pub answers: Vec<(Ticket, Arc<Answer>)>,
@@ -89,6 +100,10 @@ impl Play {
             outage: false,
             mutated: 0,
             attacker: None,
+            forger: None,
+            open: HashMap::new(),
+            most_twins: 0,
+            connected: 0,
             counts: HashMap::new(),
             answers: Vec::new(),
             log: Vec::new(),
@@ -178,9 +193,13 @@ impl Play {
                 Output::Explained(..) => {}
                 Output::Cancel(exchange) => {
                     self.cancelled.insert(exchange);
+                    self.open.remove(&exchange);
                 }
                 Output::Send { exchange, server, tcp, message } => self.send(exchange, server, tcp, &message),
-                Output::SendEncrypted { .. } => unreachable!("no server is encrypted"),
+                Output::SendEncrypted { exchange, server, message } => {
+                    let at = SocketAddr::new(encrypted(server), 853);
+                    self.send(exchange, at, true, &message);
+                }
             }
         }
     }
@@ -200,6 +219,11 @@ impl Play {
         self.fooled |= server.ip() == IpAddr::from(POISON);
         let asked = Message::parse(message).expect("we write messages");
         let question = asked.question.clone().expect("we ask");
+        self.connected += u64::from(tcp);
+        let what = (server.ip(), question.clone());
+        let twins = 1 + self.open.values().filter(|other| **other == what).count();
+        self.most_twins = self.most_twins.max(twins);
+        self.open.insert(exchange, what);
         if self.log.len() < 1000 {
             let manner = self.world.servers.get(&server.ip()).map(|server| server.manner);
             self.log.push(format!(
@@ -215,6 +239,11 @@ impl Play {
         let at = self.now.since_start + Duration::from_millis(delay);
         if self.world.forged && !tcp {
             self.forge(exchange, &asked, at - Duration::from_millis(1));
+        }
+        if let Some(forger) = self.forger.as_mut().filter(|_| !tcp) {
+            for bytes in forger(message) {
+                self.arrive(at - Duration::from_millis(1), exchange, Some(bytes));
+            }
         }
         if self.outage || !tcp && self.dice.below(1000) < self.world.loss {
             return;
@@ -332,6 +361,11 @@ impl Play {
         }
         Some(said)
     }
+}
+
+/// Where encrypted servers are, by their number.
+pub fn encrypted(server: u16) -> IpAddr {
+    [10, 9, 9, u8::try_from(server).expect("few servers")].into()
 }
 
 /// Changes something after the ID and the flags.

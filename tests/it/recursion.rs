@@ -1,13 +1,14 @@
 //! A real DNS plane that begins at the root, with a small Internet of false servers on loopback.
 
 use std::{
+    collections::BTreeSet,
     io::ErrorKind,
     net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use hearthgate::dns::{Config, Resolve, Testing};
+use hearthgate::dns::{Config, Fallback, Resolve, Testing, Upstream};
 use hickory_proto::{
     op::{Message, MessageType, OpCode, ResponseCode},
     rr::{Name, RData, Record, RecordType, rdata},
@@ -29,22 +30,26 @@ const CONNECTED: &str = "connected";
 /// What was asked of whom.
 type Log = Arc<Mutex<Vec<(Ipv4Addr, String, &'static str)>>>;
 
+/// Port and ID of each datagram.
+type Sources = Arc<Mutex<Vec<(u16, u16)>>>;
+
 pub(crate) struct Internet {
     pub(crate) port: u16,
     log: Log,
+    sources: Sources,
 }
 
 impl Internet {
     /// Starts the servers of `.`, `tld.` and `leaf.tld.`, all on one port.
     pub(crate) fn start() -> Self {
         let (port, sockets) = one_port([ROOT, TLD, LEAF, MUTE]);
-        let log = Log::default();
+        let (log, sources) = (Log::default(), Sources::default());
         for (address, udp, tcp) in sockets {
-            let (seen, seen_tcp) = (log.clone(), log.clone());
-            std::thread::spawn(move || serve_udp(address, &udp, &seen));
+            let (seen, seen_tcp, from) = (log.clone(), log.clone(), sources.clone());
+            std::thread::spawn(move || serve_udp(address, &udp, &seen, &from));
             std::thread::spawn(move || serve_tcp(address, &tcp, &seen_tcp));
         }
-        Self { port, log }
+        Self { port, log, sources }
     }
 
     pub(crate) fn house(&self) -> Running {
@@ -86,7 +91,7 @@ fn one_port<const N: usize>(addresses: [Ipv4Addr; N]) -> (u16, Vec<(Ipv4Addr, Ud
     }
 }
 
-fn serve_udp(address: Ipv4Addr, socket: &UdpSocket, log: &Log) {
+fn serve_udp(address: Ipv4Addr, socket: &UdpSocket, log: &Log, sources: &Sources) {
     let mut buffer = [0; 2048];
     loop {
         let (length, from) = match socket.recv_from(&mut buffer) {
@@ -97,6 +102,7 @@ fn serve_udp(address: Ipv4Addr, socket: &UdpSocket, log: &Log) {
         };
         let request = Message::from_vec(&buffer[..length]).unwrap();
         let (name, answer) = said(address, &request);
+        sources.lock().unwrap().push((from.port(), request.metadata.id));
         log.lock().unwrap().push((address, name.clone(), "udp"));
         let Some(answer) = answer else { continue };
         let first = name.split('.').next().unwrap_or_default();
@@ -279,6 +285,43 @@ fn forged_datagrams_are_not_believed() {
 }
 
 #[test]
+fn ports_and_ids_of_questions_cannot_be_foreseen() {
+    // Kaminsky, SADDNS: a new socket on a random port for each, with a random ID.
+    let internet = Internet::start();
+    let house = internet.house();
+    for number in 0..300 {
+        house.ask(&format!("n{number}.leaf.tld."), RecordType::A);
+    }
+
+    let sources = internet.sources.lock().unwrap();
+    let distinct = |values: &mut dyn Iterator<Item = u16>| values.collect::<BTreeSet<_>>().len();
+    assert!(sources.len() >= 300);
+    assert!(distinct(&mut sources.iter().map(|(port, _)| *port)) >= 290, "{sources:?}");
+    assert!(distinct(&mut sources.iter().map(|(_, id)| *id)) >= 290, "{sources:?}");
+    let ports: Vec<u16> = sources.iter().map(|(port, _)| *port).collect();
+    assert!(ports.iter().any(|port| *port < 16384) && ports.iter().any(|port| *port > 49152), "{ports:?}");
+    let near = |pair: &&[u16]| pair[0].abs_diff(pair[1]) < 1000;
+    assert!(ports.windows(2).filter(near).count() < 60, "{ports:?}");
+}
+
+#[test]
+fn servers_that_recurse_are_backed_by_recursion_where_the_owner_wants_it() {
+    let internet = Internet::start();
+    // Hears and says nothing; nobody is there.
+    for upstream in [MUTE, EMPTY] {
+        let upstream = Upstream::plain(SocketAddr::from((upstream, internet.port)));
+        let house = internet.house_with(|config| {
+            config.resolve = Resolve::Forward(vec![upstream]);
+            config.fallback = Fallback::Recursion;
+        });
+
+        for name in ["one.leaf.tld.", "two.leaf.tld."] {
+            assert_eq!(texts(&house.ask(name, RecordType::A)), ["198.51.100.7"], "{name}");
+        }
+    }
+}
+
+#[test]
 fn a_zone_that_nobody_serves_fails_and_says_why() {
     let internet = Internet::start();
     let house = internet.house();
@@ -292,7 +335,7 @@ fn a_zone_that_nobody_serves_fails_and_says_why() {
 #[test]
 fn a_root_that_is_not_there_is_told_at_once() {
     let (port, _held) = one_port([TLD]);
-    let internet = Internet { port, log: Log::default() };
+    let internet = Internet { port, log: Log::default(), sources: Sources::default() };
     let house = internet.house_with(|config| config.testing.root_servers = vec![EMPTY.into()]);
 
     let answer = house.ask("www.leaf.tld.", RecordType::A);

@@ -510,3 +510,19 @@ fn many_questions_share_a_connection_and_answers_find_their_own() {
         assert!(server.counted().0 <= 4, "{kind:?}: {:?}", server.counted());
     }
 }
+
+#[test]
+fn two_houses_that_point_at_each_other_do_not_multiply_a_question() {
+    let first = Running::start(config(([127, 0, 0, 1], 1).into()));
+    let second = Running::start(config(first.address));
+    let mut towards = config(second.address);
+    towards.listen = vec![first.address.into()];
+    first.plane.commit(first.plane.prepare(towards).unwrap());
+
+    let answer = ask(&first, "www.t1.");
+
+    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+    let asked = |house: &Running| house.counted("hearthgate_dns_questions_total");
+    let (at_first, at_second) = (asked(&first), asked(&second));
+    assert!(at_first + at_second <= 24, "{at_first} and {at_second}");
+}

@@ -15,8 +15,12 @@ use super::{Fallback, contact::Contact, name::Name};
 
 /// How many zone cuts are remembered; the oldest goes first.
 const MOST_CUTS: usize = 8192;
+/// How many of them are of one domain: who has a domain can make up any number below it.
+const MOST_OF_DOMAIN: usize = 256;
 /// How many bytes they take at most.
 const MOST_BYTES: usize = 2 << 20;
+/// The part of them that one domain can take.
+const SHARE: usize = 8;
 /// How many servers of one zone are looked at.
 pub const MOST_SERVERS: usize = 26;
 
@@ -45,11 +49,21 @@ impl Cut {
     }
 }
 
+/// Those of one domain.
+#[derive(Debug, Default)]
+struct Domain {
+    names: VecDeque<Name>,
+    bytes: usize,
+}
+
 /// All zone cuts that are known.
 #[derive(Debug, Default)]
 pub struct Cuts {
     known: HashMap<Name, Rc<Cut>>,
+    /// In the order in which they came; some may be gone.
     order: VecDeque<Name>,
+    /// The same by domain.
+    domains: HashMap<Name, Domain>,
     bytes: usize,
 }
 
@@ -90,15 +104,30 @@ impl Cuts {
     /// Remembers a cut.
     pub fn insert(&mut self, cut: Rc<Cut>) {
         self.bytes += cut.bytes();
+        let share = self.domains.entry(domain(&cut.zone)).or_default();
+        share.bytes += cut.bytes();
         match self.known.insert(cut.zone.clone(), cut.clone()) {
-            None => self.order.push_back(cut.zone.clone()),
-            Some(older) => self.bytes -= older.bytes(),
-        }
-        while self.order.len() > MOST_CUTS || self.bytes > MOST_BYTES {
-            let Some(oldest) = self.order.pop_front() else { break };
-            if let Some(oldest) = self.known.remove(&oldest) {
-                self.bytes -= oldest.bytes();
+            None => {
+                self.order.push_back(cut.zone.clone());
+                share.names.push_back(cut.zone.clone());
             }
+            Some(older) => {
+                self.bytes -= older.bytes();
+                share.bytes -= older.bytes();
+            }
+        }
+        while let Some(share) = self.domains.get_mut(&domain(&cut.zone))
+            && (share.names.len() > MOST_OF_DOMAIN || share.bytes > MOST_BYTES / SHARE)
+            && let Some(oldest) = share.names.front().cloned()
+        {
+            self.remove(&oldest);
+        }
+        while self.known.len() > MOST_CUTS || self.bytes > MOST_BYTES {
+            let Some(oldest) = self.order.pop_front() else { break };
+            self.remove(&oldest);
+        }
+        if self.order.len() > 2 * self.known.len() + 64 {
+            self.order.retain(|name| self.known.contains_key(name));
         }
     }
 
@@ -106,7 +135,57 @@ impl Cuts {
     pub fn remove(&mut self, zone: &Name) {
         if let Some(cut) = self.known.remove(zone) {
             self.bytes -= cut.bytes();
-            self.order.retain(|name| name != zone);
+            let domain = domain(zone);
+            if let Some(share) = self.domains.get_mut(&domain) {
+                share.names.retain(|name| name != zone);
+                share.bytes -= cut.bytes();
+                if share.names.is_empty() {
+                    self.domains.remove(&domain);
+                }
+            }
         }
+    }
+}
+
+/// Whose doing a zone is, roughly.
+fn domain(zone: &Name) -> Name {
+    zone.suffix(zone.label_count().min(2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::resolver::Fallback;
+
+    #[test]
+    fn cve_2026_50251_delegations_of_one_domain_do_not_push_out_those_of_others() {
+        let mut cuts = Cuts::default();
+        let cut = |zone: &str, glue: usize| {
+            let server = |number| (Name::parse(&format!("ns{number}.{zone}")).unwrap(), vec![[192, 0, 2, 1].into(); 8]);
+            Rc::new(Cut {
+                zone: Name::parse(zone).unwrap(),
+                servers: (0..glue).map(server).collect(),
+                hearsay: Vec::new(),
+                forward: None,
+                fallback: Fallback::Nothing,
+                expires: Duration::MAX,
+            })
+        };
+        cuts.insert(cut("org", 6));
+        cuts.insert(cut("victim.org", 2));
+
+        for number in 0..20_000 {
+            cuts.insert(cut(&format!("n{number}.attack.net"), MOST_SERVERS));
+        }
+        // Again and again under the same name: nothing grows.
+        for _ in 0..1000 {
+            cuts.insert(cut("one.attack.net", 2));
+            cuts.remove(&Name::parse("one.attack.net").unwrap());
+        }
+
+        let victim = Name::parse("www.victim.org").unwrap();
+        assert_eq!(cuts.deepest(&victim, Duration::ZERO).unwrap().zone, Name::parse("victim.org").unwrap());
+        assert!(cuts.known.len() <= MOST_OF_DOMAIN + 2 && cuts.bytes <= MOST_BYTES, "{}", cuts.known.len());
+        assert!(cuts.order.len() <= 2 * cuts.known.len() + 70 && cuts.domains.len() == 3);
     }
 }

@@ -43,12 +43,21 @@ pub(super) struct Exchange {
     cookie: Option<[u8; 8]>,
     wrong: Cell<u32>,
     slot: Rc<Slot<Outcome>>,
+    place: Place,
+    deadline: Duration,
+    /// How many wait for it.
+    waiting: Cell<usize>,
 }
+
+/// What is asked of whom, over TCP or not: the same is not asked twice at a time. Who guesses would have to be
+/// right with one of several (RFC 5452 §5), and the server gains nothing by it.
+type Place = (Contact, Question, bool);
 
 /// All that are under way.
 #[derive(Default)]
 pub(super) struct Exchanges {
     under_way: BTreeMap<ExchangeId, Exchange>,
+    places: HashMap<Place, ExchangeId>,
     at_server: HashMap<Contact, BTreeSet<ExchangeId>>,
     of_zone: HashMap<Name, BTreeSet<ExchangeId>>,
     last: u64,
@@ -66,6 +75,7 @@ impl Exchanges {
         let id = ExchangeId(self.last);
         self.at_server.entry(exchange.server).or_default().insert(id);
         self.of_zone.entry(exchange.zone.clone()).or_default().insert(id);
+        self.places.insert(exchange.place.clone(), id);
         self.under_way.insert(id, exchange);
         (id, dropped)
     }
@@ -74,7 +84,30 @@ impl Exchanges {
         let exchange = self.under_way.remove(&id)?;
         strike(&mut self.at_server, &exchange.server, id);
         strike(&mut self.of_zone, &exchange.zone, id);
+        if self.places.get(&exchange.place) == Some(&id) {
+            self.places.remove(&exchange.place);
+        }
         Some(exchange)
+    }
+
+    /// Joins those who wait for the same.
+    fn join(&self, place: &Place) -> Option<(ExchangeId, Rc<Slot<Outcome>>, Duration)> {
+        let id = *self.places.get(place)?;
+        let exchange = self.under_way.get(&id)?;
+        exchange.waiting.set(exchange.waiting.get() + 1);
+        Some((id, exchange.slot.clone(), exchange.deadline))
+    }
+
+    /// One waits no more; says whether nobody does.
+    fn leave(&mut self, id: ExchangeId) -> bool {
+        let left = self.under_way.get(&id).map_or(0, |exchange| exchange.waiting.get().saturating_sub(1));
+        match self.under_way.get(&id) {
+            Some(exchange) if left > 0 => exchange.waiting.set(left),
+            _ => {
+                self.remove(id);
+            }
+        }
+        left == 0
     }
 
     /// Counts those under way.
@@ -170,26 +203,37 @@ impl Shared {
         }
     }
 
+    /// Waits for what somebody else asks the same server, if somebody does.
+    async fn joined(&self, place: &Place) -> Option<Option<Outcome>> {
+        let (exchange, slot, deadline) = self.exchanges.borrow().join(place)?;
+        let _over = Over { shared: self, exchange };
+        Some(self.courses.before(deadline, self.courses.filled(&slot)).await)
+    }
+
     /// Asks one server one thing and waits, but not longer than `deadline`.
     async fn exchange(
         &self,
-        server: Contact,
+        place: Place,
         zone: &Name,
-        (tcp, mixed): (bool, bool),
+        mixed: bool,
         asked: Asked<'_>,
         deadline: Duration,
     ) -> Option<Outcome> {
         let slot = Slot::new();
+        let (server, question, tcp) = place.clone();
         let waiting = Exchange {
             id: asked.id,
             raw_question: asked.name.to_vec(),
-            question: Question { name: Name::from_wire(asked.name)?, rtype: asked.rtype },
+            question,
             server,
             zone: zone.clone(),
             mixed,
             cookie: asked.cookie.and_then(|cookie| cookie.first_chunk().copied()),
             wrong: Cell::new(0),
             slot: slot.clone(),
+            place,
+            deadline,
+            waiting: Cell::new(1),
         };
         let (exchange, dropped) = self.exchanges.borrow_mut().insert(waiting);
         if let Some(dropped) = dropped {
@@ -238,11 +282,17 @@ impl Shared {
                 cookie: cookie.as_deref(),
                 block: encrypted.then_some(BLOCK),
             };
-            if !errand.budget.spend_packet() {
+            let place = (server, question.clone(), tcp);
+            let joined = self.joined(&place).await;
+            let sent = joined.is_none();
+            if sent && !errand.budget.spend_packet() {
                 return Err(Trouble::Spent);
             }
             let wait = if tcp { (state.timeout() * 3).max(Duration::from_millis(1500)) } else { state.timeout() };
-            let outcome = self.exchange(server, zone, (tcp, mixed), asked, now + wait).await;
+            let outcome = match joined {
+                Some(outcome) => outcome,
+                None => self.exchange(place, zone, mixed, asked, now + wait).await,
+            };
             let (message, bytes) = match outcome {
                 Some(Outcome::Message(message, bytes)) => (message, bytes),
                 Some(Outcome::OtherCase) => {
@@ -257,26 +307,31 @@ impl Shared {
                     continue;
                 }
                 Some(Outcome::Dropped) => return Err(Trouble::Crowded),
+                // It counts once, for whoever sent it.
                 Some(Outcome::Unreachable) => {
-                    self.note_silence(server);
-                    self.servers.borrow_mut().timed_out(server, self.now());
+                    if sent {
+                        self.note_silence(server);
+                        self.servers.borrow_mut().timed_out(server, self.now());
+                    }
                     return Err(Trouble::Unreachable);
                 }
                 None => {
-                    self.note_silence(server);
-                    self.servers.borrow_mut().timed_out(server, self.now());
+                    if sent {
+                        self.note_silence(server);
+                        self.servers.borrow_mut().timed_out(server, self.now());
+                    }
                     return Err(Trouble::Silent);
                 }
             };
             self.note_answer();
             errand.budget.spend_bytes(bytes);
-            if !tcp || encrypted {
+            if sent && (!tcp || encrypted) {
                 self.servers.borrow_mut().answered(server, self.now(), self.now() - now);
             }
-            if let (Some(sent), Some(edns)) = (&cookie, &message.edns) {
+            if let (Some(cookie), Some(edns)) = (cookie.filter(|_| sent), &message.edns) {
                 let back = edns.options.iter().find(|(code, _)| *code == 10).map(|(_, value)| value);
                 if let Some(value) =
-                    back.filter(|value| value.len() >= 16 && value.len() <= 40 && value[..8] == sent[..8])
+                    back.filter(|value| value.len() >= 16 && value.len() <= 40 && value[..8] == cookie[..8])
                 {
                     let value = value.clone();
                     self.servers.borrow_mut().update(server, now, |server| server.cookie = Some(value));
@@ -341,7 +396,8 @@ struct Over<'a> {
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
-        self.shared.exchanges.borrow_mut().remove(self.exchange);
-        self.shared.outputs.borrow_mut().push_back(Output::Cancel(self.exchange));
+        if self.shared.exchanges.borrow_mut().leave(self.exchange) {
+            self.shared.outputs.borrow_mut().push_back(Output::Cancel(self.exchange));
+        }
     }
 }

@@ -89,7 +89,7 @@ impl Shared {
     ) -> Result<Fetched, Failure> {
         let mut restarts = 0;
         if let Some(cut) = self.forwarded(&question.place()) {
-            let result = match self.are_all_dead(&cut) && cut.fallback == Fallback::Recursion {
+            let result = match self.are_all_failing(&cut) && cut.fallback == Fallback::Recursion {
                 true => Err(Failure::Unreachable),
                 false => self.descend(cut.clone(), question, errand, avoid).await,
             };
@@ -185,10 +185,11 @@ impl Shared {
         }))
     }
 
-    fn are_all_dead(&self, cut: &Cut) -> bool {
+    /// Says whether none of the servers that recurse for us answered the last time.
+    fn are_all_failing(&self, cut: &Cut) -> bool {
         self.wish_probes(cut.forward.as_deref().unwrap_or_default());
         let servers = self.servers.borrow();
-        cut.forward.iter().flatten().all(|server| servers.is_dead(*server, self.now()))
+        cut.forward.iter().flatten().all(|server| servers.is_failing(*server))
     }
 
     /// Returns the cut to begin at.
@@ -298,7 +299,7 @@ impl Shared {
                 };
                 match next {
                     Some(server) => {
-                        hedge = Some(self.now() + self.servers.borrow().get(server).hedge_after());
+                        hedge = Some(self.now() + self.servers.borrow().patience(server));
                         let began = self.now();
                         pending.push(Box::pin(async move {
                             (server, began, self.ask_server(server, &cut.zone, question, forwarded, errand).await)
@@ -314,6 +315,7 @@ impl Shared {
             let Some(Some((server, began, result))) = self.courses.before(hedge, first(&mut pending)).await else {
                 continue;
             };
+            search.came_back(server);
             let result = result.map(|message| (understand(&cut.zone, question, &message, forwarded), message));
             errand.budget.recorder.write(|came_at| Step::Asked {
                 at: began.saturating_sub(came_at),
@@ -362,7 +364,10 @@ impl Shared {
                     failure = Failure::Useless;
                 }
                 Class::Failed(_) | Class::Useless => failure = Failure::Useless,
-                _ => return Ok((reply, message, server)),
+                _ => {
+                    search.ends(self);
+                    return Ok((reply, message, server));
+                }
             }
         }
     }

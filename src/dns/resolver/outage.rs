@@ -30,7 +30,7 @@ const PROBE_FOR: Duration = Duration::from_millis(800);
 /// Until the next probe.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
 
-/// A server that recurses for us and is dead is looked after so often, while there are questions for it.
+/// A server that recurses for us and was silent is looked after so often, while there are questions for it.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// What is known of the way out.
@@ -41,7 +41,7 @@ pub(super) struct Outage {
     is_out: bool,
     probing: bool,
     probed: Option<Duration>,
-    /// When dead servers were looked after.
+    /// When silent servers were looked after.
     looked: BTreeMap<Contact, Duration>,
     wished: Vec<Contact>,
 }
@@ -159,11 +159,11 @@ impl Shared {
         self.ask_server(server, &Name::root(), &question, forwarded, errand).await.is_ok()
     }
 
-    /// There are questions for these servers, who recurse for us: those that are dead are looked after.
+    /// There are questions for these servers, who recurse for us: those that were silent are looked after.
     pub(super) fn wish_probes(&self, servers: &[Contact]) {
         let now = self.now();
         let known = self.servers.borrow();
-        for server in servers.iter().filter(|server| known.is_dead(**server, now)) {
+        for server in servers.iter().filter(|server| known.is_failing(**server)) {
             let mut outage = self.outage.borrow_mut();
             if outage.looked.get(server).is_none_or(|at| *at + LOOK_EVERY <= now) {
                 outage.looked.insert(*server, now);
@@ -172,7 +172,7 @@ impl Shared {
         }
     }
 
-    /// Looks after dead servers, so that no client has to wait for one that is still dead.
+    /// Looks after silent servers, so that no client has to wait for one that is still silent.
     pub(super) fn fly_looks(self: &Rc<Self>) {
         for server in std::mem::take(&mut self.outage.borrow_mut().wished) {
             let shared = self.clone();

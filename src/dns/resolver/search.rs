@@ -4,6 +4,7 @@
 use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
+    time::Duration,
 };
 
 use super::{
@@ -39,6 +40,8 @@ pub(super) struct Search {
     most_looked_up: usize,
     tries: HashMap<Contact, u32>,
     done: HashSet<Contact>,
+    /// Asked, and not yet back: nobody is asked the same twice at a time.
+    under_way: Vec<(Contact, Duration)>,
     stumbled: bool,
 }
 
@@ -58,6 +61,7 @@ impl Search {
             most_looked_up: MOST_LOOKED_UP.get(depth).copied().unwrap_or(1),
             tries: HashMap::new(),
             done: avoid.iter().copied().collect(),
+            under_way: Vec::new(),
             stumbled: false,
         };
         for (name, glue) in &cut.servers {
@@ -101,8 +105,7 @@ impl Search {
     pub(super) fn next(&mut self, shared: &Shared) -> Option<Contact> {
         if !self.fixed.is_empty() {
             let tries = |server: &Contact| self.tries.get(server).copied().unwrap_or(0);
-            let mut open: Vec<Contact> =
-                self.fixed.iter().copied().filter(|server| !self.done.contains(server)).collect();
+            let mut open: Vec<Contact> = self.fixed.iter().copied().filter(|server| self.is_open(server)).collect();
             let least = open.iter().map(tries).min().filter(|least| *least < self.most_tries)?;
             open.retain(|server| tries(server) == least);
             return self.choose(shared, open);
@@ -112,7 +115,7 @@ impl Search {
         }
         let left = |tries: u32, search: &Self| -> Vec<Contact> {
             let contacts = search.addresses.iter().map(|address| shared.contact(*address));
-            let open = contacts.filter(|server| !search.done.contains(server));
+            let open = contacts.filter(|server| search.is_open(server));
             open.filter(|server| search.tries.get(server).copied().unwrap_or(0) == tries).collect()
         };
         let mut round = left(0, self);
@@ -139,7 +142,24 @@ impl Search {
         shared.servers.borrow().rank(&mut among, shared.now(), shared.dice());
         let next = *among.first()?;
         *self.tries.entry(next).or_default() += 1;
+        self.under_way.push((next, shared.now()));
         Some(next)
+    }
+
+    fn is_open(&self, server: &Contact) -> bool {
+        !self.done.contains(server) && self.under_way.iter().all(|(other, _)| other != server)
+    }
+
+    /// The server answered, or did not.
+    pub(super) fn came_back(&mut self, server: Contact) {
+        self.under_way.retain(|(other, _)| *other != server);
+    }
+
+    /// Somebody answered; whoever was asked before and has not is slower, or dead.
+    pub(super) fn ends(&self, shared: &Shared) {
+        for (server, asked) in &self.under_way {
+            shared.servers.borrow_mut().overtaken(*server, shared.now(), shared.now() - *asked);
+        }
     }
 
     /// Looks up one more server's address; `false` if there is none left.

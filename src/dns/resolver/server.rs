@@ -14,6 +14,8 @@ const MOST_SERVERS: usize = 4096;
 const FIRST_TIMEOUT: Duration = Duration::from_millis(376);
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(50);
 const LONGEST_TIMEOUT: Duration = Duration::from_millis(2500);
+/// Whoever is not known is waited for at least so long before somebody else is asked as well.
+const SHORTEST_PATIENCE: Duration = Duration::from_millis(60);
 /// After so many time-outs in a row an address counts as dead and is asked only now and then.
 const DEAD_AFTER: u32 = 4;
 const DEAD_FOR: Duration = Duration::from_secs(30);
@@ -49,14 +51,6 @@ impl Server {
         backed_off.min(LONGEST_TIMEOUT)
     }
 
-    /// When somebody else should be asked as well.
-    pub fn hedge_after(&self) -> Duration {
-        match self.smoothed {
-            Some(smoothed) => (smoothed * 3 / 2).max(Duration::from_millis(20)),
-            None => FIRST_TIMEOUT,
-        }
-    }
-
     /// Lower is better. An unknown server is worth a try.
     fn score(&self, now: Duration) -> Duration {
         if self.dead_until > now {
@@ -80,6 +74,8 @@ struct Family {
 
 /// After so many time-outs without an answer, while the other family answers, a family counts as broken.
 const BROKEN_AFTER: u32 = 6;
+/// The same where it never worked.
+const BROKEN_FROM_THE_START: u32 = 3;
 /// It is left out for so long, then tried again.
 const BROKEN_FOR: Duration = Duration::from_secs(60);
 /// The other family answered not longer ago than this.
@@ -89,6 +85,8 @@ const LATELY: Duration = Duration::from_secs(20);
 #[derive(Debug, Default)]
 pub struct Servers {
     families: [Family; 2],
+    /// What answers take, over all servers, and how much that varies.
+    typical: Option<(Duration, Duration)>,
     known: HashMap<Contact, Server>,
     lame: HashMap<(Contact, Name), Duration>,
     lame_order: VecDeque<(Contact, Name)>,
@@ -120,6 +118,10 @@ impl Servers {
 
     /// An answer came after this time.
     pub fn answered(&mut self, contact: Contact, now: Duration, took: Duration) {
+        self.typical = Some(match self.typical {
+            Some((typical, variation)) => ((typical * 15 + took) / 16, (variation * 15 + typical.abs_diff(took)) / 16),
+            None => (took, took / 2),
+        });
         if let Some(address) = contact.ip() {
             self.families[usize::from(address.is_ipv6())] = Family { answered: Some(now), ..Family::default() };
         }
@@ -153,13 +155,21 @@ impl Servers {
         });
     }
 
+    /// Another server answered first, though this one had so much longer.
+    pub fn overtaken(&mut self, contact: Contact, now: Duration, waited: Duration) {
+        if waited >= self.patience(contact) {
+            self.timed_out(contact, now);
+        }
+    }
+
     fn family_timed_out(&mut self, address: IpAddr, now: Duration) {
         let other = self.families[usize::from(address.is_ipv4())];
         let family = &mut self.families[usize::from(address.is_ipv6())];
         family.silences += 1;
-        if family.silences >= BROKEN_AFTER && other.answered.is_some_and(|at| at + LATELY > now) {
+        let most = if family.answered.is_some() { BROKEN_AFTER } else { BROKEN_FROM_THE_START };
+        if family.silences >= most && other.answered.is_some_and(|at| at + LATELY > now) {
             // The next time-out after that leaves it out again.
-            family.silences = BROKEN_AFTER - 1;
+            family.silences = most - 1;
             family.broken_until = now + BROKEN_FOR;
         }
     }
@@ -194,6 +204,25 @@ impl Servers {
     /// Says whether nobody reached the server for a while.
     pub fn is_dead(&self, server: Contact, now: Duration) -> bool {
         self.known.get(&server).is_some_and(|server| server.dead_until > now)
+    }
+
+    /// How long to wait for a server until somebody else is asked as well. Who is not known is expected to be like
+    /// the others.
+    pub fn patience(&self, server: Contact) -> Duration {
+        let typical = self.typical.map(|(typical, variation)| (typical + 2 * variation) * 3 / 2);
+        match self.known.get(&server).and_then(|server| server.smoothed) {
+            // Who has become much slower than all others is not what a client is to find out.
+            Some(smoothed) => {
+                let most = typical.unwrap_or_default().max(FIRST_TIMEOUT);
+                (smoothed * 3 / 2).clamp(Duration::from_millis(20), most)
+            }
+            None => typical.map_or(FIRST_TIMEOUT, |typical| typical.clamp(SHORTEST_PATIENCE, FIRST_TIMEOUT)),
+        }
+    }
+
+    /// Says whether the server was silent the last time that somebody waited for it.
+    pub fn is_failing(&self, server: Contact) -> bool {
+        self.known.get(&server).is_some_and(|server| server.timeouts > 0)
     }
 
     /// Sorts servers, the one to ask first in front. `dice` is below 1000: now and then another is
