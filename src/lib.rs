@@ -13,7 +13,8 @@
 //!   is on the LAN, [`neighbours`] which devices are, [`listen`] binds every kernel socket, [`stream`] is an accepted
 //!   stream or datagram with its origin, [`https`] and [`public_dns`] ask other servers, [`provider`] holds the owner's
 //!   public zones, [`helper`] runs the owner's programs, [`limit`] holds per-client limits in fixed memory, [`lookup`]
-//!   turns names into addresses,
+//!   turns names into addresses, [`questions`] carries DNS messages to whoever answers them, [`identity`] the certificates
+//!   of that server,
 //!   [`audit`] writes down who changed what, [`supervise`] names and restarts tasks, [`clock`] says whether the time can be right, [`descriptors`] is how many sockets there may be, [`metrics`] is the registry and its naming rule, [`store`]
 //!   writes state that is never torn, [`privilege`] drops what is not needed.
 
@@ -31,6 +32,7 @@ pub mod clock;
 pub mod descriptors;
 pub mod helper;
 pub mod https;
+pub mod identity;
 pub mod limit;
 pub mod listen;
 pub mod lookup;
@@ -41,6 +43,7 @@ pub mod origin;
 pub mod privilege;
 pub mod provider;
 pub mod public_dns;
+pub mod questions;
 pub mod store;
 pub mod stream;
 pub mod supervise;

@@ -153,6 +153,10 @@ pub(super) fn record(state: &Path, loaded: &Loaded, author: &str) -> Result<u64,
 /// Names the keys that differ and take effect at a start only.
 fn needs_restart(old: &Compiled, new: &Compiled) -> Vec<&'static str> {
     let dns = |config: &Compiled| config.dns.as_ref().map(|dns| dns.listen.clone());
+    let encrypted = |config: &Compiled| {
+        let encrypted = config.dns.as_ref().and_then(|dns| dns.encrypted.clone());
+        encrypted.map_or_else(Vec::new, |encrypted| encrypted.listen)
+    };
     let cache = |config: &Compiled| config.dns.as_ref().map(|dns| dns.cache_size);
     let http = |config: &Compiled| config.ingress.as_ref().map(|ingress| ingress.http.clone());
     let https = |config: &Compiled| config.ingress.as_ref().map(|ingress| ingress.https.clone());
@@ -165,6 +169,7 @@ fn needs_restart(old: &Compiled, new: &Compiled) -> Vec<&'static str> {
         ("`node.user`", old.node.user != new.node.user),
         ("`node.log.format`", old.node.log.format != new.node.log.format),
         ("`dns.listen`", dns(old) != dns(new)),
+        ("`dns.encrypted`", encrypted(old) != encrypted(new)),
         ("`dns.cache_size`", cache(old) != cache(new)),
         ("`ingress.http`", http(old) != http(new)),
         ("`ingress.https`", https(old) != https(new)),

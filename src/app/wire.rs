@@ -8,6 +8,7 @@ use crate::{
     config::Compiled,
     dns,
     helper::Helper,
+    identity::Identity,
     ingress,
     listen::BindError,
     lookup::Lookup,
@@ -15,6 +16,7 @@ use crate::{
     onlink::Follower,
     provider::Reach,
     public_dns::PublicDns,
+    questions::Questions,
     stream::{self, Inlet},
     supervise::{self, Stop, Watched},
     vpn, wan,
@@ -64,8 +66,11 @@ impl Planes {
         let to_dns = door(config.dns.is_some(), &mut outlets.dns);
         let to_ingress = door(config.ingress.is_some(), &mut outlets.ingress);
         let to_metrics = door(config.metrics.is_some(), &mut outlets.metrics);
+        let identity = Identity::default();
         let dns = match &config.dns {
-            Some(config) => Some(Arc::new(dns::Plane::bind(config, follower.networks(), metrics, to_dns)?)),
+            Some(config) => {
+                Some(Arc::new(dns::Plane::bind(config, follower.networks(), metrics, to_dns, identity.clone())?))
+            }
             None => None,
         };
         let lookup = dns.as_ref().map_or_else(Lookup::system, |dns| dns.lookup());
@@ -73,12 +78,17 @@ impl Planes {
         let reach = Reach { lookup, public, helper };
         let names =
             config.wan.is_some().then(|| Arc::new(wan::Names::new(reach.clone(), wan::Places::default(), metrics)));
+        let questions = dns.as_ref().map_or_else(Questions::unanswered, |dns| dns.questions());
         let ingress = match &config.ingress {
             Some(config) => {
-                Some(Arc::new(ingress::Plane::bind(config, follower.networks(), metrics, to_ingress, reach)?))
+                let networks = follower.networks();
+                Some(Arc::new(ingress::Plane::bind(config, networks, metrics, to_ingress, reach, questions)?))
             }
             None => None,
         };
+        if let Some(ingress) = &ingress {
+            ingress.identify(&identity);
+        }
         let vpn = match &config.vpn {
             Some(config) => Some(Arc::new(vpn::Plane::bind(config, follower.networks(), metrics, outlets)?)),
             None => None,

@@ -10,11 +10,11 @@ use super::{
     BlockAs, Client, ClientName, Core, Rebind,
     cache::{Age, Stored},
     counters::{Dropped, Outcome, Transport},
-    encode::{self, Ede, Head, QNAME, Section, rcode, record},
+    encode::{self, Ede, Head, Limit, QNAME, Section, rcode, record},
     filter::{RuleSource, Verdict},
     local::{self, Local, Records, SpecialAnswer},
     policy::Policy,
-    query::{IN, Query, Question, Unfit, qtype},
+    query::{Edns, IN, Query, Question, Unfit, qtype},
     resolver::wire::Message,
     room::Place,
 };
@@ -47,6 +47,24 @@ impl Asker {
     pub(crate) fn is_limited(&self) -> bool {
         !self.source.relay && self.source.origin != Origin::Lan(NetworkId::HOST)
     }
+
+    /// What an answer to this client may be and carries besides.
+    fn limit(&self, query: &Query<'_>, core: &Core, now: u64) -> Limit {
+        let cookie = query.edns.and_then(|edns| edns.cookie);
+        let asks = |what: fn(&Edns) -> bool| query.edns.as_ref().is_some_and(what);
+        Limit {
+            bytes: self.transport.limit(query.edns),
+            cookie: cookie.map(|cookie| core.cookies.both(cookie.client, self.client, now)),
+            keepalive: (self.transport.keeps_alive() && asks(|edns| edns.keepalive)).then_some(KEEPALIVE),
+            padded: self.transport.is_encrypted() && asks(|edns| edns.padded),
+        }
+    }
+
+    /// Says whether the answer cannot go to somebody else.
+    fn is_proven(&self, query: &Query<'_>, core: &Core, now: u64) -> bool {
+        let cookie = query.edns.and_then(|edns| edns.cookie);
+        self.transport.is_proven() || cookie.is_some_and(|cookie| core.cookies.is_ours(&cookie, self.client, now))
+    }
 }
 
 /// What a query is answered by, at one moment.
@@ -77,8 +95,12 @@ pub(crate) enum Step {
     Ask(Question),
 }
 
-/// Generous: a page of many names after a pause, and every device of a busy household behind one /64.
-const LAN_RATE: Rate = Rate::new(1000, 5000).unwrap();
+/// Questions of one client. Generous: a page of many names after a pause, and every device of a busy household
+/// behind one /64.
+const RATE: Rate = Rate::new(1000, 5000).unwrap();
+
+/// What clients who ask are told of how long a connection may be idle: 20 s, in units of 100 ms.
+const KEEPALIVE: u16 = 200;
 
 /// Seconds that the answer to a blocked name may be cached by the client: short, so that it notices an allow.
 const BLOCKED_TTL: u32 = 60;
@@ -95,20 +117,23 @@ pub(crate) fn answer(
     let policy = view.policy;
     out.clear();
 
-    // Refused origin: never an open resolver. Only a router of the house is answered although it is Wan.
-    if asker.source.origin == Origin::Wan && !asker.source.relay {
+    // Refused origin: never an open resolver. A router of the house is answered although it is Wan, and who
+    // comes by HTTPS was let in by the ingress's table.
+    if asker.source.origin == Origin::Wan && !asker.source.relay && asker.transport != Transport::Https {
         return Step::Silence(Dropped::Origin);
     }
-    if resolved.is_none() && asker.is_limited() {
+    // Who only claims an address does not spend what its owner has.
+    let within = |proven: bool| {
         let limits = &view.core.limits;
-        if limits.check(limit::Client::of(asker.client), LAN_RATE, view.instant).is_err() {
-            return Step::Silence(Dropped::Limit);
-        }
-    }
+        resolved.is_some()
+            || !asker.is_limited()
+            || limits.check_key((limit::Client::of(asker.client), proven), RATE, view.instant).is_ok()
+    };
 
     // What is no question for us.
     let query = match Query::parse(bytes) {
         Ok(query) => query,
+        Err(_) if !within(asker.transport.is_proven()) => return Step::Silence(Dropped::Limit),
         Err(unfit) => {
             return match encode::unfit(bytes, unfit, out) {
                 false => Step::Silence(Dropped::NoQuery),
@@ -117,7 +142,19 @@ pub(crate) fn answer(
             };
         }
     };
-    let limit = asker.transport.limit(query.edns);
+    let limit = asker.limit(&query, view.core, view.now);
+    let proven = asker.is_proven(&query, view.core, view.now);
+    if !within(proven) {
+        // Half of what is too much is told to come by TCP: an answer no longer than the question, with which a
+        // client whose address others use gets through.
+        if proven || query.id()[1] & 1 == 1 {
+            return Step::Silence(Dropped::Limit);
+        }
+        encode::start(&query, Head::code(rcode::NOERROR), out);
+        encode::truncate(&query, out);
+        encode::finish(&query, rcode::NOERROR, None, limit, out);
+        return Step::Done(Outcome::Limited);
+    }
     let code = |code, ede, out: &mut Vec<u8>| {
         encode::start(&query, Head::code(code), out);
         encode::finish(&query, code, ede, limit, out);
@@ -156,6 +193,10 @@ pub(crate) fn answer(
     let found = match records.answer(&query, view.networks, out) {
         Local::Absent => policy.routes.answer(&query, asker.source.origin, asker.client, view.networks, out),
         found => found,
+    };
+    let found = match (found, &policy.discovery) {
+        (Local::Absent, Some(discovery)) => discovery.answer(&query, asker.source.origin, out),
+        (found, _) => found,
     };
     let alias = match found {
         Local::Absent => None,
@@ -295,7 +336,7 @@ fn special_answer(
     query: &Query<'_>,
     special: SpecialAnswer,
     zone: usize,
-    limit: usize,
+    limit: Limit,
     out: &mut Vec<u8>,
 ) {
     let top = query.name().len() == zone;
@@ -321,7 +362,7 @@ fn blocked(
     query: &Query<'_>,
     as_: BlockAs,
     source: RuleSource,
-    limit: usize,
+    limit: Limit,
     out: &mut Vec<u8>,
 ) -> Step {
     let code = match as_ {
@@ -394,7 +435,7 @@ pub(crate) async fn answer_later(
     let step = match &stored {
         Some(stored) => answer(&view, asker, bytes, Some(stored), &mut out),
         // The task that asked fell over.
-        None => give_up(bytes, asker, Ede::NetworkError, &mut out),
+        None => give_up(core, bytes, asker, Ede::NetworkError, &mut out),
     };
     match step {
         Step::Done(outcome) | Step::Refresh(outcome, _) => core.series.answered(asker.transport, outcome),
@@ -405,9 +446,9 @@ pub(crate) async fn answer_later(
 }
 
 /// Answers SERVFAIL without having asked.
-pub(crate) fn give_up(bytes: &[u8], asker: &Asker, ede: Ede, out: &mut Vec<u8>) -> Step {
+pub(crate) fn give_up(core: &Core, bytes: &[u8], asker: &Asker, ede: Ede, out: &mut Vec<u8>) -> Step {
     let Ok(query) = Query::parse(bytes) else { return Step::Silence(Dropped::NoQuery) };
-    let limit = asker.transport.limit(query.edns);
+    let limit = asker.limit(&query, core, core.clock.seconds());
     encode::start(&query, Head::code(rcode::SERVFAIL), out);
     encode::finish(&query, rcode::SERVFAIL, Some(ede), limit, out);
     Step::Done(Outcome::Failed)

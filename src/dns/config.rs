@@ -11,7 +11,7 @@ use super::{client::ClientName, filter::Spans};
 use crate::{
     listen::Place,
     neighbours::Mac,
-    origin::{Directory, NetworkId, Origin, PeerId},
+    origin::{Access, Directory, NetworkId, Origin, PeerId},
 };
 
 /// The meant form of `[dns]`, with what it needs of other sections.
@@ -19,6 +19,8 @@ use crate::{
 pub struct Config {
     /// Where UDP and TCP port 53 (or another) are served.
     pub listen: Vec<Place>,
+    /// DNS over TLS, QUIC and HTTPS.
+    pub encrypted: Option<Encrypted>,
     /// `node.domain`: relative names stand under it.
     pub domain: Name,
     /// Where list tables and caches are kept.
@@ -99,6 +101,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: Vec::new(),
+            encrypted: None,
             domain: Name::root(),
             state: PathBuf::new(),
             cache_size: 1 << 20,
@@ -137,6 +140,19 @@ impl Default for Config {
             testing: Testing::default(),
         }
     }
+}
+
+/// How clients ask that others cannot read along.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encrypted {
+    /// Where TLS (on TCP) and QUIC (on UDP) are served.
+    pub listen: Vec<Place>,
+    /// The server's name, in lower case: what its certificate says. A label before it is a device's name.
+    pub host: String,
+    /// The port of HTTPS, if the ingress has one.
+    pub https: Option<u16>,
+    /// Who may ask over HTTPS.
+    pub access: Access,
 }
 
 /// Where answers come from.
@@ -242,6 +258,8 @@ pub struct HouseRoutes {
     pub listen: Vec<IpAddr>,
     /// The gate's inner addresses.
     pub inner: Vec<IpAddr>,
+    /// One of the names: each label below it is the same (a device's name for the DNS server).
+    pub below: Option<Name>,
     /// What peers are told of the gate, if that is a name.
     pub gate: Option<GateName>,
 }

@@ -28,10 +28,12 @@ pub(crate) enum Outcome {
     Refused,
     /// FORMERR or BADVERS.
     Malformed,
+    /// The client asks too much: told to come by TCP, which proves where it is.
+    Limited,
 }
 
-const OUTCOMES: [&str; 9] =
-    ["local", "special", "blocked", "cached", "stale", "resolved", "failed", "refused", "malformed"];
+const OUTCOMES: [&str; 10] =
+    ["local", "special", "blocked", "cached", "stale", "resolved", "failed", "refused", "malformed", "limited"];
 
 /// Why nothing was said at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +61,12 @@ pub(crate) enum Transport {
     Udp,
     /// A connection of the kernel's.
     Tcp,
+    /// DNS over TLS (RFC 7858).
+    Tls,
+    /// DNS over QUIC (RFC 9250).
+    Quic,
+    /// DNS over HTTPS (RFC 8484): the ingress's table has let it in.
+    Https,
     /// A datagram out of the tunnel.
     TunnelUdp,
     /// A connection out of the tunnel.
@@ -67,15 +75,31 @@ pub(crate) enum Transport {
     House,
 }
 
-const TRANSPORTS: [&str; 5] = ["udp", "tcp", "tunnel_udp", "tunnel_tcp", "house"];
+const TRANSPORTS: [&str; 8] = ["udp", "tcp", "tls", "quic", "https", "tunnel_udp", "tunnel_tcp", "house"];
 
 impl Transport {
     /// Returns how long an answer may be.
     pub(crate) fn limit(self, edns: Option<Edns>) -> usize {
         match self {
             Self::Udp | Self::TunnelUdp => encode::udp_limit(edns),
-            Self::Tcp | Self::TunnelTcp | Self::House => usize::from(u16::MAX),
+            Self::Tcp | Self::Tls | Self::Quic | Self::Https | Self::TunnelTcp | Self::House => usize::from(u16::MAX),
         }
+    }
+
+    /// Says whether others can read along, so that sizes are worth hiding (RFC 8467).
+    pub(crate) fn is_encrypted(self) -> bool {
+        matches!(self, Self::Tls | Self::Quic | Self::Https)
+    }
+
+    /// Says whether whoever asks is known to get the answer: no source address is believed but a datagram's.
+    pub(crate) fn is_proven(self) -> bool {
+        self != Self::Udp
+    }
+
+    /// Says whether the client keeps a connection whose idle time is ours to tell (RFC 7828; RFC 9250 §5.5.2
+    /// forbids it).
+    pub(crate) fn keeps_alive(self) -> bool {
+        matches!(self, Self::Tcp | Self::Tls | Self::TunnelTcp)
     }
 }
 
@@ -106,6 +130,7 @@ pub(crate) struct Series {
     hits: IntCounter,
     misses: IntCounter,
     overload: IntCounterVec,
+    retries: IntCounter,
     upstream: Histogram,
     pub(crate) waiting: IntGauge,
     pub(crate) cache_bytes: IntGauge,
@@ -128,6 +153,7 @@ impl Series {
             hits: plane.counter("cache_hits_total", "Questions answered from the cache."),
             misses: plane.counter("cache_misses_total", "Questions that others had to be asked for."),
             overload: plane.counters("overload_total", "Questions given up because a bound was reached.", &["bound"]),
+            retries: plane.counter("quic_retries_total", "QUIC handshakes that had to prove their address first."),
             upstream: plane.histogram("upstream_seconds", "Time from asking others to their answer.", &buckets),
             waiting: plane.gauge("waiting_questions", "Questions that wait for others now."),
             cache_bytes: plane.gauge("cache_bytes", "Size of the answer cache."),
@@ -179,6 +205,11 @@ impl Series {
     /// Counts a question that was given up.
     pub(crate) fn overloaded(&self, bound: &str) {
         self.overload.with_label_values(&[bound]).inc();
+    }
+
+    /// Counts a QUIC handshake that had to prove its address first.
+    pub(crate) fn retried(&self) {
+        self.retries.inc();
     }
 
     /// Counts the time that others took.

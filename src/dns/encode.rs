@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{
-    query::{Edns, Query, Unfit, ancestors, skip_name},
+    query::{Edns, Query, Unfit, ancestors, option, skip_name},
     resolver::{Why, wire::Record},
 };
 
@@ -273,42 +273,94 @@ fn count(out: &mut [u8], section: Section) {
     }
 }
 
+/// How long an answer may be, and what its OPT carries besides an error.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    /// Bytes.
+    pub(crate) bytes: usize,
+    /// Both halves of a cookie (RFC 7873).
+    pub(crate) cookie: Option<[u8; 24]>,
+    /// How long a connection may be idle, in units of 100 ms (RFC 7828).
+    pub(crate) keepalive: Option<u16>,
+    /// To a multiple of [`PADDED`] bytes.
+    pub(crate) padded: bool,
+}
+
+impl From<usize> for Limit {
+    fn from(bytes: usize) -> Self {
+        Self { bytes, cookie: None, keepalive: None, padded: false }
+    }
+}
+
+/// Answers are padded to a multiple of this (RFC 8467 §4.1).
+const PADDED: usize = 468;
+
 /// Ends an answer: OPT if the client sent one, and TC instead of the records if it is too long for `limit`.
-pub(crate) fn finish(query: &Query<'_>, rcode: u16, ede: Option<Ede>, limit: usize, out: &mut Vec<u8>) {
+pub(crate) fn finish(query: &Query<'_>, rcode: u16, ede: Option<Ede>, limit: impl Into<Limit>, out: &mut Vec<u8>) {
     finish_saying(query, rcode, ede.map(|ede| (ede, ede.text())), limit, out);
 }
 
 /// The same, with words of ours to an extended error.
-pub(crate) fn finish_saying(query: &Query<'_>, rcode: u16, ede: Option<(Ede, &str)>, limit: usize, out: &mut Vec<u8>) {
-    let opt = query.edns.map_or(0, |_| 11 + ede.map_or(0, |_| 6));
-    if out.len() + opt > limit {
-        out.truncate(12 + query.question_bytes().len());
-        if let Some(header) = out.first_chunk_mut::<12>() {
-            header[2] |= 0x02;
-            header[6..12].fill(0);
-        }
+pub(crate) fn finish_saying(
+    query: &Query<'_>,
+    rcode: u16,
+    ede: Option<(Ede, &str)>,
+    limit: impl Into<Limit>,
+    out: &mut Vec<u8>,
+) {
+    let limit = limit.into();
+    let options = ede.map_or(0, |_| 6) + limit.cookie.map_or(0, |_| 28) + limit.keepalive.map_or(0, |_| 6);
+    let options = options + if limit.padded { 4 } else { 0 };
+    if out.len() + query.edns.map_or(0, |_| 11 + options) > limit.bytes {
+        truncate(query, out);
     }
-    if let Some(edns) = query.edns {
-        // RFC 6891 §6.1.3: the upper eight bits of the code stand in the TTL, then version 0 and DO.
-        let upper = (rcode >> 4) as u8;
-        out.extend([0, 0, 41]);
-        out.extend(UDP_SIZE.to_be_bytes());
-        out.extend([upper, 0, u8::from(edns.dnssec_ok) << 7, 0]);
-        match ede {
-            None => out.extend([0, 0]),
-            Some((ede, text)) => {
-                // What explains is left out rather than what is explained.
-                let text = Some(text).filter(|text| out.len() + 6 + text.len() <= limit).unwrap_or_default();
-                let length = 2 + text.len() as u16;
-                out.extend((length + 4).to_be_bytes());
-                out.extend([0, 15]);
-                out.extend(length.to_be_bytes());
-                out.extend(ede.code().to_be_bytes());
-                out.extend(text.as_bytes());
-            }
-        }
-        count(out, Section::Additional);
+    let Some(edns) = query.edns else { return };
+    // RFC 6891 §6.1.3: the upper eight bits of the code stand in the TTL, then version 0 and DO.
+    let upper = (rcode >> 4) as u8;
+    out.extend([0, 0, 41]);
+    out.extend(UDP_SIZE.to_be_bytes());
+    out.extend([upper, 0, u8::from(edns.dnssec_ok) << 7, 0]);
+    let at = out.len();
+    out.extend([0, 0]);
+    if let Some((ede, text)) = ede {
+        // What explains is left out rather than what is explained.
+        let text = Some(text).filter(|text| out.len() + options + text.len() <= limit.bytes).unwrap_or_default();
+        write_option(out, option::EDE, 2 + text.len());
+        out.extend(ede.code().to_be_bytes());
+        out.extend(text.as_bytes());
     }
+    if let Some(cookie) = limit.cookie {
+        write_option(out, option::COOKIE, cookie.len());
+        out.extend(cookie);
+    }
+    if let Some(time) = limit.keepalive {
+        write_option(out, option::KEEPALIVE, 2);
+        out.extend(time.to_be_bytes());
+    }
+    if limit.padded {
+        let length = (out.len() + 4).next_multiple_of(PADDED).min(limit.bytes).saturating_sub(out.len() + 4);
+        write_option(out, option::PADDING, length);
+        out.resize(out.len() + length, 0);
+    }
+    let length = u16::try_from(out.len() - at - 2).unwrap_or(u16::MAX);
+    if let Some(place) = out.get_mut(at..at + 2) {
+        place.copy_from_slice(&length.to_be_bytes());
+    }
+    count(out, Section::Additional);
+}
+
+/// Takes the records off and says TC: the client is to ask again over TCP.
+pub(crate) fn truncate(query: &Query<'_>, out: &mut Vec<u8>) {
+    out.truncate(12 + query.question_bytes().len());
+    if let Some(header) = out.first_chunk_mut::<12>() {
+        header[2] |= 0x02;
+        header[6..12].fill(0);
+    }
+}
+
+fn write_option(out: &mut Vec<u8>, code: u16, length: usize) {
+    out.extend(code.to_be_bytes());
+    out.extend((length as u16).to_be_bytes());
 }
 
 /// Returns how long an answer over UDP may be.
@@ -328,6 +380,17 @@ pub(crate) fn unfit(bytes: &[u8], unfit: Unfit, out: &mut Vec<u8>) -> bool {
     out.extend([header[0], header[1], 0x80 | header[2] & 0x79, code as u8]);
     out.extend([0; 8]);
     true
+}
+
+/// Returns the least TTL of a message's records, 0 if it has none or cannot be walked.
+pub(crate) fn least_ttl(message: &[u8]) -> u32 {
+    let ttl = |at: &u16| message.get(usize::from(*at)..)?.first_chunk().map(|ttl| u32::from_be_bytes(*ttl));
+    let is_opt = |at: &u16| {
+        let start = usize::from(*at).saturating_sub(4);
+        message.get(start..start + 2) == Some(&[0, 41])
+    };
+    let offsets = ttl_offsets(message).unwrap_or_default();
+    offsets.iter().filter(|at| !is_opt(at)).filter_map(ttl).min().unwrap_or(0)
 }
 
 /// Returns where the TTLs of a message's records stand; `None` if the message cannot be walked.
@@ -353,7 +416,7 @@ mod tests {
     use hickory_proto::op::Message;
 
     use super::{
-        super::query::tests::{query, wire},
+        super::query::tests::{query, query_with, wire},
         *,
     };
 
@@ -387,6 +450,26 @@ mod tests {
         let message = Message::from_vec(&out).unwrap();
         assert!(message.metadata.truncation && message.answers.is_empty());
         assert_eq!(message.queries[0].name().to_string(), "nas.example.");
+    }
+
+    #[test]
+    fn rfc8467_a_padded_answer_is_a_multiple_of_468_bytes() {
+        let bytes = query_with("nas.example", 16, &[(option::PADDING, &[0; 3])]);
+        let asked = Query::parse(&bytes).unwrap();
+        let padded =
+            Limit { padded: true, cookie: Some([3; 24]), keepalive: Some(200), ..usize::from(u16::MAX).into() };
+
+        for size in [1, 250, 255, 400, 401, 402, 403, 404, 405, 406, 407, 408, 409, 410, 411, 412, 900] {
+            let mut out = Vec::new();
+            start(&asked, Head::local(0), &mut out);
+            record(&mut out, Section::Answer, QNAME, 10, 60, &vec![1; size]);
+            finish(&asked, 0, Some(Ede::TooCostly), padded, &mut out);
+
+            assert_eq!(out.len() % PADDED, 0, "{size}");
+            let message = Message::from_vec(&out).unwrap();
+            assert_eq!(message.answers.len(), 1);
+            assert_eq!(message.edns.unwrap().options().as_ref().len(), 4);
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod answer;
 mod cache;
 mod client;
 mod config;
+mod cookie;
 mod counters;
 mod devices;
 mod encode;
@@ -60,16 +61,19 @@ pub use timed::Timed;
 
 use self::{
     cache::Cache,
+    cookie::Cookies,
     counters::Series,
     devices::Devices,
     policy::Policy,
     refresh::Fetches,
     resolver::wall::{Bounds, Wall},
     room::Room,
+    server::tls::Secure,
     strangers::Strangers,
     upstream::{Flights, Resolver},
 };
 use crate::{
+    identity::Identity,
     limit::Limits,
     listen::{self, BindError, Place, Wanted},
     lookup::Lookup,
@@ -77,6 +81,7 @@ use crate::{
     neighbours::{Mac, Table},
     origin::Networks,
     public_dns::PublicDns,
+    questions::{Questions, Unanswered},
     stream::Inlet,
     supervise::{self, Phase, Stop},
 };
@@ -104,6 +109,8 @@ pub struct Plane {
     core: Arc<Core>,
     udp: Vec<UdpSocket>,
     tcp: Vec<TcpListener>,
+    /// TLS and QUIC, where there are any.
+    encrypted: Option<EncryptedSockets>,
     inlet: Mutex<Option<Inlet>>,
     runtime: Arc<ArcSwapOption<Handle>>,
     /// It was running before: what asks others must be made anew.
@@ -124,6 +131,7 @@ struct Core {
     room: Arc<Room>,
     connections: Arc<Room>,
     limits: Limits,
+    cookies: Cookies,
     series: Series,
     clock: Clock,
     /// What signatures are checked by.
@@ -147,6 +155,7 @@ impl Core {
             room: Room::new(WAITING, WAITING_EACH),
             connections: server::tcp::bound(),
             limits: Limits::new(CLIENTS, Instant::now()),
+            cookies: Cookies::new(),
             series: Series::new(metrics),
             clock: Clock,
             trusted_clock: OnceLock::new(),
@@ -231,11 +240,12 @@ impl Plane {
         networks: Arc<ArcSwap<Networks>>,
         metrics: &Metrics,
         inlet: Option<Inlet>,
+        identity: Identity,
     ) -> Result<Self, BindError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let (mut udp, mut tcp) = (Vec::new(), Vec::new());
         for place in &config.listen {
-            let (sockets, listeners) = both(place, cores)?;
+            let (sockets, listeners) = both(place, cores, "dns.listen")?;
             tcp.extend(listeners);
             let address = place.address;
             for socket in &sockets {
@@ -244,9 +254,19 @@ impl Plane {
             }
             udp.extend(sockets);
         }
+        let encrypted = config.encrypted.as_ref().filter(|encrypted| !encrypted.listen.is_empty());
+        let encrypted = encrypted.map(|encrypted| EncryptedSockets::bind(&encrypted.listen, identity)).transpose()?;
         let core = Core::new(config.cache_size, networks, metrics);
         let runtime = Arc::new(ArcSwapOption::empty());
-        Ok(Self { core: Arc::new(core), udp, tcp, inlet: Mutex::new(inlet), runtime, ran: AtomicBool::new(false) })
+        Ok(Self {
+            core: Arc::new(core),
+            udp,
+            tcp,
+            encrypted,
+            inlet: Mutex::new(inlet),
+            runtime,
+            ran: AtomicBool::new(false),
+        })
     }
 
     /// Hands over the clock that signatures are checked by, before the first policy; without it, the system's is
@@ -342,7 +362,18 @@ impl Plane {
         let mut listeners = tokio::task::JoinSet::new();
         for listener in &self.tcp {
             let listener = listener.try_clone().map_err(|error| format!("TCP listener: {error}"))?;
-            listeners.spawn(server::tcp::serve(listener, self.core.clone(), stop.clone()));
+            listeners.spawn(server::tcp::serve(listener, self.core.clone(), None, stop.clone()));
+        }
+        if let Some(EncryptedSockets { secure, tcp, udp }) = &self.encrypted {
+            for listener in tcp {
+                let listener = listener.try_clone().map_err(|error| format!("TLS listener: {error}"))?;
+                let (core, secure) = (self.core.clone(), Some(secure.clone()));
+                listeners.spawn(server::tcp::serve(listener, core, secure, stop.clone()));
+            }
+            for socket in udp {
+                let socket = socket.try_clone().map_err(|error| format!("QUIC socket: {error}"))?;
+                listeners.spawn(server::quic::serve(socket, self.core.clone(), secure.clone(), stop.clone()));
+            }
         }
         let listening = async {
             while let Some(end) = listeners.join_next().await {
@@ -439,16 +470,60 @@ impl Plane {
         })
     }
 
+    /// Answers messages that come to another plane.
+    pub fn questions(&self) -> Questions {
+        let (core, runtime) = (self.core.clone(), self.runtime.clone());
+        Questions::new(move |asked| {
+            let (core, handle) = (core.clone(), runtime.load_full());
+            async move {
+                let handle = handle.ok_or(Unanswered::Away)?;
+                server::serve_elsewhere(&core, &handle, asked).await
+            }
+        })
+    }
+
+    /// Returns the addresses that TLS and QUIC are served on, TCP and UDP alike.
+    pub fn encrypted_addresses(&self) -> Vec<SocketAddr> {
+        let listeners = self.encrypted.iter().flat_map(|sockets| &sockets.tcp);
+        listeners.filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
     /// Returns the addresses that are listened on, UDP and TCP alike.
     pub fn listen_addresses(&self) -> Vec<SocketAddr> {
         self.tcp.iter().filter_map(|listener| listener.local_addr().ok()).collect()
     }
 }
 
+/// The sockets of TLS and QUIC, one for each place: every core serves their connections.
+#[derive(Debug)]
+struct EncryptedSockets {
+    secure: Arc<Secure>,
+    tcp: Vec<TcpListener>,
+    udp: Vec<UdpSocket>,
+}
+
+impl EncryptedSockets {
+    fn bind(places: &[Place], identity: Identity) -> Result<Self, BindError> {
+        let (mut tcp, mut udp) = (Vec::new(), Vec::new());
+        for place in places {
+            let (sockets, listeners) = both(place, 1, "dns.encrypted")?;
+            udp.extend(sockets);
+            tcp.extend(listeners);
+        }
+        let secure = Secure::new(identity).map_err(|error| BindError::Other {
+            address: places[0].address,
+            protocol: "TLS",
+            key: "dns.encrypted",
+            error: std::io::Error::other(error),
+        })?;
+        Ok(Self { secure: Arc::new(secure), tcp, udp })
+    }
+}
+
 /// Binds one place for UDP and TCP. A port that the kernel chose is the same for both; where somebody has it
 /// for TCP, another is chosen.
-fn both(place: &Place, cores: usize) -> Result<(Vec<UdpSocket>, Vec<TcpListener>), BindError> {
-    let wanted = |address, shards| Wanted { address, device: place.device.as_deref(), shards, key: "dns.listen" };
+fn both(place: &Place, cores: usize, key: &'static str) -> Result<(Vec<UdpSocket>, Vec<TcpListener>), BindError> {
+    let wanted = |address, shards| Wanted { address, device: place.device.as_deref(), shards, key };
     let mut left = if place.address.port() == 0 { CHOSEN_PORTS } else { 1 };
     loop {
         left -= 1;

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use super::{
     Clock, Config,
     filter::{self, ListStatus},
-    local::{self, Files, Records, Routes, Special},
+    local::{self, Discovery, Files, Records, Routes, Special},
     upstream::Resolver,
 };
 
@@ -50,6 +50,8 @@ pub(crate) struct Policy {
     pub(crate) files: ArcSwap<Files>,
     /// The names of routes.
     pub(crate) routes: Routes,
+    /// The server's own encrypted transports.
+    pub(crate) discovery: Option<Discovery>,
     /// Names without a place in the public DNS.
     pub(crate) special: Special,
     /// Whoever is asked; made anew when the plane is started again, whose connections ended with it.
@@ -78,6 +80,7 @@ impl Policy {
         files.problems.iter().for_each(|problem| tracing::warn!("{problem}"));
         let records = compile(&config, &files);
         let routes = Routes::new(&config.routes);
+        let discovery = config.encrypted.as_ref().and_then(Discovery::new);
         Ok(Self {
             config,
             filter,
@@ -85,6 +88,7 @@ impl Policy {
             records: ArcSwap::from_pointee(records),
             files: ArcSwap::from_pointee(files),
             routes,
+            discovery,
             special,
             upstream: upstream.into(),
             rebind_allow,

@@ -1,5 +1,7 @@
 //! A query read in place: header, question and OPT, without copying more than the lower-cased name.
 
+use super::cookie::Cookie;
+
 /// The longest name in wire form (RFC 1035 §3.1).
 pub(crate) const MAX_NAME: usize = 255;
 
@@ -21,11 +23,19 @@ pub(crate) mod qtype {
     pub(crate) const ANY: u16 = 255;
 }
 
+/// EDNS options which are read or written.
+pub(crate) mod option {
+    pub(crate) const COOKIE: u16 = 10;
+    pub(crate) const KEEPALIVE: u16 = 11;
+    pub(crate) const PADDING: u16 = 12;
+    pub(crate) const EDE: u16 = 15;
+}
+
 /// Class IN.
 pub(crate) const IN: u16 = 1;
 
 /// What the client said in its OPT record (RFC 6891).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Edns {
     /// The largest UDP answer that it takes.
     pub(crate) size: u16,
@@ -33,6 +43,12 @@ pub(crate) struct Edns {
     pub(crate) version: u8,
     /// It wants DNSSEC records (RFC 3225).
     pub(crate) dnssec_ok: bool,
+    /// Its cookie (RFC 7873).
+    pub(crate) cookie: Option<Cookie>,
+    /// It padded its query (RFC 7830).
+    pub(crate) padded: bool,
+    /// It asks how long a connection may be idle (RFC 7828).
+    pub(crate) keepalive: bool,
 }
 
 /// One question, as the cache knows it.
@@ -192,15 +208,38 @@ fn read_additional(bytes: &[u8], mut at: usize, count: u16) -> Option<Option<Edn
             if found.is_some() || at != owner + 1 {
                 return None;
             }
-            found = Some(Edns {
+            let mut edns = Edns {
                 size: u16::from_be_bytes([fixed[2], fixed[3]]),
                 version: fixed[5],
                 dnssec_ok: fixed[6] & 0x80 != 0,
-            });
+                ..Edns::default()
+            };
+            // Another version may have other options.
+            if edns.version == 0 {
+                read_options(bytes.get(at + 10..end)?, &mut edns)?;
+            }
+            found = Some(edns);
         }
         at = end;
     }
     Some(found)
+}
+
+/// Walks the options of OPT; `None` if they are not what their lengths say.
+fn read_options(mut options: &[u8], edns: &mut Edns) -> Option<()> {
+    while !options.is_empty() {
+        let (head, rest) = options.split_first_chunk::<4>()?;
+        let length = usize::from(u16::from_be_bytes([head[2], head[3]]));
+        let (data, behind) = rest.split_at_checked(length)?;
+        match u16::from_be_bytes([head[0], head[1]]) {
+            option::COOKIE if edns.cookie.is_none() => edns.cookie = Some(Cookie::read(data)?),
+            option::KEEPALIVE => edns.keepalive = true,
+            option::PADDING => edns.padded = true,
+            _ => {}
+        }
+        options = behind;
+    }
+    Some(())
 }
 
 /// Returns where the name at `at` ends; a pointer ends it.
@@ -261,7 +300,7 @@ pub(crate) mod tests {
 
         assert_eq!(query.name(), wire("photos.example"));
         assert_eq!(&query.question_bytes()[..16], wire("Photos.Example"));
-        assert_eq!(query.edns, Some(Edns { size: 4096, version: 0, dnssec_ok: false }));
+        assert_eq!(query.edns, Some(Edns { size: 4096, ..Edns::default() }));
     }
 
     #[test]
@@ -287,6 +326,37 @@ pub(crate) mod tests {
 
         for bytes in [&two, &pointer, &two_opts, &cut[..cut.len() - 1].to_vec(), &long] {
             assert_eq!(Query::parse(bytes).unwrap_err(), Unfit::Malformed);
+        }
+    }
+
+    /// Makes a query with these EDNS options.
+    pub(crate) fn query_with(name: &str, qtype: u16, options: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut bytes = query(name, qtype, Some(1232));
+        let written: Vec<u8> = options
+            .iter()
+            .flat_map(|(code, data)| {
+                let length = u16::try_from(data.len()).unwrap();
+                [code.to_be_bytes(), length.to_be_bytes()].concat().into_iter().chain(data.iter().copied())
+            })
+            .collect();
+        let at = bytes.len() - 2;
+        bytes[at..].copy_from_slice(&u16::try_from(written.len()).unwrap().to_be_bytes());
+        bytes.extend(written);
+        bytes
+    }
+
+    #[test]
+    fn options_are_read_and_must_be_whole() {
+        let bytes = query_with("a.example", 1, &[(99, b"?"), (option::COOKIE, &[7; 8]), (option::PADDING, &[0; 30])]);
+        let edns = Query::parse(&bytes).unwrap().edns.unwrap();
+        assert!(edns.padded && !edns.keepalive);
+        assert_eq!(edns.cookie.map(|cookie| cookie.client), Some([7; 8]));
+
+        let mut cut = query_with("a.example", 1, &[(99, b"??")]);
+        let last = cut.len() - 3;
+        cut[last] = 3;
+        for bytes in [cut, query_with("a.example", 1, &[(option::COOKIE, &[7; 9])])] {
+            assert_eq!(Query::parse(&bytes).unwrap_err(), Unfit::Malformed);
         }
     }
 

@@ -7,11 +7,13 @@
 use std::{
     fs,
     io::{self, Write},
+    net::{IpAddr, Ipv6Addr},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use ipnet::IpNet;
 use rcgen::{
     BasicConstraints, CertificateParams, CidrSubnet, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, NameConstraints, PKCS_ECDSA_P256_SHA256,
@@ -103,10 +105,17 @@ impl Authority {
         Ok(read_pair(&self.leaf_file(host, side))?.map(|pair| self.chained(pair)))
     }
 
-    /// Signs a leaf for a host and keeps it.
-    pub(super) fn sign(&self, host: &HostPattern, side: Side, now: SystemTime) -> Result<Pair, CaError> {
+    /// Signs a leaf for a host, with other names and addresses beside it, and keeps it.
+    pub(super) fn sign(
+        &self,
+        host: &HostPattern,
+        others: &[String],
+        side: Side,
+        now: SystemTime,
+    ) -> Result<Pair, CaError> {
         let name = host.to_string();
-        let mut params = CertificateParams::new(vec![name.clone()])?;
+        let names: Vec<String> = std::iter::once(name.clone()).chain(others.iter().cloned()).collect();
+        let mut params = CertificateParams::new(names)?;
         params.distinguished_name.push(DnType::CommonName, name);
         set_life(&mut params, now, LEAF_DAYS);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -135,6 +144,20 @@ impl Authority {
     }
 }
 
+/// RFC 1918 and loopback.
+const PRIVATE_V4: [([u8; 4], u8); 4] =
+    [([10, 0, 0, 0], 8), ([172, 16, 0, 0], 12), ([192, 168, 0, 0], 16), ([127, 0, 0, 0], 8)];
+
+/// RFC 4193 and loopback.
+const PRIVATE_V6: [(Ipv6Addr, u8); 2] = [(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7), (Ipv6Addr::LOCALHOST, 128)];
+
+/// Says whether the CA can sign for an address.
+pub(super) fn may_sign_address(address: &IpAddr) -> bool {
+    let v4 = PRIVATE_V4.iter().map(|(net, length)| IpNet::new(IpAddr::from(*net), *length));
+    let v6 = PRIVATE_V6.iter().map(|(net, length)| IpNet::new(IpAddr::from(*net), *length));
+    v4.chain(v6).any(|net| net.is_ok_and(|net| net.contains(address)))
+}
+
 /// Says whether the CA of a domain can sign for a host.
 pub(super) fn may_sign(domain: &CanonicalHost, host: &HostPattern) -> bool {
     let (HostPattern::Exact(name) | HostPattern::Wildcard(name)) = host;
@@ -159,14 +182,9 @@ fn root(domain: &CanonicalHost, now: SystemTime) -> Result<Pair, CaError> {
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let mut permitted = vec![GeneralSubtree::DnsName(domain.as_str().to_owned())];
-    // RFC 1918, RFC 4193 and loopback.
-    let v4 = [([10, 0, 0, 0], 8), ([172, 16, 0, 0], 12), ([192, 168, 0, 0], 16), ([127, 0, 0, 0], 8)];
-    permitted.extend(v4.map(|(net, len)| GeneralSubtree::IpAddress(CidrSubnet::from_v4_prefix(net, len))));
-    let local = std::net::Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0).octets();
-    let loopback = std::net::Ipv6Addr::LOCALHOST.octets();
+    permitted.extend(PRIVATE_V4.map(|(net, len)| GeneralSubtree::IpAddress(CidrSubnet::from_v4_prefix(net, len))));
     permitted.extend(
-        [(local, 7), (loopback, 128)]
-            .map(|(net, len)| GeneralSubtree::IpAddress(CidrSubnet::from_addr_prefix(net.into(), len))),
+        PRIVATE_V6.map(|(net, len)| GeneralSubtree::IpAddress(CidrSubnet::from_addr_prefix(net.octets().into(), len))),
     );
     params.name_constraints = Some(NameConstraints { permitted_subtrees: permitted, excluded_subtrees: Vec::new() });
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
@@ -16,7 +17,7 @@ use arc_swap::ArcSwapOption;
 use rustls::{crypto::CryptoProvider, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
-use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer, GeneralName, X509Certificate};
 
 use crate::{
     ingress::{
@@ -25,7 +26,7 @@ use crate::{
         canonical::CanonicalHost,
         plan,
     },
-    origin::Origin,
+    origin::{Networks, Origin},
 };
 
 /// A certificate that cannot be used.
@@ -102,6 +103,8 @@ pub(super) struct Loaded {
     pub(super) key: Arc<CertifiedKey>,
     pub(super) not_before: u64,
     pub(super) not_after: u64,
+    /// Names and addresses that it is for.
+    names: Vec<String>,
     stand_in: bool,
 }
 
@@ -121,10 +124,11 @@ impl Certificates {
         in_force: &Self,
         provider: &CryptoProvider,
         now: SystemTime,
+        networks: &Networks,
     ) -> Result<Self, CertificateError> {
         let mut found = Self::default();
         let mut files: Vec<Option<Arc<Certificate>>> = vec![None; config.certificates.len()];
-        let mut house = House { config, authority: None, provider, now };
+        let mut house = House { config, authority: None, provider, now, networks };
         for (host, means) in plan(config) {
             let certificate = match means {
                 Means::Files(place) => match &files[place] {
@@ -162,8 +166,8 @@ impl Certificates {
     }
 
     /// Signs anew what the house's CA signed and what nears its end, and reads files again that have changed.
-    pub(super) fn renew(&self, config: &Config, provider: &CryptoProvider, now: SystemTime) {
-        let mut house = House { config, authority: None, provider, now };
+    pub(super) fn renew(&self, config: &Config, provider: &CryptoProvider, now: SystemTime, networks: &Networks) {
+        let mut house = House { config, authority: None, provider, now, networks };
         let mut seen: Vec<*const Certificate> = Vec::new();
         for certificate in self.by_host.values() {
             let this = Arc::as_ptr(certificate);
@@ -201,11 +205,29 @@ struct House<'a> {
     authority: Option<Authority>,
     provider: &'a CryptoProvider,
     now: SystemTime,
+    networks: &'a Networks,
 }
 
 impl House<'_> {
+    /// Returns what the house's CA writes beside a host: for the DNS server the names of devices below it, and
+    /// this box's private addresses, by which clients that were given an address only find that it is the same
+    /// server (RFC 9462 §4.2).
+    fn others(&self, host: &HostPattern) -> Vec<String> {
+        let HostPattern::Exact(name) = host else { return Vec::new() };
+        if self.config.dns_host.as_ref() != Some(name) {
+            return Vec::new();
+        }
+        let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        let own = self.networks.own.iter().copied();
+        let mut addresses: Vec<IpAddr> = own.chain(loopback).filter(ca::may_sign_address).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        std::iter::once(format!("*.{name}")).chain(addresses.iter().map(ToString::to_string)).collect()
+    }
+
     /// Returns the leaf that is kept, or signs another.
     fn leaf(&mut self, host: &HostPattern, side: Side) -> Result<Loaded, CertificateError> {
+        let others = self.others(host);
         let authority = match &mut self.authority {
             Some(authority) => authority,
             none => none.insert(Authority::open(&self.config.state, &self.config.domain, self.now)?),
@@ -214,8 +236,8 @@ impl House<'_> {
         let kept = authority.kept(host, side)?;
         let kept = kept.map(|pair| Loaded::new(&pair, Path::new(&name), self.provider)).transpose()?;
         match kept {
-            Some(kept) if !due(kept.not_after, self.now) => Ok(kept),
-            _ => Loaded::new(&authority.sign(host, side, self.now)?, Path::new(&name), self.provider),
+            Some(kept) if kept.will_do(host, &others, self.now) => Ok(kept),
+            _ => Loaded::new(&authority.sign(host, &others, side, self.now)?, Path::new(&name), self.provider),
         }
     }
 }
@@ -264,7 +286,7 @@ impl Certificate {
 
     fn renew(&self, house: &mut House<'_>) {
         let renewed = match &self.source {
-            Source::HouseCa(host, side) if self.is_due(house.now) => house.leaf(host, *side),
+            Source::HouseCa(host, side) if !self.will_do(host, house) => house.leaf(host, *side),
             Source::Order(order) if self.stands_in() && self.is_due(house.now) => {
                 house.leaf(&order.name, order.side).map(|leaf| Loaded { stand_in: true, ..leaf })
             }
@@ -297,6 +319,10 @@ impl Certificate {
 
     fn is_due(&self, now: SystemTime) -> bool {
         self.current.load().as_ref().is_none_or(|current| due(current.not_after, now))
+    }
+
+    fn will_do(&self, host: &HostPattern, house: &House<'_>) -> bool {
+        self.current.load().as_ref().is_some_and(|current| current.will_do(host, &house.others(host), house.now))
     }
 
     fn stands_in(&self) -> bool {
@@ -359,9 +385,28 @@ impl Loaded {
         let (_, parsed) = X509Certificate::from_der(leaf).map_err(|error| wrong(error.to_string()))?;
         let second = |time: ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0);
         let (not_before, not_after) = (second(parsed.validity().not_before), second(parsed.validity().not_after));
+        let names = parsed.subject_alternative_name().ok().flatten().map(|names| &names.value.general_names);
+        let names = names.into_iter().flatten().filter_map(alternative).collect();
         let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).map_err(|error| wrong(error.to_string()))?;
         let key = CertifiedKey::from_der(chain, key, provider).map_err(|error| wrong(error.to_string()))?;
-        Ok(Self { key: Arc::new(key), not_before, not_after, stand_in: false })
+        Ok(Self { key: Arc::new(key), not_before, not_after, names, stand_in: false })
+    }
+
+    /// Says whether a leaf of the house's CA is neither old nor made for other names.
+    fn will_do(&self, host: &HostPattern, others: &[String], now: SystemTime) -> bool {
+        let wanted = std::iter::once(host.to_string()).chain(others.iter().cloned());
+        !due(self.not_after, now) && wanted.eq(self.names.iter().cloned())
+    }
+}
+
+fn alternative(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(octets) => match octets.len() {
+            4 => <[u8; 4]>::try_from(*octets).ok().map(|v4| Ipv4Addr::from(v4).to_string()),
+            _ => <[u8; 16]>::try_from(*octets).ok().map(|v6| Ipv6Addr::from(v6).to_string()),
+        },
+        _ => None,
     }
 }
 

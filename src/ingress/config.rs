@@ -43,6 +43,8 @@ pub struct Config {
     pub state: PathBuf,
     /// `node.domain`: what the CA may sign besides private addresses.
     pub domain: CanonicalHost,
+    /// The DNS server's own name, whose certificate also names devices below it and this box's private addresses.
+    pub dns_host: Option<CanonicalHost>,
     /// In the order of the file.
     pub routes: Vec<Route>,
     /// Every origin that may turn up; one table is made for each distinct set of permissions.
@@ -293,6 +295,8 @@ pub enum Target {
     Redirect(Redirect),
     /// A page of the owner's.
     Page(Page),
+    /// The DNS server of the house, over HTTPS.
+    Dns,
 }
 
 /// A server behind the ingress.

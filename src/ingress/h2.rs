@@ -13,6 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Uri,
     body::{Body, Frame, Incoming, SizeHint},
@@ -31,6 +32,7 @@ use crate::{
     ingress::{
         canonical::{CanonicalHost, CanonicalPath},
         deadline::Deadline,
+        doh,
         headers::{self, Told},
         permits::Permit,
         proxy::{self, Asked, Failure, NoUplink, Visitor},
@@ -39,6 +41,7 @@ use crate::{
         server::{Core, caught, close_in_order},
         upstream::{Arrival, Outgoing, RequestBody, UpstreamBody},
     },
+    questions::LONGEST,
     supervise::Phase,
 };
 
@@ -304,6 +307,23 @@ async fn answer(
     if let Some(answer) = proxy::answer_here(core, &policy, visitor, &admitted, &asked) {
         return refuse(record, answer);
     }
+    if let Some(device) = proxy::asks_dns(&admitted.route.to, &host, &path) {
+        let asked = match (device, doh::place(&method, query.as_deref(), &headers)) {
+            (Err(refusal), _) | (_, Err(refusal)) => Err(refusal),
+            (Ok(device), Ok(doh::Place::Target(message))) => Ok((device, message)),
+            (Ok(device), Ok(doh::Place::Body)) => match whole(body, policy.config.timeouts.header).await {
+                Ok(message) => Ok((device, message)),
+                Err(status) => Err(Refusal::Status(status)),
+            },
+        };
+        let answer = match asked {
+            Ok((device, message)) => {
+                doh::answer(&core.shared.questions, visitor.origin, admitted.client, device, message).await
+            }
+            Err(refusal) => doh::refused(refusal),
+        };
+        return refuse(record, answer);
+    }
     let rules = &admitted.route.rules;
     let rewritten = match rules.rewrite.is_empty() {
         true => None,
@@ -358,6 +378,16 @@ async fn answer(
 fn date(core: &Core, headers: &mut HeaderMap) {
     if let Ok(date) = core.with_date(|date| header::HeaderValue::from_bytes(date.as_bytes())) {
         headers.insert(header::DATE, date);
+    }
+}
+
+/// Reads a DNS message that is the whole body, in its time.
+async fn whole(body: Incoming, limit: Duration) -> Result<Vec<u8>, StatusCode> {
+    match tokio::time::timeout(limit, Limited::new(body, LONGEST).collect()).await {
+        Ok(Ok(whole)) => Ok(whole.to_bytes().into()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(StatusCode::PAYLOAD_TOO_LARGE),
+        Ok(Err(_)) => Err(StatusCode::BAD_REQUEST),
+        Err(_) => Err(StatusCode::REQUEST_TIMEOUT),
     }
 }
 

@@ -25,6 +25,7 @@ mod change;
 mod conditions;
 mod config;
 mod deadline;
+pub mod doh;
 pub mod h1;
 mod h2;
 mod headers;
@@ -54,7 +55,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use rustls::{crypto::CryptoProvider, server::ProducesTickets};
+use rustls::{crypto::CryptoProvider, server::ProducesTickets, sign::CertifiedKey};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -68,12 +69,14 @@ use self::{
     upstream::Dial,
 };
 use crate::{
+    identity::Identity,
     limit::Limits,
     listen::{self, BindError, Wanted},
     lookup::Lookup,
     metrics::Metrics,
     origin::{Networks, Origin},
     provider::Reach,
+    questions::Questions,
     stream::{Accepted, Inlet},
     supervise::Stop,
 };
@@ -154,6 +157,7 @@ struct Shared {
     lookup: Lookup,
     /// How providers of public zones are spoken to.
     reach: Reach,
+    questions: Questions,
     limits: Limits,
     census: Arc<Census>,
     series: Series,
@@ -181,6 +185,7 @@ impl Plane {
         metrics: &Metrics,
         inlet: Option<Inlet>,
         reach: Reach,
+        questions: Questions,
     ) -> Result<Self, BindError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_CORES);
         let mut listeners: Vec<Vec<Listener>> = (0..cores).map(|_| Vec::new()).collect();
@@ -213,6 +218,7 @@ impl Plane {
             networks,
             lookup: reach.lookup.clone(),
             reach,
+            questions,
             limits: Limits::new(LIMITED_CLIENTS, Instant::now()),
             census: Census::new(),
             series: Series::new(metrics),
@@ -228,11 +234,12 @@ impl Plane {
     /// Loads or makes certificates and builds the tables. Blocks; changes nothing that is in force.
     pub fn prepare(&self, config: Config) -> Result<Prepared, Error> {
         let shared = &self.shared;
-        let certificates = if config.https.is_empty() && config.peers.is_empty() {
-            Certificates::default()
+        let shown = !config.https.is_empty() || !config.peers.is_empty() || config.dns_host.is_some();
+        let certificates = if shown {
+            let (in_force, networks) = (shared.policy.load(), shared.networks.load());
+            Certificates::load(&config, &in_force.certificates, &shared.provider, SystemTime::now(), &networks)?
         } else {
-            let in_force = shared.policy.load();
-            Certificates::load(&config, &in_force.certificates, &shared.provider, SystemTime::now())?
+            Certificates::default()
         };
         let mut dials: HashMap<u32, Arc<Dial>> = HashMap::new();
         let mut dial = |key: Origin, upstream: &Upstream| {
@@ -251,6 +258,7 @@ impl Plane {
                 Target::Builtin(builtin) => TableTarget::Builtin(*builtin),
                 Target::Redirect(redirect) => TableTarget::Redirect(redirect.clone()),
                 Target::Page(page) => TableTarget::Page(page.clone()),
+                Target::Dns => TableTarget::Dns(config.dns_host.as_ref().map_or("", |host| host.as_str()).into()),
                 Target::Upstreams(upstreams) => {
                     let dials = upstreams.iter().map(|upstream| dial(key, upstream)).collect::<Result<_, _>>();
                     let fail = |error| Error::Upstream { route: written.name.clone(), error };
@@ -282,6 +290,12 @@ impl Plane {
     /// Serves until told to stop. The sockets stay with the plane, so it can be run again.
     pub fn run(&self, stop: Stop) -> Result<(), String> {
         server::run(&self.shared, &self.listeners, &stop)
+    }
+
+    /// Offers the DNS server's certificates, as they are at each handshake.
+    pub fn identify(&self, identity: &Identity) {
+        let shared = self.shared.clone();
+        identity.offer(move |name| shared.policy.load().dns_key(name));
     }
 
     /// Returns how the plane is.
@@ -317,12 +331,23 @@ impl std::fmt::Debug for Policy {
 impl Policy {
     /// Looks after certificates that are ours to renew, and says when each ends.
     fn look_after_certificates(&self, shared: &Shared, now: SystemTime) {
-        self.certificates.renew(&self.config, &shared.provider, now);
+        self.certificates.renew(&self.config, &shared.provider, now, &shared.networks.load());
         let ends = self.config.routes.iter().map(|route| {
             let certificate = self.certificates.by_host.get(&route.host);
             (route.name.as_str(), certificate.and_then(|certificate| certificate.not_after()))
         });
         shared.series.set_expiry(ends);
+    }
+
+    /// Returns the certificate that the DNS server shows under a name: its own, or that of devices below it.
+    fn dns_key(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
+        let own = self.config.dns_host.as_ref()?;
+        let label = name.and_then(|name| name.strip_suffix(own.as_str())?.strip_suffix('.'));
+        let host = match label {
+            Some(label) if !label.contains('.') => HostPattern::Wildcard(own.clone()),
+            _ => HostPattern::Exact(own.clone()),
+        };
+        self.certificates.by_host.get(&host)?.key()
     }
 }
 

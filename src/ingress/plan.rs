@@ -56,7 +56,16 @@ impl fmt::Display for Order {
 /// Returns the means of every host that a route names.
 pub fn plan(config: &Config) -> BTreeMap<HostPattern, Means> {
     let plan = Plan { domain: &config.domain, routes: &config.routes, files: &config.certificates, acme: &config.acme };
-    config.routes.iter().map(|route| (route.host.clone(), plan.means(&route.host))).collect()
+    let mut means: BTreeMap<HostPattern, Means> =
+        config.routes.iter().map(|route| (route.host.clone(), plan.means(&route.host))).collect();
+    // Names of devices may be missing in the DNS server's certificate: then its own name must do.
+    if let Some(host) = &config.dns_host
+        && let Some(own) = means.get(&HostPattern::Exact(host.clone())).cloned()
+        && let Some(below @ Means::Nothing) = means.get_mut(&HostPattern::Wildcard(host.clone()))
+    {
+        *below = own;
+    }
+    means
 }
 
 struct Plan<'a> {

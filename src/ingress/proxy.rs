@@ -19,6 +19,7 @@ use crate::{
         canonical::{CanonicalHost, CanonicalPath},
         change,
         deadline::Deadline,
+        doh,
         h1::reply::ReplyHead,
         headers,
         permits::Permit,
@@ -279,7 +280,7 @@ pub(super) fn answer_here(
             Answer::redirect(redirect.status, &location).unwrap_or_else(|| Answer::fixed(StatusCode::BAD_REQUEST))
         }
         Target::Page(page) => Answer::page(page),
-        Target::Upstreams { .. } => return None,
+        Target::Upstreams { .. } | Target::Dns(_) => return None,
     };
     leave(&mut answer.headers, route, visitor);
     Some(answer)
@@ -318,5 +319,17 @@ pub(super) fn leave(headers: &mut HeaderMap, route: &Route, visitor: &Visitor) {
     }
     if route.rules.security {
         change::secure(headers, visitor.scheme);
+    }
+}
+
+/// The DNS server that a request is for, or what it gets because there is no such thing there.
+pub(super) fn asks_dns(
+    target: &Target,
+    host: &CanonicalHost,
+    path: &CanonicalPath,
+) -> Option<Result<Option<Arc<str>>, Refusal>> {
+    match target {
+        Target::Dns(own) => Some(doh::device(own, host, path)),
+        _ => None,
     }
 }

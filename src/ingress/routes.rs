@@ -87,10 +87,15 @@ pub(super) struct Route {
 /// Where requests go.
 #[derive(Debug)]
 pub(super) enum Target {
-    Upstreams { dials: Vec<Arc<Dial>>, next: AtomicUsize },
+    Upstreams {
+        dials: Vec<Arc<Dial>>,
+        next: AtomicUsize,
+    },
     Builtin(Builtin),
     Redirect(Redirect),
     Page(Page),
+    /// The DNS server, with its own name.
+    Dns(Arc<str>),
 }
 
 impl Table {

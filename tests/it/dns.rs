@@ -18,6 +18,7 @@ use hearthgate::{
         Action, BlockAs, Config, Fallback, Forward, Group, List, ListSource, LocalRecord, Plane, Resolve, Testing,
         Upstream,
     },
+    identity::Identity,
     listen::Place,
     metrics::Metrics,
     origin::{Networks, Origin, PeerId},
@@ -30,8 +31,8 @@ use hickory_proto::{
 };
 
 /// What the false server says: records by name, SERVFAIL for `broken.`, silence for `silent.`, NXDOMAIN else.
-struct FalseServer {
-    address: SocketAddr,
+pub(crate) struct FalseServer {
+    pub(crate) address: SocketAddr,
     asked: Arc<AtomicU32>,
 }
 
@@ -80,7 +81,7 @@ fn reply(request: &Message, records: &HashMap<Name, Vec<Record>>) -> Option<Mess
 }
 
 impl FalseServer {
-    fn start(records: Vec<Record>) -> Self {
+    pub(crate) fn start(records: Vec<Record>) -> Self {
         let mut by_name: HashMap<Name, Vec<Record>> = HashMap::new();
         for record in records {
             by_name.entry(record.name.clone()).or_default().push(record);
@@ -191,9 +192,18 @@ impl Running {
     }
 
     fn start_with(config: Config, networks: Networks, inlet: Option<stream::Inlet>) -> Self {
+        Self::start_as(config, networks, inlet, Identity::default())
+    }
+
+    pub(crate) fn start_as(
+        config: Config,
+        networks: Networks,
+        inlet: Option<stream::Inlet>,
+        identity: Identity,
+    ) -> Self {
         let metrics = Metrics::new();
         let networks = Arc::new(ArcSwap::from_pointee(networks));
-        let plane = Arc::new(Plane::bind(&config, networks, &metrics, inlet).unwrap());
+        let plane = Arc::new(Plane::bind(&config, networks, &metrics, inlet, identity).unwrap());
         plane.commit(plane.prepare(config).unwrap());
         let address = plane.status().listen[0];
         let (stopper, stop) = supervise::stop();

@@ -4,6 +4,7 @@
 mod acme;
 mod config;
 mod dns;
+mod dns_encrypted;
 mod dns_lists;
 mod edge;
 mod ingress;

@@ -480,7 +480,7 @@ fn a_certificate_file_that_cannot_be_used_is_named_by_its_key() {
         transport: Transport::Tls { name: NAME.into() },
     }]);
     let metrics = hearthgate::metrics::Metrics::new();
-    let plane = hearthgate::dns::Plane::bind(&config, Arc::default(), &metrics, None).unwrap();
+    let plane = hearthgate::dns::Plane::bind(&config, Arc::default(), &metrics, None, Default::default()).unwrap();
 
     let wrong = plane.prepare(config).unwrap_err().to_string();
 

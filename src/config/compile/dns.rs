@@ -10,18 +10,22 @@ use jiff::tz::TimeZone;
 
 use crate::{
     config::{
-        compile::{Names, Setting, access::suggestion, places, ports},
+        compile::{
+            Names, Setting,
+            access::{self, suggestion},
+            places, ports,
+        },
         file::{self, RecordData, Resolver},
         problems::{About, At, Report},
         value::{self, Listen},
     },
     dns::{
-        Config, Device, Forward, GateName, Group, HouseRoutes, List, ListSource, LocalRecord, OwnRule, Pause, Paused,
-        Resolve, RouteName, Testing, Transport, Upstream, UpstreamHost, filter::Spans,
+        Config, Device, Encrypted, Forward, GateName, Group, HouseRoutes, List, ListSource, LocalRecord, OwnRule,
+        Pause, Paused, Resolve, RouteName, Testing, Transport, Upstream, UpstreamHost, filter::Spans,
     },
     ingress::{self, HostPattern, RoutesReach},
     onlink,
-    origin::Origin,
+    origin::{NetworkId, Origin},
     vpn,
 };
 
@@ -42,6 +46,18 @@ pub(crate) fn compile(
     let listen = dns.listen.clone().unwrap_or_else(default_listen);
     let listen = places(&listen, lan, report, &dns.about);
     taken.take(&listen, "dns.listen", &[ports::Protocol::Udp, ports::Protocol::Tcp], &dns.about, report);
+    let encrypted = places(&dns.encrypted, lan, report, &dns.about);
+    taken.take(&encrypted, "dns.encrypted", &[ports::Protocol::Udp, ports::Protocol::Tcp], &dns.about, report);
+    if let (Some(first), None) = (dns.encrypted.first(), &dns.doh) {
+        let hint = "write doh = { host = \"dns.home.example\", access = [\"lan\"] }: its host names the certificate";
+        report.error(first.at, &dns.about, "\"encrypted\" has no name to show", hint);
+    }
+    let encrypted = dns.doh.as_ref().map(|doh| Encrypted {
+        listen: encrypted.into_iter().map(|place| place.value).collect(),
+        host: doh.host.value.as_str().to_owned(),
+        https: None,
+        access: access::compile(&doh.access, names, &doh.about, report),
+    });
     let domain = value::name(names.domain.as_str()).unwrap_or_else(|_| Name::root());
     let testing = match &dns.testing {
         Some(testing) if !setting.options.testing => {
@@ -59,6 +75,7 @@ pub(crate) fn compile(
     };
     Config {
         listen: listen.into_iter().map(|place| place.value).collect(),
+        encrypted,
         records: records(&dns.records, &domain, report),
         zones: dns.zones.iter().map(|path| setting.file(path, &dns.about)).collect(),
         hosts: dns.hosts.iter().map(|path| setting.file(path, &dns.about)).collect(),
@@ -103,12 +120,19 @@ pub(crate) fn compile(
 }
 
 /// What the routes of the ingress say to the DNS plane.
-pub(crate) fn routes(ingress: &ingress::Config, vpn: Option<&vpn::Config>) -> HouseRoutes {
+pub(crate) fn routes(
+    ingress: &ingress::Config,
+    encrypted: Option<&Encrypted>,
+    vpn: Option<&vpn::Config>,
+) -> HouseRoutes {
     let mut names: Vec<RouteName> = Vec::new();
     for route in &ingress.routes {
         let HostPattern::Exact(host) = &route.host else { continue };
         let Ok(name) = value::name(host.as_str()) else { continue };
-        let networks = ingress.networks.iter().filter(|network| route.access.admits(Origin::Lan(**network)));
+        // TLS and QUIC are for every network of the house, whoever may use HTTPS.
+        let is_dns = route.to == ingress::Target::Dns && encrypted.is_some_and(|own| !own.listen.is_empty());
+        let admitted = |network: &&NetworkId| is_dns || route.access.admits(Origin::Lan(**network));
+        let networks = ingress.networks.iter().filter(admitted);
         let peers = ingress.peers.iter().filter(|reach| {
             let begins = match &reach.routes {
                 RoutesReach::All => true,
@@ -126,7 +150,11 @@ pub(crate) fn routes(ingress: &ingress::Config, vpn: Option<&vpn::Config>) -> Ho
     let listen = if ingress.https.is_empty() { &ingress.http } else { &ingress.https };
     HouseRoutes {
         names,
-        listen: listen.iter().map(|address| address.ip()).collect(),
+        listen: match encrypted {
+            Some(encrypted) if listen.is_empty() => encrypted.listen.iter().map(|place| place.address.ip()).collect(),
+            _ => listen.iter().map(|address| address.ip()).collect(),
+        },
+        below: ingress.dns_host.as_ref().and_then(|host| value::name(host.as_str()).ok()),
         inner: vpn.map_or_else(Vec::new, |vpn| vpn.addresses.iter().map(|net| net.addr()).collect()),
         gate: None,
     }

@@ -8,9 +8,10 @@ use crate::{
         file::{self, File, ReachWord, Target as Written},
         problems::{At, Report},
     },
+    dns,
     ingress::{
-        self, CertificateFiles, Conditions, Config, HostPattern, Means, PeerReach, Route, RoutesReach, Target,
-        Upstream, UpstreamHost, UpstreamTls,
+        self, CertificateFiles, Conditions, Config, HostPattern, Means, PeerReach, Route, RoutesReach, Rules, Target,
+        Upstream, UpstreamHost, UpstreamTls, canonical::CanonicalPath, doh::PATH as DNS_PATH,
     },
     onlink,
     origin::NetworkId,
@@ -20,6 +21,7 @@ use crate::{
 pub(crate) fn compile(
     ingress: &file::Ingress,
     file: &File,
+    encrypted: Option<&dns::Encrypted>,
     lan: &onlink::Config,
     names: &Names,
     setting: &Setting<'_>,
@@ -58,6 +60,21 @@ pub(crate) fn compile(
             }
         }
     }
+    let doh = file.dns.as_ref().and_then(|dns| dns.doh.as_ref());
+    if let Some((doh, encrypted)) = doh.zip(encrypted) {
+        let host = &doh.host;
+        for host in [HostPattern::Exact(host.value.clone()), HostPattern::Wildcard(host.value.clone())] {
+            let path = CanonicalPath::parse(DNS_PATH).expect("the path is canonical");
+            if let Some(other) = routes.iter().find(|route| route.host == host && route.path == path) {
+                let what = format!("host and path are those of a route ({})", other.name);
+                report.error(doh.host.at, &doh.about, what, "give the route another host or path");
+            }
+            let rules = Rules::default();
+            let name = route_name(&host, DNS_PATH, &rules.conditions);
+            let access = encrypted.access.clone();
+            routes.push(Route { name, host, path, access, to: Target::Dns, log: false, rules });
+        }
+    }
     let named = (0..).take(names.networks.len()).map(NetworkId::named);
     let config = Config {
         http,
@@ -71,6 +88,7 @@ pub(crate) fn compile(
         acme: ingress.acme.iter().map(|entry| acme::compile(entry, &file.wan, setting)).collect(),
         state: setting.state.clone(),
         domain: names.domain.clone(),
+        dns_host: doh.map(|doh| doh.host.value.clone()),
         routes,
         networks: [NetworkId::HOST, NetworkId::MAIN].into_iter().chain(named).collect(),
         peers: peers(file, names),
@@ -120,24 +138,25 @@ fn shadowed(routes: &[Route], host: &At<HostPattern>, written: &file::Route, rep
 /// Says which hosts nobody can make a certificate for.
 fn signable(config: &Config, file: &File, report: &Report) {
     let plan = ingress::plan(config);
-    for route in &file.routes {
-        for host in &route.hosts {
-            if plan.get(&host.value) == Some(&Means::Nothing) {
-                let what = format!(
-                    "no certificate can be made for \"{}\": it is not under {}",
-                    route_name(&host.value, "/", &Conditions::default()),
-                    config.domain
-                );
-                let hint = match config.acme.is_empty() {
-                    true => {
-                        "name its files in ingress.certificates, order one with [ingress.acme], or use a host under node.domain"
-                    }
-                    false => {
-                        "name its files in ingress.certificates, or use a host under node.domain: a host that is not public, a wildcard and a name that no public CA signs are not ordered so"
-                    }
-                };
-                report.error(host.at, &route.about, what, hint);
-            }
+    let doh = file.dns.iter().filter_map(|dns| dns.doh.as_ref());
+    let doh = doh.map(|doh| (doh.host.clone().map(HostPattern::Exact), &doh.about));
+    let routes = file.routes.iter().flat_map(|route| route.hosts.iter().map(|host| (host.clone(), &route.about)));
+    for (host, about) in routes.chain(doh) {
+        if plan.get(&host.value) == Some(&Means::Nothing) {
+            let what = format!(
+                "no certificate can be made for \"{}\": it is not under {}",
+                route_name(&host.value, "/", &Conditions::default()),
+                config.domain
+            );
+            let hint = match config.acme.is_empty() {
+                true => {
+                    "name its files in ingress.certificates, order one with [ingress.acme], or use a host under node.domain"
+                }
+                false => {
+                    "name its files in ingress.certificates, or use a host under node.domain: a host that is not public, a wildcard and a name that no public CA signs are not ordered so"
+                }
+            };
+            report.error(host.at, about, what, hint);
         }
     }
 }

@@ -162,12 +162,22 @@ pub(crate) fn compile(mut file: File, setting: &Setting<'_>, ids: &mut PeerIds) 
             report.error(route.at(), &route.about, "there is no [ingress] to serve it", "add an [ingress] section");
         }
     }
-    let ingress =
-        file.ingress.as_ref().map(|ingress| ingress::compile(ingress, &file, &lan, &names, setting, &mut taken));
+    let encrypted = dns.as_ref().and_then(|dns| dns.encrypted.as_ref());
+    let ingress = file
+        .ingress
+        .as_ref()
+        .map(|ingress| ingress::compile(ingress, &file, encrypted, &lan, &names, setting, &mut taken));
     let metrics_port = metrics_listen.as_ref().and_then(|places| places.first()).map(|place| place.address.port());
     let vpn = file.vpn.as_ref().map(|vpn| vpn::compile(vpn, &file, &names, metrics_port, setting, &mut taken));
     if let (Some(dns), Some(ingress)) = (&mut dns, &ingress) {
-        dns.routes = dns::routes(ingress, vpn.as_ref());
+        dns.routes = dns::routes(ingress, dns.encrypted.as_ref(), vpn.as_ref());
+        if let Some(encrypted) = &mut dns.encrypted {
+            encrypted.https = ingress.https.first().map(|address| address.port());
+        }
+    }
+    if let (Some(doh), None) = (file.dns.as_ref().and_then(|dns| dns.doh.as_ref()), &file.ingress) {
+        let hint = "add an [ingress] section, if only with https = []";
+        report.error(doh.host.at, &doh.about, "there is no [ingress], which keeps its certificate", hint);
     }
     if let (Some(dns), Some(vpn)) = (&mut dns, &vpn) {
         dns.routes.gate = dns::gate(vpn);

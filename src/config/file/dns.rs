@@ -12,7 +12,7 @@ use toml::de::DeValue;
 
 use crate::{
     config::{
-        file::{Pause, Rule, Table},
+        file::{AccessWord, Pause, Rule, Table, route::access},
         problems::{About, At, Span, Wrong},
         value::{self, Listen},
     },
@@ -21,6 +21,7 @@ use crate::{
         filter::{self, WeekSpan},
         resolver::master,
     },
+    ingress::canonical::CanonicalHost,
     neighbours::Mac,
 };
 
@@ -30,6 +31,8 @@ pub(crate) struct Dns {
     pub(crate) at: Span,
     /// `None`: the LAN, if there is one, and loopback.
     pub(crate) listen: Option<Vec<At<Listen>>>,
+    pub(crate) encrypted: Vec<At<Listen>>,
+    pub(crate) doh: Option<Doh>,
     pub(crate) cache_size: usize,
     pub(crate) rrset_cache: usize,
     pub(crate) ttl: std::ops::RangeInclusive<u32>,
@@ -59,6 +62,13 @@ pub(crate) struct Dns {
     pub(crate) keep_clients: bool,
     pub(crate) block_reason: bool,
     pub(crate) testing: Option<At<Testing>>,
+}
+
+/// `doh` as written.
+pub(crate) struct Doh {
+    pub(crate) about: About,
+    pub(crate) host: At<CanonicalHost>,
+    pub(crate) access: Vec<At<AccessWord>>,
 }
 
 /// `resolve` and `upstreams`.
@@ -172,6 +182,8 @@ impl Dns {
             about: table.about.clone(),
             at: table.at,
             listen: table.list("listen", value::listen),
+            encrypted: table.list("encrypted", value::listen).unwrap_or_default(),
+            doh: table.table("doh", "dns.doh").and_then(|table| Doh::read(&table)),
             cache_size: table.parsed("cache_size", cache).map_or(16 << 20, |size| size.value),
             rrset_cache: table.parsed("rrset_cache", cache).map_or(8 << 20, |size| size.value),
             ttl: ttl_min..=ttl_max,
@@ -206,6 +218,26 @@ impl Dns {
             block_reason: flag("block_reason", false),
             testing: testing.map(|table| At { value: switches(&table), at: table.at }),
         }
+    }
+}
+
+impl Doh {
+    fn read(table: &Table<'_>) -> Option<Self> {
+        for (key, hint) in [
+            ("host", "write the name that clients know the server by, as host = \"dns.home.example\""),
+            ("access", "write who may ask over HTTPS, as access = [\"lan\", \"vpn\"]"),
+        ] {
+            if !table.has(key) {
+                table.missing(key, hint);
+            }
+        }
+        let host = table.parsed("host", value::host);
+        let access = table.list("access", access);
+        for word in access.iter().flatten().filter(|word| word.value == AccessWord::Public) {
+            let hint = "write \"lan\", \"vpn\", or a list of them";
+            table.report.error(word.at, &table.about, "the DNS server is never open to everybody", hint);
+        }
+        Some(Self { about: table.about.clone(), host: host?, access: access? })
     }
 }
 

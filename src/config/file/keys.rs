@@ -19,6 +19,8 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
         "dns",
         &[
             "listen",
+            "encrypted",
+            "doh",
             "cache_size",
             "rrset_cache",
             "ttl_min",
@@ -52,6 +54,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
             "testing",
         ],
     ),
+    ("dns.doh", &["host", "access"]),
     (
         "dns.records",
         &[

@@ -141,7 +141,7 @@ pub(super) fn path(text: &str) -> Result<CanonicalPath, Wrong> {
     CanonicalPath::parse(text).map_err(wrong)
 }
 
-fn access(text: &str) -> Result<AccessWord, Wrong> {
+pub(crate) fn access(text: &str) -> Result<AccessWord, Wrong> {
     match text.split_once(':') {
         None if text == "public" => Ok(AccessWord::Public),
         None if text == "lan" => Ok(AccessWord::Lan),

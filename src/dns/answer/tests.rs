@@ -2,14 +2,17 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 
-use hickory_proto::op::Message;
+use hickory_proto::{op::Message, rr::rdata::opt::EdnsOption};
 
 use super::*;
 use crate::{
     dns::{
         Device, Group, List,
         fuzz::{self, House, asker},
-        query::tests::query,
+        query::{
+            option,
+            tests::{query, query_with},
+        },
     },
     origin::PeerId,
 };
@@ -70,12 +73,56 @@ fn a_router_of_the_house_is_answered_as_often_as_it_likes() {
 }
 
 #[test]
-fn a_client_that_asks_without_end_is_not_answered_any_more() {
+fn a_flood_gets_nothing_that_is_longer_than_what_it_sent() {
     let house = House::new(|_| {});
+    let mut bytes = query("localhost", qtype::A, Some(4096));
+    let mut out = Vec::new();
+    let mut ask = |id: u8| {
+        bytes[1] = id;
+        house.answer(&asker(LAN), &bytes, 0, &mut out)
+    };
+    for _ in 0..10_000 {
+        ask(0);
+    }
+
+    let steps = [ask(1), ask(2)];
+
+    assert_eq!(steps, [Step::Silence(Dropped::Limit), Step::Done(Outcome::Limited)]);
+    assert!(message(&out).metadata.truncation && message(&out).answers.is_empty());
+    assert!(out.len() <= bytes.len());
+}
+
+#[test]
+fn a_client_whose_address_others_use_is_answered_over_tcp_and_with_its_cookie() {
+    let house = House::new(|_| {});
+    let mut out = Vec::new();
+    let mut tcp = asker(LAN);
+    tcp.transport = Transport::Tcp;
+    let first = query_with("localhost", qtype::A, &[(option::COOKIE, &[7; 8])]);
+    house.answer(&asker(LAN), &first, 1000, &mut out);
+    let cookie = message(&out).edns.unwrap().option(10.into()).cloned().unwrap();
+    let EdnsOption::Unknown(_, cookie) = cookie else { panic!("{cookie:?}") };
+    let spoofed = query("localhost", qtype::A, None);
+    for _ in 0..10_000 {
+        house.answer(&asker(LAN), &spoofed, 1000, &mut out);
+    }
+
+    let with_cookie = query_with("localhost", qtype::A, &[(option::COOKIE, &cookie)]);
+
+    assert_eq!(house.answer(&asker(LAN), &with_cookie, 1000, &mut out), Step::Done(Outcome::Special));
+    assert_eq!(house.answer(&tcp, &spoofed, 1000, &mut out), Step::Done(Outcome::Special));
+    assert_ne!(house.answer(&asker(LAN), &first, 1000, &mut out), Step::Done(Outcome::Special));
+}
+
+#[test]
+fn who_proves_its_address_is_bounded_as_well() {
+    let house = House::new(|_| {});
+    let mut tcp = asker(LAN);
+    tcp.transport = Transport::Tcp;
     let bytes = query("localhost", qtype::A, None);
     let mut out = Vec::new();
 
-    let last = (0..10_000).map(|_| house.answer(&asker(LAN), &bytes, 0, &mut out)).last();
+    let last = (0..10_000).map(|_| house.answer(&tcp, &bytes, 0, &mut out)).last();
 
     assert_eq!(last, Some(Step::Silence(Dropped::Limit)));
 }

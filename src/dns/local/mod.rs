@@ -1,6 +1,7 @@
 //! What the house answers itself: the owner's records, zones, hosts and leases, and the names that have no place
 //! in the public DNS.
 
+mod discovery;
 mod files;
 mod hosts;
 mod leases;
@@ -10,6 +11,7 @@ mod special;
 mod watch;
 mod zone;
 
+pub(crate) use discovery::Discovery;
 pub(crate) use files::Files;
 pub(crate) use leases::Lease;
 pub(crate) use records::is_private;

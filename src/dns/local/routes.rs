@@ -11,7 +11,7 @@ use crate::{
     dns::{
         HouseRoutes, RouteName,
         encode::{QNAME, Section, record},
-        query::{Query, qtype},
+        query::{Query, parent, qtype},
     },
     origin::{NetworkId, Networks, Origin},
 };
@@ -26,6 +26,7 @@ pub(crate) struct Routes {
     listen: Vec<IpAddr>,
     inner: Vec<IpAddr>,
     gate: Option<(Box<[u8]>, Vec<IpAddr>)>,
+    below: Option<Box<[u8]>>,
 }
 
 impl Routes {
@@ -33,7 +34,8 @@ impl Routes {
     pub(crate) fn new(routes: &HouseRoutes) -> Self {
         let names = routes.names.iter().map(|route| (wire(&route.host), route.clone())).collect();
         let gate = routes.gate.as_ref().map(|gate| (wire(&gate.host), gate.listen.clone()));
-        Self { names, listen: routes.listen.clone(), inner: routes.inner.clone(), gate }
+        let below = routes.below.as_ref().map(wire);
+        Self { names, listen: routes.listen.clone(), inner: routes.inner.clone(), gate, below }
     }
 
     /// Writes the addresses that this client reaches the route by.
@@ -46,7 +48,9 @@ impl Routes {
         out: &mut Vec<u8>,
     ) -> Local<'static> {
         let gate = self.gate.as_ref().filter(|(name, _)| **name == *query.name());
-        let addresses = match (self.names.get(query.name()), gate, origin) {
+        let above = || parent(query.name()).filter(|above| self.below.as_deref() == Some(*above));
+        let found = self.names.get(query.name()).or_else(|| self.names.get(above()?));
+        let addresses = match (found, gate, origin) {
             (Some(route), _, Origin::Vpn(peer)) if route.peers.contains(&peer) => self.inner.clone(),
             (Some(route), _, Origin::Lan(network)) if route.networks.contains(&network) => {
                 of_this_box(&self.listen, network, client, networks)
@@ -143,6 +147,7 @@ mod tests {
                 host: "vpn.home.example.".parse().unwrap(),
                 listen: vec!["0.0.0.0".parse().unwrap()],
             }),
+            below: Some("nas.home.example.".parse().unwrap()),
         });
         let own = ["127.0.0.1", "192.168.1.2", "198.51.100.7", "2001:db8:1::2", "fe80::2"];
         let networks = Networks {
@@ -178,6 +183,15 @@ mod tests {
         assert_eq!(ask(Origin::Lan(NetworkId::MAIN), "192.168.1.50", qtype::AAAA).unwrap(), [""; 0]);
         assert_eq!(ask(Origin::Vpn(PeerId(1)), "10.77.0.2", qtype::A), None);
         assert_eq!(ask(Origin::Wan, "198.51.100.1", qtype::A), None);
+    }
+
+    #[test]
+    fn the_label_of_a_device_leads_to_the_same_addresses() {
+        assert_eq!(
+            ask_for("tv.nas.home.example", Origin::Lan(NetworkId::MAIN), "192.168.1.50", qtype::A).unwrap(),
+            ["192.168.1.2"]
+        );
+        assert_eq!(ask_for("a.tv.nas.home.example", Origin::Lan(NetworkId::MAIN), "192.168.1.50", qtype::A), None);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! How questions come in and answers go out.
 
 mod mmsg;
+pub(super) mod quic;
 pub(super) mod tcp;
+pub(super) mod tls;
 pub(super) mod tunnel;
 pub(super) mod udp;
 
@@ -11,11 +13,14 @@ use std::{
     time::Instant,
 };
 
+use tokio::runtime::Handle;
+
 use super::{
-    Core,
+    ClientName, Core,
     answer::{self, Asker, Step, View},
-    counters::Transport,
-    encode::Ede,
+    counters::{Dropped, Transport},
+    devices,
+    encode::{self, Ede},
     policy::Policy,
     query::Question,
     room::Place,
@@ -23,6 +28,7 @@ use super::{
 use crate::{
     limit::Client,
     origin::{NetworkId, Origin, Source},
+    questions::{Answered, Asked, Unanswered},
 };
 
 /// What a question that must wait takes along.
@@ -58,7 +64,7 @@ pub(super) fn handle(
                 Ok(place) => Handled::Later(Waiting { question, policy: policy.clone(), place: place.into() }),
                 Err(full) => {
                     core.series.overloaded(full.word());
-                    Handled::Now(answer::give_up(bytes, asker, Ede::NotReady, out))
+                    Handled::Now(answer::give_up(core, bytes, asker, Ede::NotReady, out))
                 }
             }
         }
@@ -74,28 +80,65 @@ pub(super) fn handle(
     }
 }
 
-/// Answers one message that does not come in a batch; `None` says nothing is said.
-pub(super) async fn serve(core: &Arc<Core>, asker: &Asker, bytes: &[u8]) -> Option<Vec<u8>> {
+/// Answers one message that does not come in a batch, or says why nothing is said.
+pub(super) async fn serve(core: &Arc<Core>, asker: &Asker, bytes: &[u8]) -> Result<Vec<u8>, Dropped> {
+    match begin(core, asker, bytes)? {
+        Begun::Done(answer) => Ok(answer),
+        Begun::Later(waiting) => later(core, asker, bytes, waiting).await.ok_or(Dropped::Unsendable),
+    }
+}
+
+/// What one message came to at once.
+enum Begun {
+    /// The answer.
+    Done(Vec<u8>),
+    /// Others must be asked.
+    Later(Waiting),
+}
+
+fn begin(core: &Arc<Core>, asker: &Asker, bytes: &[u8]) -> Result<Begun, Dropped> {
     let mut out = Vec::new();
-    let handled = {
-        let policy = core.policy.load_full()?;
-        let networks = core.networks.load();
-        let now = core.clock.seconds();
-        let view = View { core, policy: &policy, networks: &networks, now, instant: Instant::now() };
-        handle(core, &view, &policy, asker, bytes, &mut out)
-    };
-    match handled {
+    let policy = core.policy.load_full().ok_or(Dropped::Unsendable)?;
+    let networks = core.networks.load();
+    let now = core.clock.seconds();
+    let view = View { core, policy: &policy, networks: &networks, now, instant: Instant::now() };
+    match handle(core, &view, &policy, asker, bytes, &mut out) {
         Handled::Now(Step::Silence(reason)) => {
             core.series.dropped(reason);
-            None
+            Err(reason)
         }
         Handled::Now(Step::Done(outcome) | Step::Refresh(outcome, _)) => {
             core.series.answered(asker.transport, outcome);
-            Some(out)
+            Ok(Begun::Done(out))
         }
-        Handled::Now(Step::Ask(_)) => None,
-        Handled::Later(waiting) => later(core, asker, bytes, waiting).await,
+        Handled::Now(Step::Ask(_)) => Err(Dropped::Unsendable),
+        Handled::Later(waiting) => Ok(Begun::Later(waiting)),
     }
+}
+
+/// Answers a message that another plane read, inside `runtime`: what is known is answered where it was read.
+pub(super) async fn serve_elsewhere(core: &Arc<Core>, runtime: &Handle, asked: Asked) -> Result<Answered, Unanswered> {
+    let source = Source { origin: asked.origin, relay: false };
+    let name = asked.device.as_deref().and_then(ClientName::new);
+    let asker = Asker { source, client: asked.client, transport: Transport::Https, name };
+    devices::find(core, &asker).await;
+    let begun = {
+        let _inside = runtime.enter();
+        begin(core, &asker, &asked.message)
+    };
+    let message = match begun {
+        Ok(Begun::Done(answer)) => answer,
+        Ok(Begun::Later(waiting)) => {
+            let core = core.clone();
+            let asking = runtime.spawn(async move { later(&core, &asker, &asked.message, waiting).await });
+            asking.await.ok().flatten().ok_or(Unanswered::Away)?
+        }
+        Err(Dropped::NoQuery) => return Err(Unanswered::Unreadable),
+        Err(Dropped::Limit) => return Err(Unanswered::Limited),
+        Err(_) => return Err(Unanswered::Away),
+    };
+    let ttl = encode::least_ttl(&message);
+    Ok(Answered { message, ttl })
 }
 
 /// Asks others and answers; the place is given back when whoever is asked is done, too.
@@ -108,5 +151,5 @@ pub(super) async fn later(core: &Arc<Core>, asker: &Asker, bytes: &[u8], waiting
 pub(super) async fn serve_house(core: &Arc<Core>, bytes: &[u8]) -> Option<Vec<u8>> {
     let source = Source { origin: Origin::Lan(NetworkId::HOST), relay: false };
     let client = IpAddr::V6(Ipv6Addr::LOCALHOST);
-    serve(core, &Asker { source, client, transport: Transport::House, name: None }, bytes).await
+    serve(core, &Asker { source, client, transport: Transport::House, name: None }, bytes).await.ok()
 }

@@ -1,4 +1,4 @@
-//! Connections: many questions each, answered as they are ready (RFC 7766).
+//! Connections: many questions each, answered as they are ready (RFC 7766), plain or inside TLS (RFC 7858).
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -12,6 +12,7 @@ use tokio::{
     time::timeout,
 };
 
+use super::tls::{self, Secure};
 use crate::{
     dns::{
         Core,
@@ -21,16 +22,20 @@ use crate::{
         room::Room,
     },
     limit::Client,
-    origin::{Origin, Source},
+    origin::Source,
+    questions::LONGEST,
     stream::Accepted,
     supervise::{self, Phase, Stop},
 };
 
 /// A connection without a question is closed after this (RFC 7766 §6.2.3 leaves it to us).
-const IDLE: Duration = Duration::from_secs(20);
+pub(super) const IDLE: Duration = Duration::from_secs(20);
 
-/// A client that does not take its answers for this long is gone.
-const STUCK: Duration = Duration::from_secs(10);
+/// The same while more than half of the places are taken.
+const IDLE_CROWDED: Duration = Duration::from_secs(3);
+
+/// A client that does not take its answers for this long is gone, and so is one whose question takes as long.
+pub(super) const STUCK: Duration = Duration::from_secs(10);
 
 /// Questions of one connection that are worked on at once; more are read when these are done.
 const PIPELINE: usize = 32;
@@ -44,8 +49,30 @@ pub(in crate::dns) fn bound() -> Arc<Room> {
     Room::new(CONNECTIONS, CONNECTIONS_EACH)
 }
 
-/// Accepts connections until told to stop, and ends when the last one has.
-pub(in crate::dns) async fn serve(listener: TcpListener, core: Arc<Core>, stop: Stop) -> Result<(), String> {
+/// Returns how long a connection may be without a question.
+pub(super) fn idle(core: &Core) -> Duration {
+    if core.connections.taken() > CONNECTIONS / 2 { IDLE_CROWDED } else { IDLE }
+}
+
+/// Says who connects; `None` if nothing is ever said to it.
+pub(super) fn asker(core: &Core, client: SocketAddr, transport: Transport) -> Option<Asker> {
+    let interface = match client {
+        SocketAddr::V6(v6) if v6.scope_id() > 0 => Some(v6.scope_id()),
+        _ => None,
+    };
+    let source = core.networks.load().classify(client.ip(), interface);
+    let asker = Asker { source, client: client.ip(), transport, name: None };
+    (!asker.is_refused()).then_some(asker)
+}
+
+/// Accepts connections until told to stop, and ends when the last one has. With `secure` they speak TLS.
+pub(in crate::dns) async fn serve(
+    listener: TcpListener,
+    core: Arc<Core>,
+    secure: Option<Arc<Secure>>,
+    stop: Stop,
+) -> Result<(), String> {
+    let transport = if secure.is_some() { Transport::Tls } else { Transport::Tcp };
     let fail = |error: std::io::Error| format!("TCP listener: {error}");
     let listener = tokio::net::TcpListener::from_std(listener).map_err(fail)?;
     loop {
@@ -61,14 +88,13 @@ pub(in crate::dns) async fn serve(listener: TcpListener, core: Arc<Core>, stop: 
                 }
             },
         };
-        let interface = match client {
-            SocketAddr::V6(v6) if v6.scope_id() > 0 => Some(v6.scope_id()),
-            _ => None,
+        // Before a byte is read.
+        let Some(asker) = asker(&core, client, transport) else {
+            core.series.dropped(Dropped::Origin);
+            continue;
         };
-        let source = core.networks.load().classify(client.ip(), interface);
-        let asker = Asker { source, client: client.ip(), transport: Transport::Tcp, name: None };
         let _ = stream.set_nodelay(true);
-        begin(stream, asker, &core, &stop);
+        begin(stream, asker, &core, secure.as_ref(), &stop);
     }
 }
 
@@ -76,27 +102,33 @@ pub(in crate::dns) async fn serve(listener: TcpListener, core: Arc<Core>, stop: 
 pub(in crate::dns) fn accept(accepted: Accepted, core: &Arc<Core>, stop: &Stop) {
     let source = Source { origin: accepted.origin, relay: false };
     let asker = Asker { source, client: accepted.client.ip(), transport: Transport::TunnelTcp, name: None };
-    begin(accepted.stream, asker, core, stop);
+    if asker.is_refused() {
+        return core.series.dropped(Dropped::Origin);
+    }
+    begin(accepted.stream, asker, core, None, stop);
 }
 
-fn begin<S>(stream: S, asker: Asker, core: &Arc<Core>, stop: &Stop)
+fn begin<S>(stream: S, asker: Asker, core: &Arc<Core>, secure: Option<&Arc<Secure>>, stop: &Stop)
 where
-    S: AsyncRead + AsyncWrite + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    // Before a byte is read.
-    if asker.source.origin == Origin::Wan && !asker.source.relay {
-        core.series.dropped(Dropped::Origin);
-        return;
-    }
     let client = asker.is_limited().then(|| Client::of(asker.client));
-    let Ok(place) = core.connections.enter(client) else {
+    let place = core.connections.enter(client).ok();
+    let Some(place) = place.filter(|_| secure.is_none() || tls::may_begin(core, client)) else {
         core.series.dropped(Dropped::Connections);
         return;
     };
-    let (core, stop) = (core.clone(), stop.clone());
+    let (core, secure, stop) = (core.clone(), secure.cloned(), stop.clone());
     supervise::task("dns connection", async move {
         devices::find(&core, &asker).await;
-        connection(stream, asker, &core, &stop).await;
+        match secure {
+            None => connection(stream, asker, &core, &stop).await,
+            Some(secure) => {
+                if let Some((stream, name)) = tls::accept(stream, &secure, &core).await {
+                    connection(stream, Asker { name, ..asker }, &core, &stop).await;
+                }
+            }
+        }
         drop(place);
     });
 }
@@ -113,12 +145,12 @@ where
             let Ok(turn) = pipeline.clone().acquire_owned().await else { return };
             let frame = tokio::select! {
                 () = stop.reached(Phase::Drain) => return,
-                frame = timeout(IDLE, frame(&mut read)) => frame,
+                frame = next(&mut read, idle(core)) => frame,
             };
-            let Ok(Ok(bytes)) = frame else { return };
+            let Some(bytes) = frame else { return };
             let (core, answers) = (core.clone(), answers.clone());
             supervise::task("dns message", async move {
-                if let Some(answer) = super::serve(&core, &asker, &bytes).await {
+                if let Ok(answer) = super::serve(&core, &asker, &bytes).await {
                     // The writer is gone only with the client.
                     let _ = answers.send(answer).await;
                 }
@@ -128,10 +160,7 @@ where
     };
     let writing = async move {
         while let Some(answer) = ready.recv().await {
-            let Ok(length) = u16::try_from(answer.len()) else { continue };
-            let mut framed = Vec::with_capacity(answer.len() + 2);
-            framed.extend(length.to_be_bytes());
-            framed.extend(answer);
+            let Some(framed) = framed(&answer) else { continue };
             if !matches!(timeout(STUCK, write.write_all(&framed)).await, Ok(Ok(()))) {
                 return;
             }
@@ -151,8 +180,27 @@ where
     }
 }
 
-async fn frame(read: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Vec<u8>> {
-    let length = read.read_u16().await?;
+/// Puts an answer into its frame; `None` if it is too long for one.
+pub(super) fn framed(answer: &[u8]) -> Option<Vec<u8>> {
+    let length = u16::try_from(answer.len()).ok()?;
+    let mut framed = Vec::with_capacity(answer.len() + 2);
+    framed.extend(length.to_be_bytes());
+    framed.extend(answer);
+    Some(framed)
+}
+
+/// Waits for a question, and then for the rest of it; `None` ends the connection. Who sends one byte at a time
+/// has as long as who sends none.
+async fn next(read: &mut (impl AsyncRead + Unpin), idle: Duration) -> Option<Vec<u8>> {
+    let first = timeout(idle, read.read_u8()).await.ok()?.ok()?;
+    timeout(STUCK, rest(first, read)).await.ok()?.ok()
+}
+
+async fn rest(first: u8, read: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Vec<u8>> {
+    let length = u16::from_be_bytes([first, read.read_u8().await?]);
+    if usize::from(length) > LONGEST {
+        return Err(std::io::ErrorKind::InvalidData.into());
+    }
     let mut bytes = Vec::new();
     // Grows with what arrives, not with what is announced.
     read.take(u64::from(length)).read_to_end(&mut bytes).await?;

@@ -34,7 +34,7 @@ pub(in crate::dns) async fn serve(inlet: &mut Inlet, core: Arc<Core>, stop: Stop
 async fn answer(datagram: Datagram, core: Arc<Core>) {
     let source = Source { origin: datagram.origin, relay: false };
     let asker = Asker { source, client: datagram.client.ip(), transport: Transport::TunnelUdp, name: None };
-    let Some(payload) = super::serve(&core, &asker, &datagram.payload).await else { return };
+    let Ok(payload) = super::serve(&core, &asker, &datagram.payload).await else { return };
     let reply = Reply { from: datagram.local, to: datagram.client, payload };
     if datagram.reply.try_send(reply).is_err() {
         core.series.dropped(Dropped::Unsendable);

@@ -14,20 +14,24 @@ use super::{
     head::{Form, Framing, Limits, Parse, Reject, RequestHead, Scheme, Version, parse},
     outbound::Outbound,
     response::{Persistence, ResponseFraming, encode},
-    upload::Upload,
+    upload::{Upload, Whole},
 };
-use crate::ingress::{
-    Policy,
-    canonical::CanonicalPath,
-    deadline::Deadline,
-    headers::{self, Told},
-    permits::Permit,
-    proxy::{self, Admitted, Asked, Failure, GONE, Uplink as _, Visitor},
-    record::Record,
-    serve::{Answer, Refusal},
-    server::{Core, Presence, close_in_order},
-    tunnel,
-    upstream::{Arrival, Feed, Outgoing, RequestBody},
+use crate::{
+    ingress::{
+        Policy,
+        canonical::CanonicalPath,
+        deadline::Deadline,
+        doh,
+        headers::{self, Told},
+        permits::Permit,
+        proxy::{self, Admitted, Asked, Failure, GONE, Uplink as _, Visitor},
+        record::Record,
+        serve::{Answer, Refusal},
+        server::{Core, Presence, close_in_order},
+        tunnel,
+        upstream::{Arrival, Feed, Outgoing, RequestBody},
+    },
+    questions,
 };
 
 /// What a connection is used for.
@@ -212,6 +216,26 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
                 (false, _) => Next::Abort,
             });
         }
+        if let Some(device) = proxy::asks_dns(&admitted.route.to, &head.host, &head.path) {
+            let asked = self.dns(policy, &head, device).await;
+            let keep = head.keep_alive && asked.is_ok() && (no_body || head.method == Method::POST);
+            let answer = match asked {
+                Ok((device, message)) => {
+                    doh::answer(&core.shared.questions, visitor.origin, admitted.client, device, message).await
+                }
+                Err(refusal) => doh::refused(refusal),
+            };
+            record.status = answer.status;
+            record.bytes = answer.body.len() as u64;
+            self.deadline.set(policy.config.timeouts.body);
+            let written =
+                write_answer(core, self.stream, self.deadline, &head.method, head.version, answer, keep).await;
+            return Answered::Next(match (written, keep) {
+                (true, true) => Next::Request,
+                (true, false) => Next::Close,
+                (false, _) => Next::Abort,
+            });
+        }
         let rules = &admitted.route.rules;
         let path = match rules.rewrite.is_empty() {
             true => None,
@@ -272,6 +296,27 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
         }
         let reply = Reply { visitor, method: &head.method, version: head.version, keep_alive: head.keep_alive };
         Answered::Next(relay(core, policy, upload, arrival, &permit, self.deadline, &reply, &mut record).await)
+    }
+
+    /// Reads a DNS message out of a request.
+    async fn dns(
+        &mut self,
+        policy: &Policy,
+        head: &RequestHead,
+        device: Result<Option<Arc<str>>, Refusal>,
+    ) -> Result<(Option<Arc<str>>, Vec<u8>), Refusal> {
+        let device = device?;
+        let message = match doh::place(&head.method, head.query.as_deref(), &head.headers)? {
+            doh::Place::Target(message) => message,
+            doh::Place::Body => {
+                // For the whole of it: what trickles is not worth waiting for.
+                self.deadline.set(policy.config.timeouts.header);
+                let decoder = Decoder::new(head.framing);
+                let whole = Whole { decoder, expects: head.expect_continue, longest: questions::LONGEST };
+                whole.read(self.stream, self.input, self.deadline).await.map_err(Refusal::Status)?
+            }
+        };
+        Ok((device, message))
     }
 
     /// Plain HTTP: the way to https for hosts of the origin's table, and one answer for all others.

@@ -1,6 +1,8 @@
 //! The body of a request on its way from the client's connection.
 
 use std::{
+    future::poll_fn,
+    io::ErrorKind,
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, ready},
@@ -14,7 +16,7 @@ use super::{
     body::{Decoder, Piece},
     response::CONTINUE,
 };
-use crate::ingress::{proxy::Uplink, server::Core, upstream::Feed};
+use crate::ingress::{deadline::Deadline, proxy::Uplink, server::Core, upstream::Feed};
 
 /// What is read at once of a body.
 const BODY_READ: usize = 64 * 1024;
@@ -32,6 +34,71 @@ pub(super) struct Upload<'a, S> {
     pub(super) left: u64,
     /// The client has ended its side. Some do so after their request and still read the answer.
     pub(super) ended: bool,
+}
+
+/// A body that is read whole before anything is done with it.
+pub(super) struct Whole {
+    pub(super) decoder: Decoder,
+    pub(super) expects: bool,
+    pub(super) longest: usize,
+}
+
+impl Whole {
+    /// Reads it, or says which status it gets: too long, too slow, or broken.
+    pub(super) async fn read<S: AsyncRead + AsyncWrite + Unpin>(
+        mut self,
+        stream: &mut S,
+        input: &mut BytesMut,
+        deadline: &mut Deadline,
+    ) -> Result<Vec<u8>, StatusCode> {
+        let mut body = Vec::new();
+        let is_long = |length: u64| usize::try_from(length).map_or(true, |length| length > self.longest);
+        if self.decoder.remaining().is_some_and(is_long) {
+            return Err(StatusCode::PAYLOAD_TOO_LARGE);
+        }
+        let mut ahead = if self.expects { CONTINUE } else { b"" };
+        poll_fn(|cx| {
+            loop {
+                match self.decoder.decode(input) {
+                    Ok(Piece::Data(range)) => {
+                        body.extend_from_slice(input.get(range.clone()).unwrap_or_default());
+                        input.advance(range.end);
+                        if body.len() > self.longest {
+                            return Poll::Ready(Err(StatusCode::PAYLOAD_TOO_LARGE));
+                        }
+                        continue;
+                    }
+                    Ok(Piece::End(used)) => {
+                        input.advance(used);
+                        return Poll::Ready(Ok(std::mem::take(&mut body)));
+                    }
+                    Ok(Piece::More(used)) => input.advance(used),
+                    Err(reject) => {
+                        let status = StatusCode::from_u16(reject.status).unwrap_or(StatusCode::BAD_REQUEST);
+                        return Poll::Ready(Err(status));
+                    }
+                }
+                let moved = match ahead.is_empty() {
+                    false => Pin::new(&mut *stream)
+                        .poll_write(cx, ahead)
+                        .map(|written| written.map(|written| ahead = ahead.get(written..).unwrap_or_default())),
+                    true => {
+                        input.reserve(1024);
+                        let read = pin!(stream.read_buf(input)).poll(cx);
+                        read.map(
+                            |read| if matches!(read, Ok(1..)) { Ok(()) } else { Err(ErrorKind::UnexpectedEof.into()) },
+                        )
+                    }
+                };
+                match moved {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(StatusCode::BAD_REQUEST)),
+                    Poll::Pending => return deadline.poll(cx).map(|()| Err(StatusCode::REQUEST_TIMEOUT)),
+                }
+            }
+        })
+        .await
+    }
 }
 
 impl<S> Upload<'_, S> {

@@ -22,6 +22,7 @@ use hearthgate::{
     metrics::Metrics,
     origin::{Access, Directory, Networks, Origin, PeerId},
     provider::Reach,
+    questions::Questions,
     stream::{Accepted, Outlet, Stream, inlet},
     supervise::{Phase, Stopper, stop},
 };
@@ -54,13 +55,22 @@ impl Edge {
     }
 
     pub(crate) fn start_with(reach: Reach, change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_whole(reach, Questions::unanswered(), change)
+    }
+
+    /// The same with somebody who answers DNS messages.
+    pub(crate) fn start_asking(questions: Questions, change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_whole(Reach::new(everything_is_here()), questions, change)
+    }
+
+    fn start_whole(reach: Reach, questions: Questions, change: impl FnOnce(&mut Config)) -> Self {
         let state = tempfile::tempdir().unwrap();
         let mut config = config(state.path());
         change(&mut config);
         let (outlet, inlet) = inlet(64);
         let networks = Arc::new(ArcSwap::from_pointee(Networks::default()));
         let metrics = Metrics::new();
-        let plane = Plane::bind(&config, networks, &metrics, Some(inlet), reach).unwrap();
+        let plane = Plane::bind(&config, networks, &metrics, Some(inlet), reach, questions).unwrap();
         plane.commit(plane.prepare(config).unwrap());
         let plane = Arc::new(plane);
         let (stopper, stop) = stop();
@@ -248,6 +258,7 @@ fn config(state: &Path) -> Config {
         acme: Vec::new(),
         state: state.to_owned(),
         domain: host("home.example"),
+        dns_host: None,
         routes: vec![
             route("www.home.example", "/", public(), Target::Builtin(Builtin::Welcome)),
             route("admin.home.example", "/", vpn(), Target::Builtin(Builtin::Welcome)),
