@@ -76,8 +76,10 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
     ),
     ("dns.forward", &["zone", "to", "fallback", "validate"]),
     ("dns.list", &["name", "source", "names", "action", "refresh", "block_as", "enabled"]),
-    ("dns.group", &["name", "devices", "lists", "allow", "block", "offline"]),
-    ("dns.group", &["name", "devices", "lists", "allow", "block", "services", "safe_search", "keep_clients", "rebind"]),
+    (
+        "dns.group",
+        &["name", "devices", "lists", "allow", "block", "offline", "services", "safe_search", "keep_clients", "rebind"],
+    ),
     ("dns.rule", &["names", "action", "group", "until"]),
     ("dns.pause", &["group", "device", "until"]),
     ("dns.nta", &["name", "until"]),
