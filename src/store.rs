@@ -79,6 +79,19 @@ pub fn read(path: &Path) -> io::Result<Found> {
     Ok(found)
 }
 
+/// As [`read()`], but a file that is longer than this is set aside unread.
+pub fn read_within(path: &Path, most: u64) -> io::Result<Found> {
+    match fs::symlink_metadata(path) {
+        Ok(file) if file.len() > most => {
+            privilege::as_owner(folder_of(path), || fs::rename(path, beside(path, "torn")))??;
+            tracing::warn!(file = %path.display(), bytes = file.len(), "state file is too long to be ours; set aside as .torn");
+            Ok(Found::Nothing)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Found::Nothing),
+        _ => read(path),
+    }
+}
+
 /// Reads a file that [`write()`] wrote, and changes nothing whatever it finds.
 pub fn peek(path: &Path) -> io::Result<Found> {
     let look = || {

@@ -346,6 +346,10 @@ impl Plane {
                 }
             }
         });
+        let in_force = self.core.policy.load_full();
+        if let Some(policy) = in_force.filter(|_| result.is_ok()) {
+            runtime.block_on(policy.upstream.load_full().keep());
+        }
         self.runtime.store(None);
         runtime.shutdown_background();
         result

@@ -4,6 +4,7 @@ mod check;
 mod command;
 mod explain;
 mod init;
+mod kept;
 mod metrics;
 mod peers;
 mod process;

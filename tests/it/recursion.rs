@@ -71,6 +71,11 @@ impl Internet {
         Running::start(config)
     }
 
+    /// Counts what was asked of anybody.
+    pub(crate) fn total(&self) -> usize {
+        self.log.lock().unwrap().len()
+    }
+
     pub(crate) fn asked(&self, name: &str) -> Vec<(Ipv4Addr, &'static str)> {
         let log = self.log.lock().unwrap();
         log.iter().filter(|(_, asked, _)| asked == name).map(|(server, _, transport)| (*server, *transport)).collect()

@@ -101,6 +101,11 @@ impl Cuts {
         self.known.get(name).is_some_and(|cut| cut.expires > now)
     }
 
+    /// Returns all cuts, also those that have expired, the oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Rc<Cut>> {
+        self.order.iter().filter_map(|zone| self.known.get(zone))
+    }
+
     /// Remembers a cut.
     pub fn insert(&mut self, cut: Rc<Cut>) {
         self.bytes += cut.bytes();

@@ -9,6 +9,7 @@ mod bootstrap;
 mod datagram;
 pub mod encrypted;
 mod https;
+mod kept;
 mod line;
 mod lines;
 mod quic;
@@ -20,6 +21,7 @@ use std::{
     io,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -37,8 +39,12 @@ use super::{
     wall::{Bounds, Wall},
     wire::{Message, Question},
 };
-use crate::{clock::is_synchronised, supervise};
+use crate::{
+    clock::{Soundness, is_synchronised},
+    supervise,
+};
 use encrypted::Server;
+use kept::Kept;
 use line::Ask;
 use lines::{LineId, Lines};
 use random::Random;
@@ -53,6 +59,8 @@ const SOCKETS: usize = 512;
 const LONGEST_EXCHANGE: Duration = Duration::from_secs(15);
 /// How often the kernel is asked whether its clock is kept right.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(10);
+/// Writing down what is known may take so long.
+const KEEPING: Duration = Duration::from_secs(5);
 /// Pause after a fall.
 const FALLEN: Duration = Duration::from_millis(100);
 
@@ -69,6 +77,8 @@ pub struct Settings {
     pub follow_wall: bool,
     /// Each message to and from a server is written to standard error.
     pub log: bool,
+    /// Where what is known is kept from one process to the next, if anywhere.
+    pub folder: Option<PathBuf>,
 }
 
 /// What is good enough for whoever asks.
@@ -88,8 +98,20 @@ pub struct Driver {
 
 #[derive(Debug)]
 enum Job {
-    Ask { asked: Asked, wanted: Wanted, tell: oneshot::Sender<Arc<Answer>> },
-    Explain { asked: Asked, anew: bool, tell: oneshot::Sender<Explained> },
+    Ask {
+        asked: Asked,
+        wanted: Wanted,
+        tell: oneshot::Sender<Arc<Answer>>,
+    },
+    Explain {
+        asked: Asked,
+        anew: bool,
+        tell: oneshot::Sender<Explained>,
+    },
+    /// Write down what is known.
+    Keep {
+        tell: oneshot::Sender<()>,
+    },
 }
 
 /// Why a question has the answer that it has.
@@ -119,10 +141,11 @@ impl Driver {
         let count = settings.threads.max(1);
         config.cache_bytes /= count;
         let servers: Arc<[Server]> = servers.into();
-        let start = |_| {
+        let start = |thread| {
+            let kept = settings.folder.as_deref().map(|folder| Kept::new(folder, thread, &config));
             let (tell, jobs) = mpsc::channel(WAITING);
             let (config, settings, servers) = (config.clone(), settings.clone(), servers.clone());
-            let work = move || work(&config, &settings, &servers, jobs);
+            let work = move || work(&config, &settings, kept, &servers, jobs);
             std::thread::Builder::new().name("dns-resolver".into()).spawn(work)?;
             Ok(tell)
         };
@@ -145,6 +168,17 @@ impl Driver {
         told.await.ok()
     }
 
+    /// Has everything that is known written down.
+    pub async fn keep(&self) {
+        for thread in &self.threads {
+            let (tell, told) = oneshot::channel();
+            if thread.try_send(Job::Keep { tell }).is_ok() {
+                // A thread that fell over has nothing to keep.
+                let _ = tokio::time::timeout(KEEPING, told).await;
+            }
+        }
+    }
+
     fn give(&self, name: &Name, job: Job) -> Option<()> {
         let place = share(name) % self.threads.len();
         self.threads.get(place)?.try_send(job).ok()
@@ -163,22 +197,41 @@ fn share(name: &Name) -> usize {
     usize::try_from(hash >> 33).unwrap_or(0)
 }
 
-fn work(config: &Config, settings: &Settings, servers: &Arc<[Server]>, mut jobs: mpsc::Receiver<Job>) {
+fn work(
+    config: &Config,
+    settings: &Settings,
+    kept: Option<Kept>,
+    servers: &Arc<[Server]>,
+    mut jobs: mpsc::Receiver<Job>,
+) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, "the resolver has no runtime"),
     };
+    let mut start = Start::Process;
     loop {
-        let run = || LocalSet::new().block_on(&runtime, Thread::new(config, settings, servers).run(&mut jobs));
+        let run = || {
+            let thread = Thread::new(config, settings, kept.clone(), start, servers);
+            LocalSet::new().block_on(&runtime, thread.run(&mut jobs));
+        };
         match catch_unwind(AssertUnwindSafe(run)) {
             Ok(()) => return,
             Err(panic) => {
                 let failure = supervise::panic_text(panic.as_ref());
                 tracing::error!(failure, "the resolver fell over and begins anew");
+                // Perhaps over what it was told it had known.
+                start = Start::Fall;
                 std::thread::sleep(FALLEN);
             }
         }
     }
+}
+
+/// What a thread begins after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    Process,
+    Fall,
 }
 
 /// What a socket or a connection has to say.
@@ -210,6 +263,7 @@ struct Thread {
     synchronised: (bool, Duration),
     random: Random,
     lines: Lines,
+    kept: Option<Kept>,
     log: bool,
     waiting: BTreeMap<Ticket, oneshot::Sender<Arc<Answer>>>,
     curious: BTreeMap<Ticket, oneshot::Sender<Explained>>,
@@ -220,16 +274,17 @@ struct Thread {
 }
 
 impl Thread {
-    fn new(config: &Config, settings: &Settings, servers: &Arc<[Server]>) -> Self {
+    fn new(config: &Config, settings: &Settings, kept: Option<Kept>, start: Start, servers: &Arc<[Server]>) -> Self {
         let mut random = Random::default();
         let (tell, events) = mpsc::channel(SOCKETS);
-        Self {
+        let mut thread = Self {
             resolver: Resolver::new(config.clone(), move |bytes| random.fill(bytes)),
             wall: Wall::new(settings.bounds()),
             clock: settings.clock.clone(),
             synchronised: (true, Duration::ZERO),
             random: Random::default(),
             lines: Lines::new(servers.clone(), (config.ipv4, config.ipv6), tell.clone()),
+            kept: kept.filter(|_| start == Start::Process),
             log: settings.log,
             waiting: BTreeMap::new(),
             curious: BTreeMap::new(),
@@ -237,7 +292,12 @@ impl Thread {
             tasks: JoinSet::new(),
             tell,
             events,
+        };
+        let now = thread.now();
+        if let Some(kept) = &thread.kept {
+            kept.load(&mut thread.resolver, now);
         }
+        thread
     }
 
     async fn run(mut self, jobs: &mut mpsc::Receiver<Job>) {
@@ -281,6 +341,9 @@ impl Thread {
         if reading.stepped {
             tracing::info!("the clock was set: what was learnt under the other time is forgotten");
             self.resolver.forget();
+            if let Some(kept) = &self.kept {
+                kept.load(&mut self.resolver, reading.now);
+            }
         }
         if reading.now.since_start >= self.synchronised.1 {
             self.synchronised = (is_synchronised(), reading.now.since_start + LOOK_AT_CLOCK);
@@ -299,6 +362,13 @@ impl Thread {
                 }
                 let ticket = self.resolver.ask(asked, now);
                 self.waiting.insert(ticket, tell);
+            }
+            Job::Keep { tell } => {
+                // By a clock that is wrong nobody could tell how long anything holds.
+                if let Some(kept) = self.kept.as_ref().filter(|_| self.resolver.clock() == Soundness::Sound) {
+                    kept.save(&self.resolver, now);
+                }
+                let _ = tell.send(());
             }
             Job::Explain { asked, anew, tell } => {
                 let ticket = self.resolver.explain(asked, anew, now);

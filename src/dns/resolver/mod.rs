@@ -402,12 +402,12 @@ impl Resolver {
 
     /// Writes the cache for [`Resolver::load`].
     pub fn save(&self, now: Now) -> Vec<u8> {
-        snapshot::save(&self.shared.cache.borrow(), now)
+        snapshot::save(&self.shared.cache.borrow(), &self.shared.cuts.borrow(), now)
     }
 
     /// Takes what [`Resolver::save`] wrote, as far as it still holds; returns the number of entries.
     pub fn load(&mut self, bytes: &[u8], now: Now) -> usize {
-        snapshot::load(&mut self.shared.cache.borrow_mut(), bytes, now)
+        snapshot::load(&mut self.shared.cache.borrow_mut(), &mut self.shared.cuts.borrow_mut(), bytes, now)
     }
 
     /// Forgets all that was learnt: the clock has stepped.

@@ -1,25 +1,42 @@
 //! The cache as bytes, so that a restart is not cold. What was not checked, and failures, stay out.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
+    Fallback,
     cache::{Cache, Denial, Entry, Kept},
     course::Now,
+    delegation::{Cut, Cuts, MOST_SERVERS},
     name::Name,
     rrset::{Rrset, Security},
 };
 
+/// No entry is believed for longer.
+const LONGEST: u64 = 7 * 86400;
+/// What stands under the next length.
+const ENTRY: u8 = 0;
+const CUT: u8 = 1;
+
 /// Changes with the form.
-const MAGIC: &[u8; 8] = b"hgcache1";
+const MAGIC: &[u8; 8] = b"hgcache2";
 
 /// Writes what is worth keeping; times become those of the wall clock.
-pub(super) fn save(cache: &Cache, now: Now) -> Vec<u8> {
+pub(super) fn save(cache: &Cache, cuts: &Cuts, now: Now) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
+    for cut in cuts.iter().filter(|cut| cut.forward.is_none() && cut.expires > now.since_start) {
+        put(&mut out, &cut_bytes(cut, now));
+    }
     for ((name, rtype), entry) in cache.iter() {
         if !matches!(entry.security, Security::Insecure | Security::Secure) || entry.expires <= now.since_start {
             continue;
         }
-        let mut one = Vec::new();
+        let mut one = vec![ENTRY];
         one.extend(name.as_wire());
         one.extend(rtype.to_be_bytes());
         one.push(u8::from(entry.security == Security::Secure));
@@ -35,14 +52,37 @@ pub(super) fn save(cache: &Cache, now: Now) -> Vec<u8> {
         };
         one.push(kind);
         let complete = sets.into_iter().try_for_each(|set| put_set(&mut one, set));
-        if complete.is_some()
-            && let Ok(length) = u32::try_from(one.len())
-        {
-            out.extend(length.to_be_bytes());
-            out.extend(one);
+        if complete.is_some() {
+            put(&mut out, &one);
         }
     }
     out
+}
+
+fn put(out: &mut Vec<u8>, one: &[u8]) {
+    if let Ok(length) = u32::try_from(one.len()) {
+        out.extend(length.to_be_bytes());
+        out.extend(one);
+    }
+}
+
+fn cut_bytes(cut: &Cut, now: Now) -> Vec<u8> {
+    let mut one = vec![CUT];
+    one.extend(cut.zone.as_wire());
+    one.extend((now.wall + (cut.expires - now.since_start).as_secs()).to_be_bytes());
+    for (server, glue) in &cut.servers {
+        one.extend(server.as_wire());
+        one.push(u8::try_from(glue.len()).unwrap_or(u8::MAX));
+        for address in glue.iter().take(usize::from(u8::MAX)) {
+            // All are written as IPv6 addresses; those of IPv4 are mapped.
+            let address = match address {
+                IpAddr::V4(address) => address.to_ipv6_mapped(),
+                IpAddr::V6(address) => *address,
+            };
+            one.extend(address.octets());
+        }
+    }
+    one
 }
 
 fn put_set(out: &mut Vec<u8>, set: &Rrset) -> Option<()> {
@@ -60,15 +100,24 @@ fn put_set(out: &mut Vec<u8>, set: &Rrset) -> Option<()> {
 }
 
 /// Reads back what [`save`] wrote, as far as it can be read and still holds; returns how many entries.
-pub(super) fn load(cache: &mut Cache, bytes: &[u8], now: Now) -> usize {
+pub(super) fn load(cache: &mut Cache, cuts: &mut Cuts, bytes: &[u8], now: Now) -> usize {
     let Some(mut rest) = bytes.strip_prefix(MAGIC) else { return 0 };
     let mut count = 0;
     while let Some((length, after)) = rest.split_first_chunk::<4>() {
         let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
         let Some((one, after)) = after.split_at_checked(length) else { break };
         rest = after;
-        let Some((name, rtype, entry)) = entry(one, now) else { continue };
-        cache.insert(&name, rtype, entry);
+        match one.split_first() {
+            Some((&ENTRY, one)) => {
+                let Some((name, rtype, entry)) = entry(one, now) else { continue };
+                cache.insert(&name, rtype, entry);
+            }
+            Some((&CUT, one)) => {
+                let Some(cut) = cut(one, now) else { continue };
+                cuts.insert(Rc::new(cut));
+            }
+            _ => continue,
+        }
         count += 1;
     }
     count
@@ -80,7 +129,7 @@ fn entry(bytes: &[u8], now: Now) -> Option<(Name, u16, Entry)> {
     let (secure, rest) = rest.split_first()?;
     let (ends, rest) = rest.split_first_chunk::<8>()?;
     let (kind, mut rest) = rest.split_first()?;
-    let left = u64::from_be_bytes(*ends).checked_sub(now.wall).filter(|left| (1..=7 * 86400).contains(left))?;
+    let left = u64::from_be_bytes(*ends).checked_sub(now.wall).filter(|left| (1..=LONGEST).contains(left))?;
     let mut sets = Vec::new();
     while !rest.is_empty() {
         let (set, after) = set(rest)?;
@@ -102,6 +151,24 @@ fn entry(bytes: &[u8], now: Now) -> Option<(Name, u16, Entry)> {
     let since = now.since_start;
     let expires = since + Duration::from_secs(left);
     Some((name, u16::from_be_bytes(*rtype), Entry { kept, security, why: None, since, expires }))
+}
+
+fn cut(bytes: &[u8], now: Now) -> Option<Cut> {
+    let (zone, rest) = Name::split_from(bytes)?;
+    let (ends, mut rest) = rest.split_first_chunk::<8>()?;
+    let left = u64::from_be_bytes(*ends).checked_sub(now.wall).filter(|left| (1..=LONGEST).contains(left))?;
+    let mut servers = BTreeMap::new();
+    while !rest.is_empty() && servers.len() < MOST_SERVERS {
+        let (server, after) = Name::split_from(rest)?;
+        let (count, after) = after.split_first()?;
+        let (glue, after) = after.split_at_checked(16 * usize::from(*count))?;
+        let (glue, _) = glue.as_chunks::<16>();
+        servers.insert(server, glue.iter().map(|octets| Ipv6Addr::from(*octets).to_canonical()).collect());
+        rest = after;
+    }
+    let expires = now.since_start + Duration::from_secs(left);
+    let (hearsay, fallback) = (Vec::new(), Fallback::Nothing);
+    Some(Cut { zone, servers, hearsay, forward: None, fallback, expires })
 }
 
 fn set(bytes: &[u8]) -> Option<(Rrset, &[u8])> {

@@ -43,6 +43,7 @@ impl Resolver {
             fixed_time: testing.now,
             follow_wall: testing.follow_clock,
             log: testing.log_upstream,
+            folder: Some(config.state.clone()).filter(|state| !state.as_os_str().is_empty()),
         };
         let mut servers = Servers::new(config);
         let core = core_config(config, &mut servers)?;
@@ -74,6 +75,11 @@ impl Resolver {
             Ok(None) => Resolved::failed(Ede::NotReady),
             Err(_) => Resolved::failed(Ede::NoReachableAuthority),
         }
+    }
+
+    /// Has everything that is known written down.
+    pub(crate) async fn keep(&self) {
+        self.0.keep().await;
     }
 
     /// Asks for somebody who wants to know why.
