@@ -41,8 +41,11 @@ const SILENT_FOR: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(1
 const KEEPALIVE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(75);
 /// How long the peer may take to end a connection that this end has ended.
 const LINGER: Duration = Duration::from_secs(30);
-/// Packets that one turn takes in, and lets out.
+/// Packets that one turn lets out.
 const TURN: usize = 64;
+/// Packets that one turn takes in: more than one turn of the gate brings, so that the queue is empty again before the
+/// next one. A lost packet costs more than a turn that is a little longer.
+const TURN_IN: usize = 192;
 
 /// Memory of one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +61,7 @@ pub(in crate::vpn) struct Room {
 impl Room {
     /// Returns how many packets may wait to be taken in: a window of them, or what one turn of the gate brings.
     pub(in crate::vpn) fn packets(self) -> usize {
-        (self.receive / MTU).min(2 * TURN) + 2
+        (self.receive / MTU).min(TURN_IN) + 2
     }
 
     /// Returns all of it, with the packets that wait.
@@ -217,7 +220,7 @@ impl Flow {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let now = self.now();
         let mut turns = 0;
-        while turns < TURN {
+        while turns < TURN_IN {
             match self.packets.poll_recv(cx) {
                 Poll::Ready(Some(packet)) => {
                     self.wire.inbound = Some(packet);
@@ -256,7 +259,7 @@ impl Flow {
         if over && (self.pipe.is_none() || self.told_end) {
             return Poll::Ready(());
         }
-        if turns == TURN || sent == TURN {
+        if turns == TURN_IN || sent == TURN {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
