@@ -146,6 +146,7 @@ fn reaches(config: &ingress::Config, route: &ingress::Route, origin: Origin) -> 
 fn upstream(upstream: &ingress::Upstream) -> String {
     let scheme = if upstream.tls.is_some() { "https" } else { "http" };
     match &upstream.host {
+        UpstreamHost::Unix(path) => format!("unix:{}", path.display()),
         UpstreamHost::Name(name) => format!("{scheme}://{name}:{}", upstream.port),
         UpstreamHost::Address(address) => format!("{scheme}://{}", std::net::SocketAddr::new(*address, upstream.port)),
     }

@@ -7,6 +7,7 @@ use hyper::{StatusCode, header::HeaderValue};
 use ipnet::IpNet;
 
 pub use crate::ingress::{
+    auth::{Auth, Basic, Forward, PasswordHash, Preset},
     change::Change,
     conditions::{Conditions, Field},
     rewrite::{Part, Redirect, Rewrite},
@@ -227,6 +228,27 @@ pub struct Rules {
     pub limits: RouteLimits,
     /// While it is there, this is the answer.
     pub maintenance: Option<Page>,
+    /// Who may come in.
+    pub auth: Auth,
+    /// Servers that stand in while none of the others is well.
+    pub backup: Vec<Upstream>,
+    /// A client stays with the server that it had first.
+    pub sticky: bool,
+    /// How servers are asked whether they are well.
+    pub health: Option<HealthCheck>,
+}
+
+/// How a server is asked whether it is well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// What is asked for.
+    pub path: CanonicalPath,
+    /// How often.
+    pub every: Duration,
+    /// How long the answer may take.
+    pub timeout: Duration,
+    /// The status of a good answer; `None` is any below 400.
+    pub status: Option<StatusCode>,
 }
 
 impl Default for Rules {
@@ -240,6 +262,10 @@ impl Default for Rules {
             rewrite: Rewrite::default(),
             limits: RouteLimits::default(),
             maintenance: None,
+            auth: Auth::None,
+            backup: Vec::new(),
+            sticky: false,
+            health: None,
         }
     }
 }
@@ -317,6 +343,8 @@ pub enum UpstreamHost {
     Name(String),
     /// As it is.
     Address(IpAddr),
+    /// A Unix socket, which has no port.
+    Unix(PathBuf),
 }
 
 /// How an upstream proves who it is.

@@ -304,7 +304,11 @@ async fn answer(
         Err(refusal) => return refuse(record, refusal.into()),
     };
     record.taken_by(admitted.route.clone());
-    if let Some(answer) = proxy::answer_here(core, &policy, visitor, &admitted, &asked) {
+    let granted = match proxy::permit(core, &policy, visitor, &admitted, &asked).await {
+        Ok(granted) => granted,
+        Err(answer) => return refuse(record, answer),
+    };
+    if let Some(answer) = proxy::answer_here(&policy, visitor, &admitted, &asked) {
         return refuse(record, answer);
     }
     if let Some(device) = proxy::asks_dns(&admitted.route.to, &host, &path) {
@@ -341,16 +345,17 @@ async fn answer(
         client: admitted.client,
         scheme: visitor.scheme,
         protocol: "2.0",
-        change: &rules.request,
+        change: granted.request.as_ref().unwrap_or(&rules.request),
         prefix: rules.rewrite.strip.as_ref().map(CanonicalPath::as_str),
         websocket: false,
     };
     let target = (rewritten.as_ref().unwrap_or(&path), query.as_deref());
     let outgoing = Outgoing::new(method.clone(), target, (&headers, &[]), &told, body);
+    let wanted = admitted.route.wanted(&headers);
     let permit = core.permits.issue(visitor.origin, host, path, method, admitted.route);
     let mut deadline = Deadline::after(policy.config.timeouts.response);
     let Arrival { mut head, body } =
-        match proxy::forward(core, &policy, &permit, outgoing, &mut NoUplink, &mut deadline).await {
+        match proxy::forward(core, &policy, &permit, outgoing, &mut NoUplink, &mut deadline, (wanted, visitor)).await {
             Ok(arrival) => arrival,
             Err(Failure::Status(status)) => return refuse(record, Answer::fixed(status)),
             Err(Failure::Revoked) => return refuse(record, proxy::MISDIRECTED.into()),
@@ -361,7 +366,7 @@ async fn answer(
     }
     record.status = head.status;
     headers::to_client(&mut head.headers);
-    proxy::leave(&mut head.headers, permit.route(), visitor);
+    proxy::leave(&mut head.headers, permit.route(), visitor, &granted.cookies);
     if !head.headers.contains_key(header::DATE) {
         date(core, &mut head.headers);
     }

@@ -17,6 +17,7 @@
 //! 10. A reload swaps the policy: the next request sees the new one, and `permits` ends what it no longer allows.
 
 mod acme;
+mod auth;
 mod ca;
 pub mod canonical;
 mod census;
@@ -25,6 +26,7 @@ mod change;
 mod conditions;
 mod config;
 mod deadline;
+mod doctor;
 pub mod doh;
 pub mod h1;
 mod h2;
@@ -48,7 +50,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::{Instant, SystemTime},
@@ -61,12 +63,13 @@ use tokio::sync::watch;
 
 use self::{
     acme::Answers,
+    auth::{Guard, Passwords, Warden},
     census::Census,
     certs::Certificates,
     h1::connection::Service,
     routes::{Route as TableRoute, Tables, Target as TableTarget},
     series::Series,
-    upstream::Dial,
+    upstream::{Dial, Group, Health},
 };
 use crate::{
     identity::Identity,
@@ -168,6 +171,9 @@ struct Shared {
     /// By the table's key: a resumed session stays within its table, also over a reload.
     tickets: Mutex<HashMap<Origin, Arc<dyn ProducesTickets>>>,
     pools: Mutex<HashMap<(Origin, Upstream), u32>>,
+    /// How each server is, whichever table leads to it.
+    health: Mutex<HashMap<Upstream, Arc<Health>>>,
+    passwords: Passwords,
 }
 
 #[derive(Debug)]
@@ -227,6 +233,8 @@ impl Plane {
             inlet: Mutex::new(inlet),
             tickets: Mutex::default(),
             pools: Mutex::default(),
+            health: Mutex::default(),
+            passwords: Passwords::new(),
         };
         Ok(Self { shared: Arc::new(shared), listeners })
     }
@@ -246,7 +254,7 @@ impl Plane {
             let pool = shared.pool(key, upstream);
             match dials.get(&pool) {
                 Some(dial) => Ok(dial.clone()),
-                None => Dial::new(upstream, pool, &shared.provider).map(|dial| {
+                None => Dial::new(upstream, pool, shared.health(upstream), &shared.provider).map(|dial| {
                     let dial = Arc::new(dial);
                     dials.insert(pool, dial.clone());
                     dial
@@ -254,20 +262,31 @@ impl Plane {
             }
         };
         let route = |key: Origin, written: &Route| {
+            let fail = |error| Error::Upstream { route: written.name.clone(), error };
             let to = match &written.to {
                 Target::Builtin(builtin) => TableTarget::Builtin(*builtin),
                 Target::Redirect(redirect) => TableTarget::Redirect(redirect.clone()),
                 Target::Page(page) => TableTarget::Page(page.clone()),
                 Target::Dns => TableTarget::Dns(config.dns_host.as_ref().map_or("", |host| host.as_str()).into()),
                 Target::Upstreams(upstreams) => {
-                    let dials = upstreams.iter().map(|upstream| dial(key, upstream)).collect::<Result<_, _>>();
-                    let fail = |error| Error::Upstream { route: written.name.clone(), error };
-                    TableTarget::Upstreams { dials: dials.map_err(fail)?, next: AtomicUsize::new(0) }
+                    let mut dials = |upstreams: &[Upstream]| {
+                        upstreams.iter().map(|upstream| dial(key, upstream)).collect::<Result<_, _>>().map_err(fail)
+                    };
+                    let (turns, backups) = (dials(upstreams)?, dials(&written.rules.backup)?);
+                    TableTarget::Upstreams(Group::new(turns, backups, written.rules.sticky))
+                }
+            };
+            let guard = match &written.rules.auth {
+                Auth::None => Guard::None,
+                Auth::Basic(basic) => Guard::Basic(basic.clone()),
+                Auth::Forward(forward) => {
+                    let dials = [dial(key, &forward.to).map_err(fail)?];
+                    Guard::Forward(Box::new(Warden { forward: forward.clone(), dials }))
                 }
             };
             let name = written.name.as_str();
             let (series, rules) = (shared.series.route(name), written.rules.clone());
-            Ok(Arc::new(TableRoute { name: name.into(), to, log: written.log, series, rules }))
+            Ok(Arc::new(TableRoute { name: name.into(), to, log: written.log, series, rules, guard }))
         };
         let tables = Tables::build(&config, &certificates.by_host, route, |key, hosts| {
             Ok::<_, Error>(tls::config(hosts.clone(), &shared.provider, shared.tickets(key)?)?)
@@ -374,6 +393,11 @@ impl Shared {
         let made = rustls::crypto::aws_lc_rs::Ticketer::new()?;
         tickets.insert(key, made.clone());
         Ok(made)
+    }
+
+    fn health(&self, upstream: &Upstream) -> Arc<Health> {
+        let mut known = self.health.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        known.entry(upstream.clone()).or_default().clone()
     }
 
     fn pool(&self, key: Origin, upstream: &Upstream) -> u32 {

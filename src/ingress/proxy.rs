@@ -3,7 +3,8 @@
 use std::{
     future::poll_fn,
     net::IpAddr,
-    sync::{Arc, atomic::Ordering},
+    rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -16,6 +17,7 @@ use hyper::{
 use crate::{
     ingress::{
         Policy,
+        auth::{self, Granted, Guard},
         canonical::{CanonicalHost, CanonicalPath},
         change,
         deadline::Deadline,
@@ -144,21 +146,52 @@ pub(super) async fn forward(
     core: &Core,
     policy: &Policy,
     permit: &Permit,
-    mut outgoing: Outgoing,
+    outgoing: Outgoing,
+    uplink: &mut impl Uplink,
+    deadline: &mut Deadline,
+    (wanted, visitor): (Option<u64>, &Visitor),
+) -> Result<Arrival, Failure> {
+    let Target::Upstreams(group) = &permit.route().to else {
+        return Err(Failure::Status(StatusCode::INTERNAL_SERVER_ERROR));
+    };
+    let order = group.order(wanted, tokio::time::Instant::now());
+    let (mut arrival, dial) = forward_in_turn(core, policy, permit, order, outgoing, uplink, deadline).await?;
+    group.keep(wanted, dial, visitor.scheme == "https", &mut arrival.head.headers);
+    Ok(arrival)
+}
+
+/// Sends a request to these servers in turn.
+pub(super) async fn forward_to(
+    core: &Core,
+    policy: &Policy,
+    permit: &Permit,
+    dials: &[Arc<Dial>],
+    outgoing: Outgoing,
     uplink: &mut impl Uplink,
     deadline: &mut Deadline,
 ) -> Result<Arrival, Failure> {
-    let Target::Upstreams { dials, next } = &permit.route().to else {
-        return Err(Failure::Status(StatusCode::INTERNAL_SERVER_ERROR));
-    };
-    let first = if dials.len() > 1 { next.fetch_add(1, Ordering::Relaxed) % dials.len() } else { 0 };
+    let forwarded = forward_in_turn(core, policy, permit, dials.iter(), outgoing, uplink, deadline).await;
+    forwarded.map(|(arrival, _)| arrival)
+}
+
+async fn forward_in_turn<'a>(
+    core: &Core,
+    policy: &Policy,
+    permit: &Permit,
+    dials: impl Iterator<Item = &'a Arc<Dial>>,
+    mut outgoing: Outgoing,
+    uplink: &mut impl Uplink,
+    deadline: &mut Deadline,
+) -> Result<(Arrival, &'a Dial), Failure> {
     let mut failure = StatusCode::BAD_GATEWAY;
     let mut fresh_only = false;
-    for dial in dials.iter().cycle().skip(first).take(dials.len()) {
+    let mut dials = dials.peekable();
+    while let Some(dial) = dials.next() {
         loop {
             let mut wire = match obtain(core, policy, dial, fresh_only).await {
                 Ok(wire) => wire,
                 Err(error) => {
+                    dial.health.failed(tokio::time::Instant::now());
                     failure = core.dial_failed(dial, error);
                     break;
                 }
@@ -166,16 +199,25 @@ pub(super) async fn forward(
             uplink.go_ahead();
             match exchange(core, policy, permit, &mut wire, &mut outgoing, uplink, deadline).await {
                 Ok(head) => {
+                    dial.health.worked();
                     let body = UpstreamBody::new(&head, outgoing, wire, core.pools.clone());
-                    return Ok(Arrival { head, body });
+                    return Ok((Arrival { head, body }, dial));
                 }
                 Err(Broken::Client(failure)) => return Err(failure),
                 Err(Broken::TimedOut) => {
+                    dial.health.failed(tokio::time::Instant::now());
                     core.shared.series.upstream_failure("response_timeout");
                     return Err(Failure::Status(StatusCode::GATEWAY_TIMEOUT));
                 }
                 Err(Broken::Upstream) if wire.was_stale() && outgoing.rewind() => fresh_only = true,
                 Err(Broken::Upstream) => {
+                    dial.health.failed(tokio::time::Instant::now());
+                    let another = dials.peek().is_some() && wire.was_silent() && outgoing.rewind();
+                    if another && core.may_retry(&permit.route().name) {
+                        core.shared.series.retries.inc();
+                        fresh_only = false;
+                        break;
+                    }
                     core.shared.series.upstream_failure("broken");
                     return Err(Failure::Status(StatusCode::BAD_GATEWAY));
                 }
@@ -251,20 +293,35 @@ async fn exchange(
     .await
 }
 
-/// The answer to a request that goes no further than this, if it is one: what the route's rules refuse, and what
-/// it answers by itself. The route's count of requests at work has this one in it.
+/// Asks whether a request may go on: by the route's limits first, then by who sends it. The route's count of
+/// requests under way has this one in it.
+pub(super) async fn permit(
+    core: &Rc<Core>,
+    policy: &Policy,
+    visitor: &Visitor,
+    admitted: &Admitted,
+    asked: &Asked<'_>,
+) -> Result<Granted, Answer> {
+    let Admitted { route, client } = admitted;
+    if let Some((reason, answer)) = refusal(core, route, *client, asked) {
+        core.shared.series.refusal(&route.name, reason);
+        return Err(answer);
+    }
+    match route.guard {
+        Guard::None => Ok(Granted::default()),
+        // Not every request needs the room.
+        _ => Box::pin(auth::check(core, policy, visitor, admitted, asked)).await,
+    }
+}
+
+/// The answer to a request that goes no further than this, if it is one.
 pub(super) fn answer_here(
-    core: &Core,
     policy: &Policy,
     visitor: &Visitor,
     admitted: &Admitted,
     asked: &Asked<'_>,
 ) -> Option<Answer> {
-    let Admitted { route, client } = admitted;
-    if let Some((reason, answer)) = refusal(core, route, *client, asked) {
-        core.shared.series.refusal(&route.name, reason);
-        return Some(answer);
-    }
+    let Admitted { route, .. } = admitted;
     let mut answer = match &route.to {
         _ if asked.whole_server || is_last_hop(asked) => return Some(Answer::options()),
         _ if route.rules.maintenance.is_some() => {
@@ -280,9 +337,9 @@ pub(super) fn answer_here(
             Answer::redirect(redirect.status, &location).unwrap_or_else(|| Answer::fixed(StatusCode::BAD_REQUEST))
         }
         Target::Page(page) => Answer::page(page),
-        Target::Upstreams { .. } | Target::Dns(_) => return None,
+        Target::Upstreams(_) | Target::Dns(_) => return None,
     };
-    leave(&mut answer.headers, route, visitor);
+    leave(&mut answer.headers, route, visitor, &[]);
     Some(answer)
 }
 
@@ -313,7 +370,10 @@ fn is_last_hop(asked: &Asked<'_>) -> bool {
 }
 
 /// Turns the fields of a response into what the route's clients get.
-pub(super) fn leave(headers: &mut HeaderMap, route: &Route, visitor: &Visitor) {
+pub(super) fn leave(headers: &mut HeaderMap, route: &Route, visitor: &Visitor, cookies: &[HeaderValue]) {
+    for cookie in cookies {
+        headers.append(header::SET_COOKIE, cookie.clone());
+    }
     if !route.rules.response.is_empty() {
         route.rules.response.apply(headers);
     }

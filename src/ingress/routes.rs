@@ -7,7 +7,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, atomic::AtomicUsize},
+    sync::Arc,
 };
 
 use hyper::{HeaderMap, Method};
@@ -16,7 +16,7 @@ use rustls::ServerConfig;
 use crate::{
     ingress::{
         Builtin, Conditions, Config, HostPattern, Page, PeerReach, Redirect, Route as Written, RoutesReach, Rules,
-        canonical::CanonicalPath, certs::Certificate, series::RouteSeries, upstream::Dial,
+        auth::Guard, canonical::CanonicalPath, certs::Certificate, series::RouteSeries, upstream::Group,
     },
     origin::{NetworkId, Origin, PeerId},
 };
@@ -82,20 +82,28 @@ pub(super) struct Route {
     pub(super) log: bool,
     pub(super) series: RouteSeries,
     pub(super) rules: Rules,
+    pub(super) guard: Guard,
 }
 
 /// Where requests go.
 #[derive(Debug)]
 pub(super) enum Target {
-    Upstreams {
-        dials: Vec<Arc<Dial>>,
-        next: AtomicUsize,
-    },
+    Upstreams(Group),
     Builtin(Builtin),
     Redirect(Redirect),
     Page(Page),
     /// The DNS server, with its own name.
     Dns(Arc<str>),
+}
+
+impl Route {
+    /// Returns the server that a client had before.
+    pub(super) fn wanted(&self, headers: &HeaderMap) -> Option<u64> {
+        match &self.to {
+            Target::Upstreams(group) => group.wanted(headers),
+            _ => None,
+        }
+    }
 }
 
 impl Table {

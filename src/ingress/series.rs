@@ -23,6 +23,8 @@ pub(super) struct Series {
     orders: IntCounterVec,
     expiry: GaugeVec,
     upstream_failures: IntCounterVec,
+    pub(super) retries: IntCounter,
+    upstream_up: IntGaugeVec,
     pub(super) open: IntGauge,
     pub(super) limited: IntCounter,
     pub(super) refused: IntCounter,
@@ -66,6 +68,12 @@ impl Series {
                 &["route"],
             ),
             upstream_failures: plane.counters("upstream_failures_total", "Failures of upstreams.", &["reason"]),
+            retries: plane.counter("retries_total", "Requests that were sent again, to another server."),
+            upstream_up: plane.gauges(
+                "upstream_up",
+                "Whether a server is well, by route and place in `to` and `backup`.",
+                &["route", "server"],
+            ),
             open: plane.gauge("connections", "Open connections of clients."),
             limited: plane.counter("limited_total", "Requests over a client's limit."),
             refused: plane.counter("refused_connections_total", "Connections over the caps."),
@@ -76,6 +84,10 @@ impl Series {
 
     pub(super) fn route(&self, name: &str) -> RouteSeries {
         route(&self.requests, &self.durations, &self.under_way, &self.sent, name)
+    }
+
+    pub(super) fn upstream(&self, route: &str, place: usize, up: bool) {
+        self.upstream_up.with_label_values(&[route, &place.to_string()]).set(i64::from(up));
     }
 
     pub(super) fn refusal(&self, route: &str, reason: &'static str) {

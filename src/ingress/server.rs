@@ -30,6 +30,7 @@ use crate::{
     ingress::{
         Listener, Policy, Shared, acme,
         census::Counted,
+        doctor,
         h1::{
             connection::{self, Service},
             response::Date,
@@ -40,7 +41,7 @@ use crate::{
         tls::{self, Handshake},
         upstream::{Dial, DialError, Pools},
     },
-    limit::Client,
+    limit::{Client, Rate},
     origin::Origin,
     stream::{Accepted, Stream},
     supervise::{self, Phase, Stop, panic_text},
@@ -48,6 +49,8 @@ use crate::{
 
 const READ: usize = 16 * 1024;
 const SPARE_BUFFERS: usize = 64;
+/// Requests of one route that are sent again to another server.
+const RETRIES: Rate = Rate::new(10, 20).expect("not 0");
 /// How long a client may take to read what was written before a close, and how much of it is listened to.
 const LINGER: Duration = Duration::from_secs(5);
 const LINGER_BYTES: usize = 16 * 1024 * 1024;
@@ -138,6 +141,11 @@ impl Core {
         }
     }
 
+    /// Whether a route may send one more request again: not so often that a server that is ill gets worse.
+    pub(super) fn may_retry(&self, route: &str) -> bool {
+        self.shared.limits.check_key(("retry", route), RETRIES, std::time::Instant::now()).is_ok()
+    }
+
     /// Counts and tells that an upstream could not be connected to; returns the answer's status.
     pub(super) fn dial_failed(&self, dial: &Dial, error: DialError) -> StatusCode {
         let (reason, status) = match error {
@@ -216,6 +224,7 @@ fn core(
         loops.spawn_local(upkeep(core.clone()));
         if !senders.is_empty() {
             loops.spawn_local(hand_over(core.shared.clone(), senders));
+            loops.spawn_local(doctor::rounds(core.clone()));
             loops.spawn_local(look_after_certificates(core.shared.clone()));
             let (shared, told) = (core.shared.clone(), stop.clone());
             // It starts again by itself: nobody's connection depends on it.

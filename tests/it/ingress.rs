@@ -4,6 +4,7 @@ pub(crate) mod edge;
 mod frames;
 mod probes;
 mod rules;
+mod servers;
 mod upstream;
 
 use hearthgate::{

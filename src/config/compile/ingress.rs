@@ -10,11 +10,11 @@ use crate::{
     },
     dns,
     ingress::{
-        self, CertificateFiles, Conditions, Config, HostPattern, Means, PeerReach, Route, RoutesReach, Rules, Target,
-        Upstream, UpstreamHost, UpstreamTls, canonical::CanonicalPath, doh::PATH as DNS_PATH,
+        self, Auth, CertificateFiles, Conditions, Config, HostPattern, Means, PeerReach, Route, RoutesReach, Rules,
+        Target, Upstream, UpstreamHost, UpstreamTls, canonical::CanonicalPath, doh::PATH as DNS_PATH,
     },
     onlink,
-    origin::NetworkId,
+    origin::{Access, NetworkId},
 };
 
 /// Compiles `[ingress]` and the routes.
@@ -47,7 +47,7 @@ pub(crate) fn compile(
         let to = target(written, file, lan, setting, taken);
         for host in &written.hosts {
             shadowed(&routes, host, written, report);
-            if let Some(to) = &to {
+            if let Some((to, backup)) = &to {
                 routes.push(Route {
                     name: route_name(&host.value, written.path.value.as_str(), &written.rules.conditions),
                     host: host.value.clone(),
@@ -55,8 +55,9 @@ pub(crate) fn compile(
                     access: access.clone(),
                     to: to.clone(),
                     log: written.log,
-                    rules: written.rules.clone(),
+                    rules: Rules { backup: backup.clone(), ..written.rules.clone() },
                 });
+                own_paths(&mut routes, &access);
             }
         }
     }
@@ -115,6 +116,25 @@ fn route_name(host: &HostPattern, path: &str, conditions: &Conditions) -> String
     }
 }
 
+/// Some servers that say who somebody is have paths of their own on each host that asks them: there one signs in.
+fn own_paths(routes: &mut Vec<Route>, access: &Access) {
+    let Some(Route { host, rules: Rules { auth: Auth::Forward(forward), .. }, .. }) = routes.last() else { return };
+    let Some(path) = forward.preset.own_paths() else { return };
+    let path = CanonicalPath::parse(path).expect("the paths of presets are canonical");
+    if routes.iter().any(|route| route.host == *host && route.path == path) {
+        return;
+    }
+    routes.push(Route {
+        name: route_name(host, path.as_str(), &Conditions::default()),
+        host: host.clone(),
+        path,
+        access: access.clone(),
+        to: Target::Upstreams(vec![forward.to.clone()]),
+        log: false,
+        rules: Rules { security: false, ..Rules::default() },
+    });
+}
+
 /// A route that another takes every request from. Of routes with the same host and path, that which asks more of a
 /// request is tried first, then that which is written first.
 fn shadowed(routes: &[Route], host: &At<HostPattern>, written: &file::Route, report: &Report) {
@@ -167,20 +187,20 @@ fn target(
     lan: &onlink::Config,
     setting: &Setting<'_>,
     taken: &ports::Taken,
-) -> Option<Target> {
+) -> Option<(Target, Vec<Upstream>)> {
     let report = setting.report;
     let hosts = || file.routes.iter().flat_map(|route| &route.hosts).map(|host| &host.value);
     let own = |address: SocketAddr| address.ip().is_loopback() || lan.this_box.contains(&address.ip());
     let mut upstreams = Vec::new();
     let mut page = None;
-    for to in &route.to {
+    for to in route.to.iter().chain(&route.backup) {
         match &to.value {
             Written::Builtin(builtin) => page = Some((to.at, *builtin)),
             Written::Upstream { tls, host, port } => {
                 let address = match host {
                     UpstreamHost::Address(address) => Some(*address),
                     UpstreamHost::Name(name) if name == "localhost" => Some(IpAddr::from([127, 0, 0, 1])),
-                    UpstreamHost::Name(_) => None,
+                    UpstreamHost::Name(_) | UpstreamHost::Unix(_) => None,
                 };
                 // The name of a route leads to the edge, whatever addresses the box has.
                 let routed = |name: &str| hosts().any(|host| covers(host, name)) && taken.has_tcp(*port);
@@ -216,18 +236,23 @@ fn target(
         report.error(tls.at, &route.about, "\"upstream_tls\" has no upstream with TLS", hint);
     }
     match &route.answer {
-        Some(At { value: file::Answer::Redirect(redirect), .. }) => return Some(Target::Redirect(redirect.clone())),
-        Some(At { value: file::Answer::Page(page), .. }) => return Some(Target::Page(page.clone())),
+        Some(At { value: file::Answer::Redirect(redirect), .. }) => {
+            return Some((Target::Redirect(redirect.clone()), Vec::new()));
+        }
+        Some(At { value: file::Answer::Page(page), .. }) => return Some((Target::Page(page.clone()), Vec::new())),
         None => {}
     }
     match page {
-        Some((at, _)) if route.to.len() > 1 => {
+        Some((at, _)) if route.to.len() + route.backup.len() > 1 => {
             report.error(at, &route.about, "a built-in page stands alone", "write it, or upstreams");
             None
         }
-        Some((_, page)) => Some(Target::Builtin(page)),
-        None if upstreams.is_empty() => None,
-        None => Some(Target::Upstreams(upstreams)),
+        Some((_, page)) => Some((Target::Builtin(page), Vec::new())),
+        None if upstreams.len() <= route.backup.len() => None,
+        None => {
+            let backup = upstreams.split_off(upstreams.len() - route.backup.len());
+            Some((Target::Upstreams(upstreams), backup))
+        }
     }
 }
 

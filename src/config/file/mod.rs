@@ -2,6 +2,7 @@
 //! here and nowhere else.
 
 mod acme;
+mod auth;
 mod dns;
 mod ingress;
 pub mod keys;

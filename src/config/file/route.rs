@@ -21,6 +21,7 @@ pub(crate) struct Route {
     pub(crate) path: At<CanonicalPath>,
     pub(crate) access: Vec<At<AccessWord>>,
     pub(crate) to: Vec<At<Target>>,
+    pub(crate) backup: Vec<At<Target>>,
     pub(crate) log: bool,
     pub(crate) upstream_tls: Option<At<UpstreamTls>>,
     /// An answer of the edge's own, in place of `to`.
@@ -77,6 +78,7 @@ impl Route {
         let path = table.parsed("path", path);
         let access = table.list("access", access);
         let to = table.list("to", target);
+        let backup = table.list("backup", target).unwrap_or_default();
         let log = table.boolean("log").is_some_and(|log| log.value);
         let upstream_tls = table.table("upstream_tls", "route.upstream_tls").and_then(|tls| read_tls(&tls));
         let redirect = rules::redirect(table).map(|redirect| redirect.map(Answer::Redirect));
@@ -97,6 +99,7 @@ impl Route {
             path: table.or(path, root),
             access: access?,
             to: if table.has("to") { to? } else { Vec::new() },
+            backup,
             log,
             upstream_tls,
             answer: redirect.or(page),
@@ -156,12 +159,18 @@ pub(crate) fn access(text: &str) -> Result<AccessWord, Wrong> {
     }
 }
 
-fn target(text: &str) -> Result<Target, Wrong> {
+pub(super) fn target(text: &str) -> Result<Target, Wrong> {
     if let Some(page) = text.strip_prefix("builtin:") {
         return match page {
             "welcome" => Ok(Target::Builtin(Builtin::Welcome)),
             _ => Err(Wrong::new(format!("there is no built-in page \"{page}\""), "write \"builtin:welcome\"")),
         };
+    }
+    if let Some(path) = text.strip_prefix("unix:") {
+        if !path.starts_with('/') {
+            return Err(Wrong::new(format!("upstream \"{text}\" has no whole path"), "write \"unix:/run/app.sock\""));
+        }
+        return Ok(Target::Upstream { tls: false, host: UpstreamHost::Unix(PathBuf::from(path)), port: 0 });
     }
     let Some((scheme, rest)) = text.split_once("://") else {
         return Err(Wrong::new(format!("upstream \"{text}\" has no scheme"), format!("write \"http://{text}\"")));

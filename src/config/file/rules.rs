@@ -1,5 +1,7 @@
 //! What a `[[route]]` does with requests beside sending them on: conditions, redirects, rewrites, fields, limits.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use hyper::{
     Method, StatusCode,
@@ -9,11 +11,14 @@ use ipnet::IpNet;
 
 use crate::{
     config::{
-        file::{Table, route::path},
+        file::{Table, auth, route::path},
         problems::{At, Wrong},
         value,
     },
-    ingress::{Change, Conditions, Field, Page, Part, Redirect, Rewrite, RouteLimits, Rules},
+    ingress::{
+        Change, Conditions, Field, HealthCheck, Page, Part, Redirect, Rewrite, RouteLimits, Rules,
+        canonical::CanonicalPath,
+    },
     limit::Rate,
 };
 
@@ -43,7 +48,24 @@ pub(super) fn read(table: &Table<'_>) -> Rules {
             .filter(|on| on.value)
             .map(|_| maintenance("This is being worked on. It will be back soon.".into())),
     };
+    if let Some(written) = table.table("auth", "route.auth") {
+        rules.auth = auth::read(&written);
+    }
+    rules.sticky = table.boolean("sticky").is_some_and(|sticky| sticky.value);
+    rules.health = table.table("health", "route.health").map(|written| health(&written));
     rules
+}
+
+fn health(table: &Table<'_>) -> HealthCheck {
+    let root = CanonicalPath::parse("/").expect("the root is canonical");
+    let wait = |key, default| table.parsed(key, value::wait).map_or(default, |wait| wait.value);
+    let status = table.number("status", 200..=599).and_then(|status| u16::try_from(status.value).ok());
+    HealthCheck {
+        path: table.parsed("path", path).map_or(root, |path| path.value),
+        every: wait("every", Duration::from_secs(10)),
+        timeout: wait("timeout", Duration::from_secs(5)),
+        status: status.and_then(|status| StatusCode::from_u16(status).ok()),
+    }
 }
 
 fn maintenance(text: String) -> Page {
@@ -170,7 +192,7 @@ fn method(text: &str) -> Result<Method, Wrong> {
     Method::from_bytes(text.as_bytes()).map_err(|_| wrong())
 }
 
-fn header_name(text: &str) -> Result<HeaderName, Wrong> {
+pub(super) fn header_name(text: &str) -> Result<HeaderName, Wrong> {
     HeaderName::from_bytes(text.as_bytes())
         .map_err(|_| Wrong::new(format!("\"{text}\" is no header field"), "write its name, as \"x-frame-options\""))
 }

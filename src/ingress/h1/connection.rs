@@ -19,6 +19,7 @@ use super::{
 use crate::{
     ingress::{
         Policy,
+        auth::Granted,
         canonical::CanonicalPath,
         deadline::Deadline,
         doh,
@@ -203,7 +204,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
         let (core, visitor) = (self.core, self.visitor);
         record.taken_by(admitted.route.clone());
         let no_body = matches!(head.framing, Framing::None | Framing::Length(0));
-        if let Some(answer) = proxy::answer_here(core, policy, visitor, &admitted, &asked(&head)) {
+        let granted = proxy::permit(core, policy, visitor, &admitted, &asked(&head)).await;
+        let (granted, answer) = match granted {
+            Ok(granted) => (granted, proxy::answer_here(policy, visitor, &admitted, &asked(&head))),
+            Err(answer) => (Granted::default(), Some(answer)),
+        };
+        if let Some(answer) = answer {
             let keep = head.keep_alive && no_body && !core.is_draining();
             record.status = answer.status;
             record.bytes = answer.body.len() as u64;
@@ -260,14 +266,15 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
             client: admitted.client,
             scheme: visitor.scheme,
             protocol: if head.version == Version::Http10 { "1.0" } else { "1.1" },
-            change: &rules.request,
+            change: granted.request.as_ref().unwrap_or(&rules.request),
             prefix: rules.rewrite.strip.as_ref().map(CanonicalPath::as_str),
             websocket: key.is_some(),
         };
         let target = (path.as_ref().unwrap_or(&head.path), head.query.as_deref());
         let outgoing = Outgoing::new(head.method.clone(), target, (&head.headers, &head.nominated), &told, body);
-        drop(head.headers);
         let left = rules.limits.body;
+        let wanted = admitted.route.wanted(&head.headers);
+        drop(head.headers);
         let permit = core.permits.issue(visitor.origin, head.host, head.path, head.method.clone(), admitted.route);
         let mut upload = Upload {
             core,
@@ -280,7 +287,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
             left,
             ended: false,
         };
-        let forwarded = proxy::forward(core, policy, &permit, outgoing, &mut upload, self.deadline).await;
+        let forwarded =
+            proxy::forward(core, policy, &permit, outgoing, &mut upload, self.deadline, (wanted, visitor)).await;
         let arrival = match forwarded {
             Ok(arrival) => arrival,
             Err(Failure::Status(status)) => {
@@ -294,7 +302,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
         if arrival.head.status == StatusCode::SWITCHING_PROTOCOLS {
             return self.switch(record, arrival, permit, key.as_ref()).await;
         }
-        let reply = Reply { visitor, method: &head.method, version: head.version, keep_alive: head.keep_alive };
+        let reply = Reply {
+            visitor,
+            cookies: granted.cookies,
+            method: &head.method,
+            version: head.version,
+            keep_alive: head.keep_alive,
+        };
         Answered::Next(relay(core, policy, upload, arrival, &permit, self.deadline, &reply, &mut record).await)
     }
 
@@ -388,6 +402,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
 /// What the client's request says about the response to it.
 struct Reply<'a> {
     visitor: &'a Visitor,
+    cookies: Vec<header::HeaderValue>,
     method: &'a Method,
     version: Version,
     keep_alive: bool,
@@ -413,7 +428,7 @@ async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
     let keep = reply.keep_alive && framing != ResponseFraming::Close && !core.is_draining();
     let persistence = if keep { Persistence::KeepAlive } else { Persistence::Close };
     headers::to_client(&mut head.headers);
-    proxy::leave(&mut head.headers, permit.route(), reply.visitor);
+    proxy::leave(&mut head.headers, permit.route(), reply.visitor, &reply.cookies);
     let mut out = Outbound { head: core.spare_buffer(), data: Bytes::new(), after: b"" };
     // RFC 9110 §6.6.1: what came without a date is given one.
     let undated = !head.headers.contains_key(header::DATE);

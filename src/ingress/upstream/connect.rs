@@ -9,10 +9,13 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
 use sha2::{Digest, Sha256};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
 use tokio_rustls::TlsConnector;
 
-use super::UpstreamStream;
+use super::{Health, UpstreamStream};
 use crate::{
     ingress::{Upstream, UpstreamHost, UpstreamTls},
     lookup::Lookup,
@@ -24,6 +27,9 @@ pub(in crate::ingress) struct Dial {
     pub(in crate::ingress) upstream: Upstream,
     /// Which of a core's pools its connections are kept in: one per upstream and table.
     pub(in crate::ingress) pool: u32,
+    /// What a client that stays with it is told, which says nothing of its address.
+    pub(super) tag: u64,
+    pub(in crate::ingress) health: Arc<Health>,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
 }
 
@@ -63,13 +69,17 @@ impl Dial {
     pub(in crate::ingress) fn new(
         upstream: &Upstream,
         pool: u32,
+        health: Arc<Health>,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, TlsError> {
+        let digest = Sha256::digest(format!("{:?} {}", upstream.host, upstream.port));
+        let tag = digest.iter().take(8).fold(0, |tag, byte| tag << 8 | u64::from(*byte));
         let tls = match &upstream.tls {
             None => None,
             Some(tls) => {
                 let name = match &upstream.host {
                     UpstreamHost::Address(address) => ServerName::IpAddress((*address).into()),
+                    UpstreamHost::Unix(path) => return Err(TlsError::Name(path.display().to_string())),
                     UpstreamHost::Name(name) => {
                         ServerName::try_from(name.clone()).map_err(|_| TlsError::Name(name.clone()))?
                     }
@@ -77,7 +87,7 @@ impl Dial {
                 Some((client_config(tls, provider)?, name))
             }
         };
-        Ok(Self { upstream: upstream.clone(), pool, tls })
+        Ok(Self { upstream: upstream.clone(), pool, tag, health, tls })
     }
 
     /// Connects within a deadline for the whole.
@@ -91,6 +101,10 @@ impl Dial {
 
     async fn connect_unbounded(&self, lookup: &Lookup) -> Result<UpstreamStream, DialError> {
         let tcp = match &self.upstream.host {
+            UpstreamHost::Unix(path) => {
+                let stream = UnixStream::connect(path).await.map_err(|_| DialError::Refused)?;
+                return Ok(UpstreamStream::Unix(stream));
+            }
             UpstreamHost::Address(address) => tcp((*address, self.upstream.port).into()).await,
             UpstreamHost::Name(name) => {
                 let addresses = lookup.addresses(name).await.map_err(|_| DialError::Name)?;

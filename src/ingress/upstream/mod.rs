@@ -2,6 +2,7 @@
 
 mod body;
 mod connect;
+mod group;
 mod outgoing;
 mod pool;
 mod stream;
@@ -10,6 +11,7 @@ mod wire;
 pub(super) use body::{Feed, RequestBody};
 pub use connect::TlsError;
 pub(super) use connect::{Dial, DialError};
+pub(super) use group::{Group, Health};
 pub(super) use outgoing::Outgoing;
 pub(super) use pool::Pools;
 pub(super) use stream::UpstreamStream;

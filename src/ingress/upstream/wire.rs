@@ -99,6 +99,11 @@ impl Wire {
         self.reused && !self.heard
     }
 
+    /// Whether nothing of an answer has come.
+    pub(in crate::ingress) fn was_silent(&self) -> bool {
+        !self.heard
+    }
+
     /// Waits for the head of the response.
     pub(in crate::ingress) fn poll_head(
         &mut self,
