@@ -88,6 +88,15 @@ impl Client {
     }
 }
 
+impl std::fmt::Display for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match IpAddr::from(self.prefix).to_canonical() {
+            IpAddr::V4(v4) => write!(f, "{v4}"),
+            IpAddr::V6(v6) => write!(f, "{v6}/{}", self.length),
+        }
+    }
+}
+
 const WAYS: usize = 8;
 
 /// One cell: whose it is (0: nobody's) and its theoretical arrival time, in nanoseconds since the table was
@@ -157,6 +166,55 @@ impl Limits {
     }
 }
 
+/// Clients that are refused until a moment, in fixed memory; in a full set the one whose time is up first is forgotten.
+pub struct Bans {
+    /// Whose it is (0: nobody's), and until when, in milliseconds since the table was made.
+    sets: Box<[[Cell; WAYS]]>,
+    key: RandomState,
+    epoch: Instant,
+}
+
+impl std::fmt::Debug for Bans {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Bans({} bytes)", size_of_val(&*self.sets))
+    }
+}
+
+impl Bans {
+    /// Makes a table for about so many clients (16 bytes each), rounded up to a power of two.
+    pub fn new(clients: usize, now: Instant) -> Self {
+        let sets = (0..clients.div_ceil(WAYS).next_power_of_two()).map(|_| Default::default()).collect();
+        Self { sets, key: RandomState::new(), epoch: now }
+    }
+
+    /// Refuses a client for a while.
+    pub fn ban(&self, client: Client, span: Duration, now: Instant) {
+        let (tag, set) = self.place(client);
+        let cell = set.iter().find(|cell| cell.tag.load(Ordering::Relaxed) == tag).unwrap_or_else(|| {
+            set.iter().min_by_key(|cell| cell.arrival.load(Ordering::Relaxed)).expect("a set has cells")
+        });
+        cell.tag.store(tag, Ordering::Relaxed);
+        cell.arrival.store(self.at(now + span), Ordering::Relaxed);
+    }
+
+    /// Returns how long a client is refused still.
+    pub fn left(&self, client: Client, now: Instant) -> Option<Duration> {
+        let (tag, set) = self.place(client);
+        let cell = set.iter().find(|cell| cell.tag.load(Ordering::Relaxed) == tag)?;
+        let left = cell.arrival.load(Ordering::Relaxed).checked_sub(self.at(now)).filter(|left| *left > 0)?;
+        Some(Duration::from_millis(left))
+    }
+
+    fn place(&self, client: Client) -> (u64, &[Cell; WAYS]) {
+        let hash = self.key.hash_one(client);
+        (hash | 1, &self.sets[(hash >> 32) as usize & (self.sets.len() - 1)])
+    }
+
+    fn at(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,6 +242,20 @@ mod tests {
         assert_ne!(client("2001:db8:0:1::1"), client("2001:db8:0:2::1"));
         assert_eq!(client("2001:db8:0:1::1").site(), client("2001:db8:0:2::1").site());
         assert_eq!(client("::ffff:192.0.2.1"), client("192.0.2.1"));
+    }
+
+    #[test]
+    fn a_ban_ends_and_hits_one_client_alone() {
+        let now = Instant::now();
+        let bans = Bans::new(64, now);
+        let client = |text: &str| Client::of(text.parse().unwrap());
+
+        bans.ban(client("192.0.2.1"), Duration::from_secs(60), now);
+
+        assert_eq!(bans.left(client("192.0.2.1"), now + Duration::from_secs(20)), Some(Duration::from_secs(40)));
+        assert_eq!(bans.left(client("192.0.2.2"), now), None);
+        assert_eq!(bans.left(client("192.0.2.1"), now + Duration::from_secs(60)), None);
+        assert_eq!(client("2001:db8::1").to_string(), "2001:db8::/64");
     }
 
     #[test]

@@ -223,6 +223,10 @@ async fn dispatch(request: Request<Incoming>, edge: Arc<Edge>, caller: u32) -> R
             let curious = body(request).await?;
             json(edge.explain(curious).await?)
         }
+        (&Method::POST, "explain/url") => {
+            let curious = body(request).await?;
+            json(edge.explain_url(&curious)?)
+        }
         (&Method::GET, "config/log") => blocking(move || edge.generations()).await,
         (&Method::GET, "config/show") => blocking(move || edge.show(number)).await,
         (&Method::GET, "config/diff") => blocking(move || edge.diff(number)).await,

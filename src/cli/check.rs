@@ -9,7 +9,7 @@ use crate::{
     app::{Options, Source},
     cli::Problem,
     config::{self, Compiled, PeerIds},
-    ingress::{self, HostPattern, Means, RoutesReach, Target, UpstreamHost},
+    ingress::{self, HostPattern, Means, RoutesReach, Target},
     origin::{NetworkId, Origin},
 };
 
@@ -84,7 +84,7 @@ fn table(config: &ingress::Config) -> String {
             Target::Redirect(_) => "redirect".to_owned(),
             Target::Page(page) => format!("answer {}", page.status.as_u16()),
             Target::Dns => "the DNS server".to_owned(),
-            Target::Upstreams(upstreams) => upstreams.iter().map(upstream).collect::<Vec<_>>().join(", "),
+            Target::Upstreams(upstreams) => upstreams.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         };
         rows.push([route.name.clone()].into_iter().chain(origins.iter().map(may)).chain([to]).collect());
     }
@@ -141,13 +141,4 @@ fn reaches(config: &ingress::Config, route: &ingress::Route, origin: Origin) -> 
             (Some(RoutesReach::Hosts(hosts)), HostPattern::Exact(host)) => hosts.contains(host),
             _ => false,
         }
-}
-
-fn upstream(upstream: &ingress::Upstream) -> String {
-    let scheme = if upstream.tls.is_some() { "https" } else { "http" };
-    match &upstream.host {
-        UpstreamHost::Unix(path) => format!("unix:{}", path.display()),
-        UpstreamHost::Name(name) => format!("{scheme}://{name}:{}", upstream.port),
-        UpstreamHost::Address(address) => format!("{scheme}://{}", std::net::SocketAddr::new(*address, upstream.port)),
-    }
 }

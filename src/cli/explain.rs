@@ -1,4 +1,4 @@
-//! `hearthgate explain NAME`: what happens to a question, and why.
+//! `hearthgate explain NAME|URL`: what happens to a question or a request, and why.
 
 use std::{fmt::Write, path::PathBuf};
 
@@ -7,12 +7,19 @@ use clap::Args;
 use crate::{
     cli::{Running, client, readable},
     dns::explain::{AnsweredBy, Course, Curious, Explained},
+    ingress,
 };
 
 #[derive(Args, Debug)]
 pub(super) struct Explain {
-    /// The name that is asked for
+    /// The name that is asked for, or the URL of a page
     name: String,
+    /// Of a URL: where the request comes from, "wan", "lan", "lan:NETWORK" or "vpn:PEER"
+    #[arg(long, value_name = "ORIGIN", default_value = "wan")]
+    from: String,
+    /// Of a URL: the method
+    #[arg(long, value_name = "METHOD", default_value = "GET")]
+    method: String,
     /// The type of record
     #[arg(long, short, value_name = "TYPE", default_value = "A")]
     r#type: String,
@@ -29,6 +36,15 @@ pub(super) struct Explain {
 impl Explain {
     pub(super) fn execute(self, state: Option<PathBuf>) -> anyhow::Result<()> {
         let state = self.running.state(state)?;
+        if self.name.contains("://") {
+            let curious = ingress::explain::Curious { url: self.name, from: self.from, method: self.method };
+            let explained: ingress::explain::Explained = client::post(&state, "/api/v1/explain/url", &curious)?;
+            match self.json {
+                true => println!("{}", serde_json::to_string_pretty(&explained)?),
+                false => explained.steps.iter().for_each(|(what, said)| println!("{what:<12} {said}")),
+            }
+            return Ok(());
+        }
         let curious = Curious { name: self.name, rtype: self.r#type, anew: self.anew };
         if self.json {
             // As it came: a newer process may say more than this program knows.

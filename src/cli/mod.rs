@@ -14,6 +14,7 @@ mod reload;
 mod run;
 mod status;
 mod tour;
+mod trust;
 
 use std::{fmt, path::PathBuf, process::ExitCode};
 
@@ -51,6 +52,8 @@ enum Command {
     Status(status::Status),
     /// Say what happens to a question, and why: what was asked of whom, and what was proved
     Explain(explain::Explain),
+    /// Show the certificate of a server, to be trusted by its fingerprint
+    Trust(trust::Trust),
     /// Prove the promise from outside, as a client of the running quick start
     Tour(Running),
     /// Look at this box and write a first configuration
@@ -146,6 +149,7 @@ pub fn main() -> ExitCode {
         Command::Reload(running) => reload::execute(&running, state),
         Command::Status(command) => command.execute(state),
         Command::Explain(command) => command.execute(state),
+        Command::Trust(command) => command.execute(),
         Command::Tour(running) => tour::execute(&running, state),
         Command::Init(command) => command.execute(state),
         Command::Peer(command) => command.execute(state),

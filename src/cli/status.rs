@@ -109,6 +109,10 @@ fn dns_lines(dns: &crate::dns::Status, line: &mut impl FnMut(&str, String)) {
 fn ingress_lines(ingress: &crate::ingress::Status, line: &mut impl FnMut(&str, String)) {
     line("  listen", addresses(&[&ingress.http[..], &ingress.https].concat()));
     line("  routes", format!("{}, {} connections", ingress.routes, ingress.connections));
+    if ingress.masked {
+        let why = "a gateway puts its own address in place of the clients': limits count by route, nobody is refused";
+        line("  clients", why.to_owned());
+    }
     for certificate in &ingress.certificates {
         line("  cert", format!("{}: {}", certificate.hosts.join(", "), certificate_state(certificate)));
         if let Some(problem) = &certificate.problem {

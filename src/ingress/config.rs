@@ -28,6 +28,12 @@ pub struct Config {
     pub https: Vec<SocketAddr>,
     /// Requests of one Internet client.
     pub wan_limit: Option<Rate>,
+    /// Connections of one Internet client.
+    pub wan_connections: Option<Rate>,
+    /// Answers 401 and 403 to one Internet client, beyond which it is refused for a while.
+    pub wan_refusals: Option<Rate>,
+    /// How requests are logged, of the routes that are.
+    pub access_log: AccessLog,
     /// Proxies whose forwarding headers are believed; what comes through them is `Wan`.
     pub trusted_proxies: Vec<IpNet>,
     /// The deadlines.
@@ -72,6 +78,18 @@ pub enum RoutesReach {
     All,
     /// `route:HOST`: these hosts.
     Hosts(Vec<CanonicalHost>),
+}
+
+/// The form of a line of the access log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Fields of the log's own form, which is text or JSON (`node.log.format`).
+    #[default]
+    Fields,
+    /// The combined log format of old.
+    Clf,
+    /// None, whatever routes say.
+    Off,
 }
 
 /// How long each wait may take.
@@ -334,6 +352,17 @@ pub struct Upstream {
     pub port: u16,
     /// TLS towards it, if any.
     pub tls: Option<UpstreamTls>,
+}
+
+impl std::fmt::Display for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        match &self.host {
+            UpstreamHost::Unix(path) => write!(f, "unix:{}", path.display()),
+            UpstreamHost::Name(name) => write!(f, "{scheme}://{name}:{}", self.port),
+            UpstreamHost::Address(address) => write!(f, "{scheme}://{}", SocketAddr::new(*address, self.port)),
+        }
+    }
 }
 
 /// How an upstream is found.

@@ -79,7 +79,16 @@ async fn status(core: &Core, dial: &Dial, host: &CanonicalHost, check: &HealthCh
     let mut wire = Wire::new(NO_POOL, dial.connect(&core.shared.lookup, check.timeout).await.ok()?);
     let client = std::net::Ipv4Addr::LOCALHOST.into();
     let change = Change::default();
-    let told = Told { host, client, scheme: "https", protocol: "1.1", change: &change, prefix: None, websocket: false };
+    let told = Told {
+        host,
+        client,
+        scheme: "https",
+        protocol: "1.1",
+        change: &change,
+        id: None,
+        prefix: None,
+        websocket: false,
+    };
     let body = RequestBody::Empty;
     let mut outgoing = Outgoing::new(Method::GET, (&check.path, None), (&HeaderMap::new(), &[]), &told, body);
     let head = poll_fn(|cx| {

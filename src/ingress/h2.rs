@@ -303,7 +303,7 @@ async fn answer(
         Ok(admitted) => admitted,
         Err(refusal) => return refuse(record, refusal.into()),
     };
-    record.taken_by(admitted.route.clone());
+    record.taken_by(&admitted, &asked, "2.0");
     let granted = match proxy::permit(core, &policy, visitor, &admitted, &asked).await {
         Ok(granted) => granted,
         Err(answer) => return refuse(record, answer),
@@ -345,6 +345,7 @@ async fn answer(
         client: admitted.client,
         scheme: visitor.scheme,
         protocol: "2.0",
+        id: Some(record.id),
         change: granted.request.as_ref().unwrap_or(&rules.request),
         prefix: rules.rewrite.strip.as_ref().map(CanonicalPath::as_str),
         websocket: false,

@@ -22,6 +22,8 @@ pub(super) struct Told<'a> {
     pub(super) protocol: &'static str,
     /// What the owner changes.
     pub(super) change: &'a Change,
+    /// What this request is called, on its whole way.
+    pub(super) id: Option<u128>,
     /// What was taken off the path's beginning.
     pub(super) prefix: Option<&'a str>,
     /// The request is a good WebSocket handshake.
@@ -55,6 +57,21 @@ pub(super) fn to_upstream(out: &mut BytesMut, headers: &HeaderMap, nominated: &[
             hops.to_str().ok().and_then(|hops| hops.parse::<u32>().ok()).map_or(0, |hops| hops.saturating_sub(1));
         let _ = write!(out, "max-forwards: {left}\r\n");
     }
+    if let Some(id) = told.id {
+        let mut said = [0; 32];
+        write_hex(&mut said, id);
+        if !change.replaces("x-request-id") {
+            put_field(out, b"x-request-id", &said);
+        }
+        if !headers.contains_key("traceparent") && !change.replaces("traceparent") {
+            // W3C Trace Context; whoever is behind decides by the flag whether to record.
+            out.put_slice(b"traceparent: 00-");
+            out.put_slice(&said);
+            out.put_u8(b'-');
+            out.put_slice(&said[16..]);
+            out.put_slice(b"-01\r\n");
+        }
+    }
     let mut say = |name: &str, value: &[u8]| {
         if !change.replaces(name) {
             put_field(out, name.as_bytes(), value);
@@ -74,6 +91,13 @@ pub(super) fn to_upstream(out: &mut BytesMut, headers: &HeaderMap, nominated: &[
     say("x-real-ip", client.as_bytes());
     for (name, value) in change.said().filter(|(name, _)| **name != header::HOST) {
         put_field(out, name.as_str().as_bytes(), value.as_bytes());
+    }
+}
+
+fn write_hex(out: &mut [u8; 32], id: u128) {
+    for (place, slot) in out.iter_mut().rev().enumerate() {
+        // Four bits are below 16.
+        *slot = b"0123456789abcdef"[(id >> (4 * place)) as usize & 15];
     }
 }
 
@@ -161,6 +185,7 @@ fn passes_up(name: &str) -> bool {
                 | "x-http-method"
                 | "x-http-method-override"
                 | "x-method-override"
+                | "x-request-id"
                 | "x-host"
                 | "x-scheme"
                 | "x-url-scheme"
@@ -178,7 +203,7 @@ mod tests {
 
     fn told<'a>(host: &'a CanonicalHost, change: &'a Change) -> Told<'a> {
         let client = "203.0.113.9".parse().unwrap();
-        Told { host, client, scheme: "https", protocol: "1.1", change, prefix: None, websocket: false }
+        Told { host, client, scheme: "https", protocol: "1.1", change, id: None, prefix: None, websocket: false }
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod config;
 mod deadline;
 mod doctor;
 pub mod doh;
+pub mod explain;
 pub mod h1;
 mod h2;
 mod headers;
@@ -41,6 +42,7 @@ mod routes;
 mod series;
 mod serve;
 mod server;
+mod strangers;
 mod tls;
 mod tunnel;
 mod upstream;
@@ -69,6 +71,7 @@ use self::{
     h1::connection::Service,
     routes::{Route as TableRoute, Tables, Target as TableTarget},
     series::Series,
+    strangers::Strangers,
     upstream::{Dial, Group, Health},
 };
 use crate::{
@@ -127,6 +130,8 @@ pub struct Status {
     pub routes: usize,
     /// Open connections of clients.
     pub connections: u64,
+    /// A gateway hides the clients from the Internet behind its own address: limits count by route.
+    pub masked: bool,
     /// Requests whose answer has not ended, of the routes that have any.
     pub under_way: BTreeMap<String, u64>,
 }
@@ -174,6 +179,7 @@ struct Shared {
     /// How each server is, whichever table leads to it.
     health: Mutex<HashMap<Upstream, Arc<Health>>>,
     passwords: Passwords,
+    strangers: Strangers,
 }
 
 #[derive(Debug)]
@@ -235,6 +241,7 @@ impl Plane {
             pools: Mutex::default(),
             health: Mutex::default(),
             passwords: Passwords::new(),
+            strangers: Strangers::new(Instant::now()),
         };
         Ok(Self { shared: Arc::new(shared), listeners })
     }
@@ -330,6 +337,7 @@ impl Plane {
             certificates: policy.certificates.status(),
             routes: policy.config.routes.len(),
             connections: u64::try_from(self.shared.series.open.get()).unwrap_or(0),
+            masked: self.shared.strangers.are_masked(),
             under_way: self.shared.series.under_way(),
         }
     }

@@ -77,12 +77,19 @@ pub(super) fn admit(core: &Core, policy: &Policy, visitor: &Visitor, asked: &Ask
         true => visitor.peer,
         false => headers::client_behind(headers, visitor.peer, trusted),
     };
-    if let (Origin::Wan, Some(rate)) = (visitor.origin, config.wan_limit) {
-        let checked = core.shared.limits.check(Client::of(client), rate, Instant::now());
-        checked.map_err(|wait| {
-            core.shared.series.limited.inc();
-            Refusal::Limited(wait)
-        })?;
+    let limited = |wait| {
+        core.shared.series.limited.inc();
+        Refusal::Limited(wait)
+    };
+    let strangers = &core.shared.strangers;
+    let wan_limit = config.wan_limit.filter(|_| visitor.origin == Origin::Wan);
+    if visitor.origin == Origin::Wan {
+        strangers.count(client == visitor.peer && core.shared.networks.load().relays.contains(&client));
+    }
+    if let Some(rate) = wan_limit
+        && !strangers.are_masked()
+    {
+        core.shared.limits.check(Client::of(client), rate, Instant::now()).map_err(limited)?;
     }
     let site = policy.tables.of(visitor.origin).hosts.site(host.as_str()).ok_or(MISDIRECTED)?;
     // A host that is served under another certificate was not meant by who asked for this one.
@@ -95,6 +102,11 @@ pub(super) fn admit(core: &Core, policy: &Policy, visitor: &Visitor, asked: &Ask
         return Err(MISDIRECTED);
     }
     let route = site.route(path, method, headers).ok_or(Refusal::Status(StatusCode::NOT_FOUND))?;
+    if let Some(rate) = wan_limit
+        && strangers.are_masked()
+    {
+        core.shared.limits.check_key(("masked", &*route.name), rate, Instant::now()).map_err(limited)?;
+    }
     Ok(Admitted { route: route.clone(), client })
 }
 

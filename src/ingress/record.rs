@@ -1,11 +1,25 @@
 //! The record of one request: counted, and logged if the route says so, when it ends.
 
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{
+    net::IpAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use hyper::{Method, StatusCode};
+use hyper::{
+    Method, StatusCode,
+    header::{self, HeaderValue},
+};
 
 use crate::{
-    ingress::{proxy::Visitor, routes::Route, server::Core},
+    ingress::{
+        AccessLog,
+        proxy::{Admitted, Asked, Visitor},
+        routes::Route,
+        server::Core,
+    },
+    limit::Client,
     origin::Origin,
 };
 
@@ -16,25 +30,113 @@ pub(super) struct Record {
     began: Instant,
     method: Method,
     route: Option<Arc<Route>>,
+    client: IpAddr,
+    /// What the server behind is told that this request is called.
+    pub(super) id: u128,
+    line: Option<Box<Line>>,
     pub(super) status: StatusCode,
     pub(super) bytes: u64,
+}
+
+/// What is only needed for a line of the log.
+struct Line {
+    host: String,
+    path: String,
+    protocol: &'static str,
+    referer: Option<HeaderValue>,
+    agent: Option<HeaderValue>,
 }
 
 impl Record {
     pub(super) fn new(core: &Rc<Core>, visitor: &Visitor, began: Instant, method: Method) -> Self {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
-        Self { core: core.clone(), origin: visitor.origin, began, method, route: None, status, bytes: 0 }
+        let (core, origin, client) = (core.clone(), visitor.origin, visitor.peer);
+        Self { id: core.next_id(), core, origin, began, method, route: None, client, line: None, status, bytes: 0 }
     }
 
     /// Says which route took the request.
-    pub(super) fn taken_by(&mut self, route: Arc<Route>) {
+    pub(super) fn taken_by(&mut self, admitted: &Admitted, asked: &Asked<'_>, protocol: &'static str) {
+        let route = &admitted.route;
         route.series.under_way.inc();
-        self.route = Some(route);
+        self.client = admitted.client;
+        if route.log {
+            let field = |name| asked.headers.get(name).cloned();
+            self.line = Some(Box::new(Line {
+                host: asked.host.to_string(),
+                path: asked.path.to_string(),
+                protocol,
+                referer: field(header::REFERER),
+                agent: field(header::USER_AGENT),
+            }));
+        }
+        self.route = Some(route.clone());
     }
 
     /// Counts a response that did not come to its end.
     pub(super) fn upstream_broke_off(&self) {
         self.core.shared.series.upstream_failure("body");
+    }
+}
+
+impl Record {
+    /// A client from the Internet that is refused again and again is guessing.
+    fn watch_refusals(&self) {
+        if self.origin != Origin::Wan || !matches!(self.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return;
+        }
+        let shared = &self.core.shared;
+        let policy = shared.policy.load();
+        let Some(rate) = policy.config.wan_refusals else { return };
+        let proxy = policy.config.trusted_proxies.iter().any(|net| net.contains(&self.client));
+        if proxy || shared.strangers.are_masked() {
+            return;
+        }
+        let (client, now) = (Client::of(self.client), Instant::now());
+        if shared.limits.check_key(("refusals", client), rate, now).is_err() {
+            shared.strangers.ban(client, "refused log-ins", now);
+        }
+    }
+
+    fn log(&self, route: &Route, line: &Line, took: Duration) {
+        let policy = self.core.shared.policy.load();
+        let status = self.status.as_u16();
+        match policy.config.access_log {
+            AccessLog::Off => {}
+            AccessLog::Fields => {
+                let origin = policy.config.directory.describe(self.origin);
+                tracing::info!(
+                    target: "access",
+                    client = %self.client,
+                    method = %self.method,
+                    host = line.host,
+                    path = line.path,
+                    protocol = line.protocol,
+                    route = %route.name,
+                    status,
+                    bytes = self.bytes,
+                    origin,
+                    duration = ?took,
+                    id = format_args!("{:032x}", self.id),
+                );
+            }
+            AccessLog::Clf => {
+                let now = jiff::Zoned::now().strftime("%d/%b/%Y:%H:%M:%S %z").to_string();
+                let said = |field: &Option<HeaderValue>| {
+                    field
+                        .as_ref()
+                        .map_or("-".to_owned(), |value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+                };
+                let (method, path, protocol) = (&self.method, &line.path, line.protocol);
+                tracing::info!(
+                    target: "access",
+                    "{} - - [{now}] \"{method} {path} HTTP/{protocol}\" {status} {} {:?} {:?}",
+                    self.client,
+                    self.bytes,
+                    said(&line.referer),
+                    said(&line.agent),
+                );
+            }
+        }
     }
 }
 
@@ -47,17 +149,9 @@ impl Drop for Record {
         };
         route.series.under_way.dec();
         route.series.count(self.status.as_u16(), self.bytes, took);
-        if route.log {
-            let origin = shared.policy.load().config.directory.describe(self.origin);
-            tracing::info!(
-                target: "access",
-                method = %self.method,
-                route = %route.name,
-                status = self.status.as_u16(),
-                bytes = self.bytes,
-                origin,
-                duration = ?took,
-            );
+        self.watch_refusals();
+        if let Some(line) = &self.line {
+            self.log(route, line, took);
         }
     }
 }

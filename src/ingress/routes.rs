@@ -133,6 +133,21 @@ impl Site {
         places.find(|place| place.conditions.hold(method, headers))?.route.as_ref()
     }
 
+    /// Says of each place that a path leads to, in the order in which they are tried, what it asks.
+    pub(super) fn tried(&self, path: &CanonicalPath, method: &Method) -> Vec<String> {
+        let places = self.places.iter().filter(|place| place.has(path));
+        let said = places.map(|place| {
+            let asked = match (place.conditions.is_empty(), place.conditions.admit(method)) {
+                (true, _) => String::new(),
+                (false, true) => format!(", if {}", place.conditions),
+                (false, false) => format!(", not for {method}: {}", place.conditions),
+            };
+            let closed = if place.route.is_none() { ", closed to this origin" } else { "" };
+            format!("{}{asked}{closed}", place.path)
+        });
+        said.collect()
+    }
+
     /// Whether a request that this route took would be taken by it still. Of its fields nothing is known any more:
     /// what was asked of them held.
     pub(super) fn still_has(&self, name: &str, path: &CanonicalPath, method: &Method) -> bool {

@@ -28,6 +28,7 @@ pub(super) struct Series {
     pub(super) open: IntGauge,
     pub(super) limited: IntCounter,
     pub(super) refused: IntCounter,
+    pub(super) banned: IntCounter,
     pub(super) panics: IntCounter,
     /// Requests that no route of the client's table took.
     pub(super) no_route: RouteSeries,
@@ -76,6 +77,7 @@ impl Series {
             ),
             open: plane.gauge("connections", "Open connections of clients."),
             limited: plane.counter("limited_total", "Requests over a client's limit."),
+            banned: plane.counter("banned_connections_total", "Connections of clients that are refused for a while."),
             refused: plane.counter("refused_connections_total", "Connections over the caps."),
             panics: plane.counter("panics_total", "Connections that ended in a panic."),
             no_route,

@@ -68,6 +68,7 @@ pub(super) struct Core {
     pub(super) stop: Stop,
     scratch: RefCell<BytesMut>,
     date: RefCell<Date>,
+    ids: Cell<u128>,
     spare: RefCell<Vec<BytesMut>>,
     draining: Cell<bool>,
     connections: RefCell<HashMap<u64, (Rc<Presence>, AbortHandle)>>,
@@ -90,6 +91,7 @@ impl Core {
             stop,
             scratch: RefCell::new(BytesMut::with_capacity(READ)),
             date: RefCell::new(Date::new(SystemTime::now())),
+            ids: Cell::new(seed()),
             spare: RefCell::default(),
             draining: Cell::new(false),
             connections: RefCell::default(),
@@ -122,6 +124,17 @@ impl Core {
         Poll::Ready(read)
     }
 
+    /// Returns what the next request is called: no secret, but nothing that another process would say.
+    pub(super) fn next_id(&self) -> u128 {
+        // xorshift128 (Marsaglia 2003), over both halves.
+        let state = self.ids.get();
+        let (mut x, y) = ((state >> 64) as u64, state as u64);
+        x ^= x << 23;
+        let next = x ^ y ^ (x >> 17) ^ (y >> 26);
+        self.ids.set(u128::from(y) << 64 | u128::from(next));
+        u128::from(next.wrapping_add(y)) << 64 | u128::from(next | 1)
+    }
+
     /// Works with the date of this second.
     pub(super) fn with_date<T>(&self, work: impl FnOnce(&Date) -> T) -> T {
         let mut date = self.date.borrow_mut();
@@ -146,6 +159,34 @@ impl Core {
         self.shared.limits.check_key(("retry", route), RETRIES, std::time::Instant::now()).is_ok()
     }
 
+    /// Whether a client from the Internet may open one more connection now.
+    fn opens(&self, client: Client, peer: IpAddr) -> bool {
+        let shared = &self.shared;
+        if shared.strangers.are_masked() {
+            return true;
+        }
+        let now = std::time::Instant::now();
+        if shared.strangers.bans.left(client, now).is_some() {
+            shared.series.banned.inc();
+            return false;
+        }
+        let policy = shared.policy.load();
+        let Some(rate) = policy.config.wan_connections else { return true };
+        // A proxy of the owner's opens connections for many.
+        if policy.config.trusted_proxies.iter().any(|net| net.contains(&peer)) {
+            return true;
+        }
+        // Whoever holds a whole /48 has a few times of what one /64 has.
+        let site = Rate::new(rate.per_second.get().saturating_mul(4), rate.burst.get().saturating_mul(4));
+        let whole = client.site() == client
+            || site.is_none_or(|rate| shared.limits.check_key(("site", client.site()), rate, now).is_ok());
+        let opens = whole && shared.limits.check_key(("connections", client), rate, now).is_ok();
+        if !opens {
+            shared.series.refused.inc();
+        }
+        opens
+    }
+
     /// Counts and tells that an upstream could not be connected to; returns the answer's status.
     pub(super) fn dial_failed(&self, dial: &Dial, error: DialError) -> StatusCode {
         let (reason, status) = match error {
@@ -158,6 +199,13 @@ impl Core {
         tracing::info!(upstream = ?dial.upstream.host, port = dial.upstream.port, reason, "upstream failed");
         status
     }
+}
+
+fn seed() -> u128 {
+    let mut seed = [1; 16];
+    getrandom::fill(&mut seed).expect("the system has a random source");
+    // All zeros would stay so.
+    u128::from_ne_bytes(seed) | 1
 }
 
 /// Runs the plane on its cores until told to stop.
@@ -341,6 +389,11 @@ async fn look_after_certificates(shared: Arc<Shared>) {
 fn begin(core: &Rc<Core>, accepted: Accepted, service: Service) {
     let peer = accepted.client.ip().to_canonical();
     let client = (accepted.origin == Origin::Wan).then(|| Client::of(peer));
+    if let Some(client) = client
+        && !core.opens(client, peer)
+    {
+        return;
+    }
     let Some(counted) = core.shared.census.admit(client) else {
         core.shared.series.refused.inc();
         return;

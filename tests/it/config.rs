@@ -75,6 +75,52 @@ fn every_example_means_something() {
     );
 }
 
+/// Every app of the list has a recipe, and each of them is a part of a good file.
+#[test]
+fn every_recipe_is_loaded() {
+    let folder = examples().join("apps");
+    let mut names: Vec<String> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap().replace(".toml", ""))
+        .collect();
+    names.sort();
+    let house = tempfile::tempdir().unwrap();
+    for name in &names {
+        let recipe = fs::read_to_string(folder.join(format!("{name}.toml"))).unwrap();
+        let whole = house.path().join(format!("{name}.toml"));
+        fs::write(&whole, format!("[ingress]\n\n[vpn]\nprivate_key = \"vpn.key\"\n\n{recipe}")).unwrap();
+        let options = Options { files: Files::Unchecked, ..Options::default() };
+        let loaded = config::check(Source::File(&whole), &options, &mut PeerIds::default());
+        let compiled = loaded.unwrap_or_else(|problems| panic!("{problems}")).compiled;
+
+        assert!(!compiled.ingress.unwrap().routes.is_empty(), "{name}");
+    }
+
+    let expected = [
+        "authentik",
+        "calibre-web",
+        "deluge",
+        "grafana",
+        "home-assistant",
+        "homepage",
+        "immich",
+        "jellyfin",
+        "jellyseerr",
+        "komga",
+        "mealie",
+        "nextcloud",
+        "omv",
+        "paperless",
+        "portainer",
+        "proxmox",
+        "radarr",
+        "sonarr",
+        "uptime-kuma",
+        "vaultwarden",
+    ];
+    assert_eq!(names, expected);
+}
+
 #[test]
 fn a_plane_without_its_section_does_not_exist() {
     let planes = |name| {

@@ -5,6 +5,7 @@ mod frames;
 mod probes;
 mod rules;
 mod servers;
+mod strangers;
 mod upstream;
 
 use hearthgate::{

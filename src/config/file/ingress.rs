@@ -8,7 +8,7 @@ use crate::{
         problems::{About, At, Wrong},
         value::{self, Listen},
     },
-    ingress::{HostPattern, Timeouts},
+    ingress::{AccessLog, HostPattern, Timeouts},
     limit::Rate,
 };
 
@@ -18,6 +18,9 @@ pub(crate) struct Ingress {
     pub(crate) http: Vec<At<Listen>>,
     pub(crate) https: Vec<At<Listen>>,
     pub(crate) wan_limit: Option<Rate>,
+    pub(crate) wan_connections: Option<Rate>,
+    pub(crate) wan_refusals: Option<Rate>,
+    pub(crate) access_log: AccessLog,
     pub(crate) trusted_proxies: Vec<At<IpAddr>>,
     pub(crate) timeouts: Timeouts,
     pub(crate) max_header: usize,
@@ -52,15 +55,17 @@ impl Ingress {
                 response: wait("response", timeouts.response),
             };
         }
+        let rate = |key, default| table.parsed(key, wan_limit).map_or(default, |limit| limit.value);
+        let logs = [("fields", AccessLog::Fields), ("clf", AccessLog::Clf), ("off", AccessLog::Off)];
         let certificates = table.tables("certificates", "ingress.certificates");
         Self {
             about: table.about.clone(),
             http: listen("http", 80),
             https: listen("https", 443),
-            wan_limit: match table.parsed("wan_limit", wan_limit) {
-                Some(limit) => limit.value,
-                None => Rate::new(200, 1000),
-            },
+            wan_limit: rate("wan_limit", Rate::new(200, 1000)),
+            wan_connections: rate("wan_connections", Rate::new(20, 100)),
+            wan_refusals: rate("wan_refusals", Rate::new(5, 50)),
+            access_log: table.word("access_log", &logs).map_or(AccessLog::Fields, |log| log.value),
             trusted_proxies: table.list("trusted_proxies", trusted_proxy).unwrap_or_default(),
             timeouts,
             max_header: table.parsed("max_header", max_header).map_or(32 << 10, |size| size.value),

@@ -166,6 +166,7 @@ pub(super) async fn check(
         scheme: visitor.scheme,
         protocol: "1.1",
         change: &change,
+        id: None,
         prefix: None,
         websocket: false,
     };

@@ -202,7 +202,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
         admitted: Admitted,
     ) -> Answered {
         let (core, visitor) = (self.core, self.visitor);
-        record.taken_by(admitted.route.clone());
+        let protocol = if head.version == Version::Http10 { "1.0" } else { "1.1" };
+        record.taken_by(&admitted, &asked(&head), protocol);
         let no_body = matches!(head.framing, Framing::None | Framing::Length(0));
         let granted = proxy::permit(core, policy, visitor, &admitted, &asked(&head)).await;
         let (granted, answer) = match granted {
@@ -265,7 +266,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
             host: &head.host,
             client: admitted.client,
             scheme: visitor.scheme,
-            protocol: if head.version == Version::Http10 { "1.0" } else { "1.1" },
+            protocol,
+            id: Some(record.id),
             change: granted.request.as_ref().unwrap_or(&rules.request),
             prefix: rules.rewrite.strip.as_ref().map(CanonicalPath::as_str),
             websocket: key.is_some(),

@@ -14,8 +14,8 @@ use std::{
 use arc_swap::ArcSwap;
 use hearthgate::{
     ingress::{
-        Builtin, Config, HostPattern, PeerReach, Plane, Route, RoutesReach, Rules, Target, Timeouts, Upstream,
-        UpstreamHost,
+        AccessLog, Builtin, Config, HostPattern, PeerReach, Plane, Route, RoutesReach, Rules, Target, Timeouts,
+        Upstream, UpstreamHost,
         canonical::{CanonicalHost, CanonicalPath},
     },
     lookup::Lookup,
@@ -88,6 +88,10 @@ impl Edge {
         change(&mut config);
         self.plane.commit(self.plane.prepare(config)?);
         Ok(())
+    }
+
+    pub(crate) fn http(&self) -> SocketAddr {
+        self.plane.status().http[0]
     }
 
     pub(crate) fn https(&self) -> SocketAddr {
@@ -250,6 +254,9 @@ fn config(state: &Path) -> Config {
         http: vec![loopback],
         https: vec![loopback],
         wan_limit: None,
+        wan_connections: None,
+        wan_refusals: None,
+        access_log: AccessLog::Fields,
         trusted_proxies: Vec::new(),
         timeouts: Timeouts::default(),
         max_header: 16 * 1024,

@@ -1,0 +1,169 @@
+//! What would happen to a request, and why, without sending it.
+
+use hyper::{HeaderMap, Method, Uri};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::{
+    Plane,
+    auth::Guard,
+    canonical::{CanonicalHost, CanonicalPath},
+    routes::{Route, Target},
+};
+use crate::origin::{NetworkId, Origin};
+
+/// A request that somebody is curious about.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Curious {
+    /// As a browser shows it.
+    pub url: String,
+    /// `wan`, `lan`, `lan:NAME`, `vpn:PEER`.
+    pub from: String,
+    /// The method.
+    pub method: String,
+}
+
+/// What would happen, step by step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explained {
+    /// What is decided, and how.
+    pub steps: Vec<(String, String)>,
+}
+
+/// Why nothing can be said.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unexplained {
+    /// No URL of a web page.
+    #[error("\"{0}\" is no URL: write it as https://photos.home.example/album")]
+    Url(String),
+    /// Nobody comes from there.
+    #[error("\"{0}\" is no origin: one of \"wan\", \"lan\", \"lan:NETWORK\", \"vpn:PEER\"")]
+    From(String),
+}
+
+impl Plane {
+    /// Says what would happen to a request.
+    pub fn explain(&self, curious: &Curious) -> Result<Explained, Unexplained> {
+        let policy = self.shared.policy.load_full();
+        let config = &policy.config;
+        let origin = config.origin(&curious.from).ok_or_else(|| Unexplained::From(curious.from.clone()))?;
+        let wrong = || Unexplained::Url(curious.url.clone());
+        let uri: Uri = curious.url.parse().map_err(|_| wrong())?;
+        let secure = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => return Err(wrong()),
+        };
+        let method: Method = curious.method.parse().map_err(|_| wrong())?;
+        let mut steps = Vec::new();
+        let mut step = |what: &str, said: String| steps.push((what.to_owned(), said));
+        step("from", config.directory.describe(origin));
+        let table = policy.tables.of(origin);
+        let read = uri.authority().ok_or("no host").map(|authority| CanonicalHost::from_authority(authority.as_str()));
+        let (host, path) = match (read, CanonicalPath::parse(uri.path())) {
+            (Ok(Ok((host, _))), Ok(path)) => (host, path),
+            (Ok(Err(error)), _) | (_, Err(error)) => {
+                step("answer", format!("400: {error}"));
+                return Ok(Explained { steps });
+            }
+            (Err(_), _) => return Err(wrong()),
+        };
+        step("host", host.to_string());
+        step("path", path.to_string());
+        let Some(site) = table.hosts.site(host.as_str()) else {
+            let answer = match secure {
+                true => "none: TLS ends with the alert unrecognized_name",
+                false => "421",
+            };
+            step("answer", format!("{answer}, as for a host that never existed: no route for this origin has it"));
+            return Ok(Explained { steps });
+        };
+        match (&site.certificate, secure) {
+            (Some(certificate), true) => step("certificate", certificate.name.to_string()),
+            (_, true) => step("certificate", "none: there is no TLS listener".into()),
+            (_, false) => {}
+        }
+        for tried in site.tried(&path, &method) {
+            step("tried", tried);
+        }
+        let Some(route) = site.route(&path, &method, &HeaderMap::new()) else {
+            step("answer", "404: no route for this origin takes the path and the method".into());
+            return Ok(Explained { steps });
+        };
+        step("route", route.name.to_string());
+        if !secure && !route.rules.plain {
+            step("answer", "308 to https, because the route has no \"plain = true\"".into());
+            return Ok(Explained { steps });
+        }
+        let wan = config.wan_limit.filter(|_| origin == Origin::Wan);
+        if let Some(rate) = wan {
+            step("limit", format!("{rate} for each client from the Internet (ingress.wan_limit)"));
+        }
+        rules(route, &mut step);
+        match &route.to {
+            _ if route.rules.maintenance.is_some() => step("answer", "503: maintenance".into()),
+            Target::Builtin(page) => step("answer", format!("a page that is built in: {page:?}").to_lowercase()),
+            Target::Redirect(redirect) => {
+                let location = redirect.location(&host, &path, uri.query());
+                step("answer", format!("{} to {location}", redirect.status.as_u16()));
+            }
+            Target::Page(page) => step("answer", format!("{}, written in the configuration", page.status.as_u16())),
+            Target::Dns(_) => step("answer", "of the DNS server (RFC 8484)".into()),
+            Target::Upstreams(group) => {
+                if let Ok(path) = route.rules.rewrite.apply(&path)
+                    && !route.rules.rewrite.is_empty()
+                {
+                    step("rewritten", path.to_string());
+                }
+                let now = Instant::now();
+                for dial in group.order(None, now) {
+                    let health = if dial.health.is_up(now) { "well" } else { "not well" };
+                    step("upstream", format!("{}, {health}", dial.upstream));
+                }
+            }
+        }
+        Ok(Explained { steps })
+    }
+}
+
+fn rules(route: &Route, step: &mut impl FnMut(&str, String)) {
+    let limits = &route.rules.limits;
+    if let Some(rate) = limits.rate {
+        step("limit", format!("{rate} for each client"));
+    }
+    if limits.concurrency != u32::MAX {
+        step("limit", format!("{} requests at once, {} now", limits.concurrency, route.series.under_way.get()));
+    }
+    if limits.body != u64::MAX {
+        step("limit", format!("bodies of {} bytes", limits.body));
+    }
+    if !limits.allow.is_empty() || !limits.deny.is_empty() {
+        let list = |nets: &[ipnet::IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        step("limit", format!("clients of [{}], not of [{}]", list(&limits.allow), list(&limits.deny)));
+    }
+    match &route.guard {
+        Guard::None => {}
+        Guard::Basic(basic) => step("auth", format!("name and password, {} users", basic.users.len())),
+        Guard::Forward(warden) => step("auth", format!("{} is asked ({:?})", warden.forward.to, warden.forward.preset)),
+    }
+}
+
+impl super::Config {
+    /// Reads an origin as [`crate::origin::Directory::describe`] writes it.
+    fn origin(&self, text: &str) -> Option<Origin> {
+        match text.split_once(':') {
+            None if text == "wan" => Some(Origin::Wan),
+            None if text == "lan" => Some(Origin::Lan(NetworkId::MAIN)),
+            None if text == "host" => Some(Origin::Lan(NetworkId::HOST)),
+            Some(("lan", _)) => {
+                let networks = self.networks.iter().map(|network| Origin::Lan(*network));
+                networks.into_iter().find(|origin| self.directory.describe(*origin) == text)
+            }
+            Some(("vpn", name)) => {
+                let mut peers = self.directory.peers.iter();
+                peers.find(|(_, known)| known == name).map(|(peer, _)| Origin::Vpn(*peer))
+            }
+            _ => None,
+        }
+    }
+}
