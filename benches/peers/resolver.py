@@ -2,9 +2,12 @@
 """What cold names cost: hearthgate beside unbound, below a root, top-level domains and leaf zones that nsd serves,
 half of them signed. Counts packets to servers and CPU for each question, first with nothing cached.
 
-Everything runs in a network namespace of its own, whose loopback is the whole Internet; needs root."""
+Everything runs in a network namespace of its own, whose loopback is the whole Internet; needs root. With LINK=1 the
+servers are in another one, behind a relay: 20 ms each way, 1 % of packets lost, the same seed for both contenders and
+another for each round. Then the latencies of single questions are told as well."""
 
 import os
+import pathlib
 import re
 import statistics
 import subprocess
@@ -15,7 +18,10 @@ from measure import HEARTHGATE as BINARY
 from measure import LOAD_CORE, NODE, ROUNDS, SERVER_CORE, cpu, folder, heading, needs, run, start, stop, until, write
 
 SPACE = "hearthgate-resolver"
-ROOT, TLD, LEAF = "127.0.1.1", "127.0.2.1", "127.0.3.1"
+LINK = os.environ.get("LINK") == "1"
+FAR = "hearthgate-servers" if LINK else SPACE
+ROOT, TLD, LEAF = ("11.0.1.1", "11.0.2.1", "11.0.3.1") if LINK else ("127.0.1.1", "127.0.2.1", "127.0.3.1")
+RELAY = pathlib.Path(__file__).with_name("relay.py")
 HEARTHGATE, UNBOUND = 15300, 15301
 TLDS, ZONES, HOSTS = 4, int(os.environ.get("ZONES", "400")), int(os.environ.get("HOSTS", "5"))
 
@@ -62,7 +68,7 @@ remote-control:
  control-enable: no
 """
     text += "".join(f'zone:\n name: {origin}\n zonefile: {file}\n' for origin, file in zones)
-    start(name, ["nsd", "-d", "-c", write(f"{name}.conf", text)], LOAD_CORE, SPACE)
+    start(name, ["nsd", "-d", "-c", write(f"{name}.conf", text)], LOAD_CORE, FAR)
 
 
 leaves, below = [], {f"tld{n}.": "" for n in range(TLDS)}
@@ -83,8 +89,29 @@ write("root.hints", f". 3600000 NS a.root-servers.net.\na.root-servers.net. 3600
 names = [f"host{n}.{origin} A\n" for n in range(HOSTS) for origin, _ in leaves]
 questions = write("questions", "".join(names))
 
-subprocess.run(["ip", "netns", "del", SPACE], capture_output=True)
-shell(f"ip netns add {SPACE} && ip -n {SPACE} link set lo up")
+
+
+def forget():
+    for space in {SPACE, FAR}:
+        subprocess.run(["ip", "netns", "del", space], capture_output=True)
+
+
+def link(seed):
+    """Puts the relay between the two namespaces, with this seed."""
+    relay = start("relay", ["python3", RELAY, SPACE, "wan", FAR, "lan", 20, 1, seed], LOAD_CORE)
+    until("the relay", lambda: "up" in (folder() / "relay.log").read_text())
+    shell(f"ip -n {SPACE} addr add 11.0.0.2/8 dev wan && ip -n {SPACE} link set wan up")
+    shell(f"ip -n {FAR} addr add 11.0.0.1/32 dev lan && ip -n {FAR} link set lan up")
+    shell(f"ip -n {FAR} route add 11.0.0.2 dev lan")
+    return relay
+
+
+forget()
+for space in {SPACE, FAR}:
+    shell(f"ip netns add {space} && ip -n {space} link set lo up")
+if LINK:
+    for address in (ROOT, TLD, LEAF):
+        shell(f"ip -n {FAR} addr add {address}/32 dev lo")
 try:
     rules = write("count.nft", f"""table ip count {{
  counter asked {{ packets 0 bytes 0 }}
@@ -103,8 +130,8 @@ try:
         return run(["dig", "@127.0.0.1", "-p", port, "+time=2", "+tries=1", *words], namespace=SPACE, check=False)
 
     last = leaves[-1][0]
-    until("nsd", lambda: f"host0.{last}" in run(["dig", f"@{LEAF}", f"host0.{last}", "+norec"], namespace=SPACE, check=False)
-          and "NOERROR" in run(["dig", f"@{LEAF}", f"host0.{last}", "+norec"], namespace=SPACE, check=False))
+    until("nsd", lambda: f"host0.{last}" in run(["dig", f"@{LEAF}", f"host0.{last}", "+norec"], namespace=FAR, check=False)
+          and "NOERROR" in run(["dig", f"@{LEAF}", f"host0.{last}", "+norec"], namespace=FAR, check=False))
 
     def packets():
         text = shell(f"ip netns exec {SPACE} nft list counter ip count asked")
@@ -155,20 +182,28 @@ remote-control:
 
     def measured(begin, port, number):
         """Asks for every name once, with nothing cached, and again when all is."""
+        relay = link(number) if LINK else None
         server = begin(number)
         until("the server", lambda: "status:" in dig(port, "localhost"))
         result = []
         for _ in ("cold", "known"):
             before, used, began = packets(), cpu(server), time.monotonic()
             # No more than one at a time waits for the same zone's keys.
-            out = run(["dnsperf", "-s", "127.0.0.1", "-p", port, "-d", questions, "-c", "1", "-q", "8", "-n", "1"],
+            out = run(["dnsperf", "-s", "127.0.0.1", "-p", port, "-d", questions, "-c", "1", "-q", "8", "-n", "1",
+                       *(["-v"] if LINK else [])],
                       namespace=SPACE)
             codes = re.search(r"Response codes:\s+(.*)", out).group(1)
             latency = float(re.search(r"Average Latency \(s\):\s+([\d.]+)", out).group(1))
             count = len(names)
+            single = sorted(float(found) for found in re.findall(r"^> \S+ \S+ \S+ ([\d.]+)", out, re.M))
+            if single:
+                tail = [single[len(single) * part // 100] * 1e3 for part in (50, 99)]
+                print(f"  {server.name:12} {number}: p50 {tail[0]:.1f} ms, p99 {tail[1]:.1f} ms")
             result.append(((packets() - before) / count, (cpu(server) - used) / count * 1e6, latency * 1e3, codes))
         secure = " ad" in re.search(r"flags:([^;]*)", dig(port, "+dnssec", f"host0.{leaves[0][0]}")).group(1)
         stop(server)
+        if relay:
+            stop(relay)
         return result, secure
 
     contenders = {"hearthgate": (start_hearthgate, HEARTHGATE), "unbound": (start_unbound, UNBOUND)}
@@ -193,4 +228,4 @@ remote-control:
         ratios = [f"{a / b:.2f}" if b else "-" for a, b in zip(ours, theirs)]
         print(f"  hearthgate / unbound: packets {ratios[0]}, CPU {ratios[1]}, latency {ratios[2]}")
 finally:
-    subprocess.run(["ip", "netns", "del", SPACE], capture_output=True)
+    forget()
