@@ -1,8 +1,10 @@
 //! Answers kept in wire form, ready to be patched and sent.
 //!
-//! The cache is bounded in bytes and split into shards, each behind a lock that is held for a look-up and
-//! the clone of an `Arc`, never while an answer is written. Eviction is CLOCK: a hand passes over the
-//! entries, spares those that were asked for since it last came by, and forgets the others.
+//! The cache is bounded in bytes and split into shards. What is asked for again and again stands in the window of
+//! its shard, which is read without a lock. The rest is behind the shard's lock, which is held for a look-up and the
+//! clone of an `Arc`, never while an answer is written; the window changes under it only, so both say the same.
+//! Eviction is CLOCK: a hand passes over the entries, spares those that were asked for since it last came by, and
+//! forgets the others.
 
 use std::{
     collections::{HashMap, hash_map::RandomState},
@@ -12,6 +14,8 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
+
+use arc_swap::ArcSwapOption;
 
 use super::{
     encode::{self, Ede, Head, rcode},
@@ -175,9 +179,18 @@ impl Stored {
 
 /// The answers of the whole plane.
 pub(crate) struct Cache {
-    shards: Box<[Mutex<Shard>]>,
+    shards: Box<[Shared]>,
     key: RandomState,
 }
+
+/// A shard, and its window.
+struct Shared {
+    window: Window,
+    shard: Mutex<Shard>,
+}
+
+/// What is read without a lock: an entry of the shard at the place that its hash says, or nothing.
+type Window = Arc<[ArcSwapOption<Entry>]>;
 
 impl std::fmt::Debug for Cache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -199,7 +212,12 @@ const SHARDS: usize = 16;
 impl Cache {
     /// Makes a cache that holds at most `bytes`.
     pub(crate) fn new(bytes: usize) -> Self {
-        let shard = || Mutex::new(Shard::new(bytes / SHARDS));
+        let shard = || {
+            // About one place for each answer of an ordinary size.
+            let places = (bytes / SHARDS / 512).max(1).next_power_of_two();
+            let window: Window = (0..places).map(|_| ArcSwapOption::empty()).collect();
+            Shared { window: window.clone(), shard: Mutex::new(Shard::new(bytes / SHARDS, window)) }
+        };
         Self { shards: (0..SHARDS).map(|_| shard()).collect(), key: RandomState::new() }
     }
 
@@ -217,13 +235,24 @@ impl Cache {
 
     fn find_key(&self, name: &[u8], qtype: u16, flags: u8) -> Option<Arc<Stored>> {
         let hash = self.hash(name, qtype, flags);
-        let mut shard = self.shard(hash);
-        let place = *shard.places.get(&hash)?;
-        let entry = shard.entries.get_mut(place)?.as_mut()?;
-        if *entry.name != *name || entry.qtype != qtype || entry.flags != flags {
+        let shared = self.shared(hash);
+        if let Some(entry) = &*place(&shared.window, hash).load()
+            && entry.is(name, qtype, flags)
+        {
+            entry.ask();
+            return Some(entry.stored.clone());
+        }
+        let shard = lock(&shared.shard);
+        let entry = shard.entries.get(*shard.places.get(&hash)?)?.as_ref()?;
+        if !entry.is(name, qtype, flags) {
             return None;
         }
-        entry.asked = true;
+        entry.ask();
+        // Who was there is not driven out as long as somebody asks for it.
+        let place = place(&shared.window, hash);
+        if place.load().as_ref().is_none_or(|other| !other.asked.load(Ordering::Relaxed)) {
+            place.store(Some(entry.clone()));
+        }
         Some(entry.stored.clone())
     }
 
@@ -231,7 +260,8 @@ impl Cache {
     pub(crate) fn keep(&self, question: &Question, stored: Arc<Stored>) {
         let flags = flags(question.dnssec_ok, question.checking_disabled);
         let hash = self.hash(&question.name, question.qtype, flags);
-        let entry = Entry { hash, name: question.name.clone(), qtype: question.qtype, flags, asked: false, stored };
+        let (name, qtype, asked) = (question.name.clone(), question.qtype, AtomicBool::new(false));
+        let entry = Entry { hash, name, qtype, flags, asked, stored };
         self.shard(hash).keep(entry);
     }
 
@@ -247,7 +277,7 @@ impl Cache {
 
     /// Returns how full the cache is.
     pub(crate) fn fill(&self) -> Fill {
-        self.shards.iter().map(lock).fold(Fill::default(), |sum, shard| Fill {
+        self.shards.iter().map(|shared| lock(&shared.shard)).fold(Fill::default(), |sum, shard| Fill {
             entries: sum.entries + shard.places.len(),
             bytes: sum.bytes + shard.bytes,
         })
@@ -255,14 +285,15 @@ impl Cache {
 
     /// Returns how many bytes the cache may hold.
     pub(crate) fn limit(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).limit).sum()
+        self.shards.iter().map(|shared| lock(&shared.shard).limit).sum()
     }
 
     /// Forgets everything.
     pub(crate) fn clear(&self) {
-        for shard in &self.shards {
-            let mut shard = lock(shard);
-            *shard = Shard::new(shard.limit);
+        for shared in &self.shards {
+            let mut shard = lock(&shared.shard);
+            shared.window.iter().for_each(|place| place.store(None));
+            *shard = Shard::new(shard.limit, shared.window.clone());
         }
     }
 
@@ -274,9 +305,18 @@ impl Cache {
     }
 
     fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
-        // The map uses the low bits.
-        lock(&self.shards[(hash >> 48) as usize % SHARDS])
+        lock(&self.shared(hash).shard)
     }
+
+    fn shared(&self, hash: u64) -> &Shared {
+        // The map uses the low bits.
+        &self.shards[(hash >> 48) as usize % SHARDS]
+    }
+}
+
+/// Returns the place of an entry in its shard's window, whose length is a power of two.
+fn place(window: &Window, hash: u64) -> &ArcSwapOption<Entry> {
+    &window[(hash >> 20) as usize & (window.len() - 1)]
 }
 
 /// A shard that was left in the middle of a change by a panic is still a shard: at worst an entry is missing.
@@ -293,7 +333,7 @@ struct Entry {
     name: Box<[u8]>,
     qtype: u16,
     flags: u8,
-    asked: bool,
+    asked: AtomicBool,
     stored: Arc<Stored>,
 }
 
@@ -301,7 +341,20 @@ impl Entry {
     fn bytes(&self) -> usize {
         // The map's slot, its control byte and its share of free slots.
         const PLACE: usize = 32;
-        size_of::<Option<Self>>() + PLACE + self.name.len() + self.stored.bytes()
+        // The pointer to it, and what an `Arc` counts.
+        const SHARED: usize = 24;
+        size_of::<Self>() + SHARED + PLACE + self.name.len() + self.stored.bytes()
+    }
+
+    fn is(&self, name: &[u8], qtype: u16, flags: u8) -> bool {
+        *self.name == *name && self.qtype == qtype && self.flags == flags
+    }
+
+    /// Notes that it was asked for; what is noted already is not written, so that cores do not wait for one another.
+    fn ask(&self) {
+        if !self.asked.load(Ordering::Relaxed) {
+            self.asked.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -325,7 +378,8 @@ impl Hasher for AsIs {
 
 struct Shard {
     places: HashMap<u64, usize, BuildHasherDefault<AsIs>>,
-    entries: Vec<Option<Entry>>,
+    entries: Vec<Option<Arc<Entry>>>,
+    window: Window,
     free: Vec<usize>,
     hand: usize,
     bytes: usize,
@@ -333,8 +387,8 @@ struct Shard {
 }
 
 impl Shard {
-    fn new(limit: usize) -> Self {
-        Self { places: HashMap::default(), entries: Vec::new(), free: Vec::new(), hand: 0, bytes: 0, limit }
+    fn new(limit: usize, window: Window) -> Self {
+        Self { places: HashMap::default(), entries: Vec::new(), window, free: Vec::new(), hand: 0, bytes: 0, limit }
     }
 
     fn keep(&mut self, entry: Entry) {
@@ -346,11 +400,12 @@ impl Shard {
         if let Some(place) = self.places.get(&entry.hash).copied() {
             self.forget(place);
         }
-        while self.bytes + size > self.limit && !self.places.is_empty() {
+        let window = size_of_val(&*self.window);
+        while self.bytes + size + window > self.limit && !self.places.is_empty() {
             self.evict();
         }
         self.bytes += size;
-        let hash = entry.hash;
+        let (hash, entry) = (entry.hash, Arc::new(entry));
         let place = match self.free.pop() {
             Some(place) => {
                 self.entries[place] = Some(entry);
@@ -367,19 +422,23 @@ impl Shard {
     fn evict(&mut self) {
         loop {
             self.hand = if self.hand + 1 < self.entries.len() { self.hand + 1 } else { 0 };
-            match &mut self.entries[self.hand] {
-                Some(entry) if entry.asked => entry.asked = false,
+            match &self.entries[self.hand] {
+                Some(entry) if entry.asked.load(Ordering::Relaxed) => entry.asked.store(false, Ordering::Relaxed),
                 Some(_) => return self.forget(self.hand),
                 None => {}
             }
         }
     }
 
-    fn forget(&mut self, place: usize) {
-        if let Some(entry) = self.entries[place].take() {
+    fn forget(&mut self, index: usize) {
+        if let Some(entry) = self.entries[index].take() {
+            let seen = place(&self.window, entry.hash);
+            if seen.load().as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &entry)) {
+                seen.store(None);
+            }
             self.bytes -= entry.bytes();
             self.places.remove(&entry.hash);
-            self.free.push(place);
+            self.free.push(index);
         }
     }
 }
@@ -447,6 +506,65 @@ mod tests {
         let fill = cache.fill();
         assert!(fill.bytes <= 64 << 10, "{fill:?}");
         assert!(fill.entries > 100, "{fill:?}");
+    }
+
+    #[test]
+    fn what_was_replaced_or_forgotten_is_not_seen_any_more() {
+        let cache = Cache::new(1 << 20);
+        let (question, old) = stored("a.example", 300, 0);
+        let (_, new) = stored("a.example", 300, 7);
+        cache.keep(&question, old);
+        for _ in 0..3 {
+            cache.find_question(&question).unwrap();
+        }
+
+        cache.keep(&question, new.clone());
+        assert!(Arc::ptr_eq(&cache.find_question(&question).unwrap(), &new));
+        assert!(Arc::ptr_eq(&cache.find_question(&question).unwrap(), &new));
+        cache.forget(&question);
+        assert!(cache.find_question(&question).is_none());
+        cache.keep(&question, new);
+        cache.find_question(&question).unwrap();
+        cache.clear();
+        assert!(cache.find_question(&question).is_none());
+    }
+
+    #[test]
+    fn many_threads_never_see_an_answer_older_than_one_they_have_seen() {
+        const ROUNDS: u64 = 2000;
+        let cache = Cache::new(64 << 10);
+        let names: Vec<String> = (0..40).map(|number| format!("host{number}.example")).collect();
+        for name in &names {
+            let (question, first) = stored(name, 300, 0);
+            cache.keep(&question, first);
+        }
+
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let mut seen = vec![0; names.len()];
+                    for round in 0..ROUNDS as usize {
+                        let at = round * 7 % names.len();
+                        let (question, _) = stored(&names[at], 300, 0);
+                        let Some(found) = cache.find_question(&question) else { continue };
+                        assert_eq!(found.message[13..18], *names[at].as_bytes().first_chunk::<5>().unwrap());
+                        assert!(found.stored >= seen[at]);
+                        seen[at] = found.stored;
+                    }
+                });
+            }
+            scope.spawn(|| {
+                for round in 1..ROUNDS {
+                    let (question, next) = stored(&names[round as usize % names.len()], 300, round);
+                    match round % 11 {
+                        0 => cache.forget(&question),
+                        _ => cache.keep(&question, next),
+                    }
+                }
+            });
+        });
+
+        assert!(cache.fill().bytes <= 64 << 10);
     }
 
     #[test]

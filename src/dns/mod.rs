@@ -9,8 +9,8 @@
 //! `upstream` of the name's zone (authorities from the root, configured servers, or those of a forwarded
 //! zone) answers or fails, and what comes of it is kept in `cache` as bytes, before any client's rules. Then
 //! `answer::answer` is called once more with it: rules apply to the names that it leads to, an expired answer
-//! may stand in for a failure, and the task sends the answer from the address that was asked. TCP and the
-//! tunnel go the same way, one message at a time.
+//! may stand in for a failure, and the task sends the answer from the address that was asked. TCP, TLS, QUIC and
+//! the tunnel go the same way, one message at a time; messages of HTTPS come from the ingress through `questions`.
 
 mod answer;
 mod cache;
