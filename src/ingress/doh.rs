@@ -59,11 +59,12 @@ pub(super) fn refused(refusal: Refusal) -> Answer {
 fn from_target(query: &str) -> Result<Vec<u8>, StatusCode> {
     let mut values = query.split('&').filter_map(|pair| pair.strip_prefix("dns="));
     let (Some(text), None) = (values.next(), values.next()) else { return Err(StatusCode::BAD_REQUEST) };
-    if text.len() > LONGEST.div_ceil(3) * 4 {
+    // RFC 8484 §6: without padding.
+    if text.len() > LONGEST * 4 / 3 + 1 {
         return Err(StatusCode::PAYLOAD_TOO_LARGE);
     }
-    // RFC 8484 §6: without padding.
-    URL_SAFE_NO_PAD.decode(text).map_err(|_| StatusCode::BAD_REQUEST)
+    let message = URL_SAFE_NO_PAD.decode(text).map_err(|_| StatusCode::BAD_REQUEST)?;
+    if message.len() > LONGEST { Err(StatusCode::PAYLOAD_TOO_LARGE) } else { Ok(message) }
 }
 
 fn is_message(headers: &HeaderMap) -> bool {

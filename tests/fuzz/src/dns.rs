@@ -8,6 +8,18 @@ pub fn dns_message(bytes: &[u8]) {
     assert_eq!(hearthgate::dns::read_message(&answer), None);
 }
 
+/// A question over HTTPS: method, query and kind of body, a line each. What is taken out of the query is what was
+/// written into it, and no longer than a question may be.
+pub fn https_question(bytes: &[u8]) {
+    let mut lines = bytes.splitn(3, |byte| *byte == b'\n');
+    let (Some(method), Some(query), Some(kind)) = (lines.next(), lines.next(), lines.next()) else { return };
+    let Ok(query) = std::str::from_utf8(query) else { return };
+    let Some(message) = hearthgate::ingress::doh::read_request(method, query, kind) else { return };
+    assert!(message.len() <= hearthgate::questions::LONGEST);
+    assert_eq!(method, b"GET");
+    dns_message(&message);
+}
+
 /// What servers say to a resolver, in pieces with two bytes of length in front: flags, counts and records that
 /// stand behind the question. None of it breaks the resolver, nor costs more than it may.
 pub fn server_answers(mut bytes: &[u8]) {

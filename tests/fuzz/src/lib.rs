@@ -6,7 +6,7 @@ mod http;
 mod tls;
 mod wireguard;
 
-pub use dns::{dns_message, server_answers};
+pub use dns::{dns_message, https_question, server_answers};
 pub use http::{http_body, http_head, http_reply};
 pub use tls::client_hello;
 pub use wireguard::{inner_packet, wireguard_datagram};

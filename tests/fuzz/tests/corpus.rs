@@ -32,6 +32,11 @@ fn client_hello() {
 }
 
 #[test]
+fn https_question() {
+    replay("https_question", hearthgate_fuzz::https_question);
+}
+
+#[test]
 fn http_head() {
     replay("http_head", hearthgate_fuzz::http_head);
 }
