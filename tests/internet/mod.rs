@@ -17,6 +17,7 @@ mod outage;
 mod play;
 pub mod sign;
 mod stale;
+mod top;
 pub mod world;
 pub mod zone;
 

@@ -140,6 +140,11 @@ impl World {
         })
     }
 
+    /// A world without anything.
+    pub fn empty() -> Self {
+        Self::bare(0, Weather::Calm)
+    }
+
     fn bare(seed: u64, weather: Weather) -> Self {
         Self {
             seed,
@@ -425,7 +430,7 @@ impl World {
         }
     }
 
-    fn delegate(&mut self, zone: &Name) {
+    pub fn delegate(&mut self, zone: &Name) {
         let parent = self.parent(zone);
         let child = &self.zones[zone];
         let key = child.key.clone();

@@ -98,6 +98,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
             "prefetch",
             "aggressive",
             "cookies",
+            "rfc5011",
             "short_keys",
             "edns_size",
             "special_servers",
