@@ -29,7 +29,7 @@ impl List {
 }
 
 fn told(file: &Path, contents: &Contents) -> String {
-    let entries = contents.exact + contents.subtrees;
+    let entries = contents.exact + contents.subtrees + contents.patterns + contents.addresses;
     let ignored: u64 = contents.ignored.values().map(|ignored| ignored.count).sum();
     let mut text = String::new();
     let mut line = |key: &str, count: u64, what: &str| {
@@ -39,6 +39,8 @@ fn told(file: &Path, contents: &Contents) -> String {
     line("entries", entries, "taken");
     line("", contents.exact, "for their name alone");
     line("", contents.subtrees, "for everything below it too");
+    line("", contents.patterns, "patterns and regular expressions");
+    line("", contents.addresses, "addresses in answers");
     line("", contents.exceptions, "let through what they name");
     line("ignored", ignored, "not taken");
     for (reason, ignored) in &contents.ignored {

@@ -11,7 +11,7 @@ use super::{
     cache::{Age, Stored},
     counters::{Dropped, Outcome, Transport},
     encode::{self, Ede, Head, Limit, QNAME, Section, rcode, record},
-    filter::{RuleSource, Verdict},
+    filter::{Rewrite, RuleSource, Verdict},
     local::{self, Local, Records, SpecialAnswer},
     policy::Policy,
     query::{Edns, IN, Query, Question, Unfit, qtype},
@@ -242,22 +242,31 @@ pub(crate) fn answer(
     if policy.filter.is_offline(asking.group()) && !house {
         return blocked(policy, &query, BlockAs::Null, RuleSource::Group(asking.group()), limit, out);
     }
+    // Another name that is answered for this one.
+    let mut instead: Option<&[u8]> = None;
     match policy.filter.verdict(asking, query.name(), query.qtype) {
         _ if allowed => {}
         Verdict::Pass => {}
         Verdict::Allow(_) => allowed = true,
         Verdict::Block { answer, source } => return blocked(policy, &query, answer, source, limit, out),
+        Verdict::Silence(_) => return Step::Silence(Dropped::Rule),
+        // A name of the house is what its owner wrote.
+        Verdict::Rewrite { .. } if alias.is_some() => {}
+        Verdict::Rewrite { rewrite, source } => match policy.filter.alias(rewrite) {
+            Some(target) => instead = Some(target),
+            None => return rewritten(policy, &query, rewrite, source, limit, out),
+        },
     }
 
     // Search engines that answer for children.
-    let safe = || policy.filter.safe_search(asking, query.name()).filter(|_| !house);
-    let alias = match alias {
-        None => safe().inspect(|target| {
-            encode::start(&query, Head::code(rcode::NOERROR), out);
-            record(out, Section::Answer, QNAME, qtype::CNAME, BLOCKED_TTL, target);
-        }),
-        alias => alias,
-    };
+    if instead.is_none() && alias.is_none() && !house {
+        instead = policy.filter.safe_search(asking, query.name());
+    }
+    if let Some(target) = instead {
+        encode::start(&query, Head::code(rcode::NOERROR), out);
+        record(out, Section::Answer, QNAME, qtype::CNAME, BLOCKED_TTL, target);
+    }
+    let alias = instead.or(alias);
 
     // Cache, then others.
     let question = |name: &[u8]| {
@@ -296,9 +305,23 @@ pub(crate) fn answer(
         let targets = targets.as_deref().into_iter().chain(stored.aliases.iter().map(|alias| &**alias));
         for target in targets {
             match policy.filter.verdict(asking, target, query.qtype) {
-                Verdict::Pass => {}
+                Verdict::Pass | Verdict::Rewrite { .. } => {}
                 Verdict::Allow(_) => break,
                 Verdict::Block { answer, source } => return blocked(policy, &query, answer, source, limit, out),
+                Verdict::Silence(_) => return Step::Silence(Dropped::Rule),
+            }
+        }
+        if policy.filter.judges_addresses() {
+            for address in stored.addresses() {
+                match policy.filter.verdict_on_address(asking, query.name(), query.qtype, address) {
+                    Verdict::Pass => {}
+                    Verdict::Allow(_) => break,
+                    Verdict::Block { answer, source } => return blocked(policy, &query, answer, source, limit, out),
+                    Verdict::Silence(_) => return Step::Silence(Dropped::Rule),
+                    Verdict::Rewrite { rewrite, source } => {
+                        return rewritten(policy, &query, rewrite, source, limit, out);
+                    }
+                }
             }
         }
     }
@@ -387,6 +410,30 @@ fn blocked(
     };
     let reason = if policy.config.block_reason { policy.filter.source_name(source) } else { "" };
     encode::finish_saying(query, code, Some((ede, reason)), limit, out);
+    Step::Done(Outcome::Blocked)
+}
+
+/// Answers with the records that a list gives instead.
+fn rewritten(
+    policy: &Policy,
+    query: &Query<'_>,
+    rewrite: Rewrite,
+    source: RuleSource,
+    limit: Limit,
+    out: &mut Vec<u8>,
+) -> Step {
+    encode::start(query, Head::code(rcode::NOERROR), out);
+    let mut any = false;
+    policy.filter.records(rewrite, query.qtype, |data| {
+        any = true;
+        record(out, Section::Answer, QNAME, query.qtype, BLOCKED_TTL, data);
+    });
+    if !any {
+        local::no_data(query, out);
+    }
+    let reason = if policy.config.block_reason { policy.filter.source_name(source) } else { "" };
+    // RFC 8914 §4.5: the answer is not what its authority says.
+    encode::finish_saying(query, rcode::NOERROR, Some((Ede::Forged, reason)), limit, out);
     Step::Done(Outcome::Blocked)
 }
 

@@ -9,6 +9,7 @@
 use std::{
     collections::{HashMap, hash_map::RandomState},
     hash::{BuildHasher, BuildHasherDefault, Hasher},
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -20,6 +21,8 @@ use arc_swap::ArcSwapOption;
 use super::{
     encode::{self, Ede, Head, rcode},
     query::{Query, Question},
+    resolver::wire::Message,
+    upstream::rebind,
 };
 
 /// How long an expired answer may be given on when it is given at all (RFC 8767 §5).
@@ -169,6 +172,12 @@ impl Stored {
     /// Returns how long ago this was resolved.
     pub(crate) fn seconds_old(&self, now: u64) -> u32 {
         u32::try_from(now.saturating_sub(self.stored)).unwrap_or(u32::MAX)
+    }
+
+    /// Returns the addresses in the answer, those that service records hint at with them.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        let Ok(message) = Message::parse(&self.message) else { return Vec::new() };
+        message.answer.iter().flat_map(rebind::addresses).collect()
     }
 
     fn bytes(&self) -> usize {

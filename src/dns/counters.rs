@@ -50,9 +50,11 @@ pub(crate) enum Dropped {
     Unsendable,
     /// We fell over it.
     Fault,
+    /// A list wants it to be left without an answer.
+    Rule,
 }
 
-const DROPS: [&str; 6] = ["origin", "no_query", "limit", "connections", "unsendable", "fault"];
+const DROPS: [&str; 7] = ["origin", "no_query", "limit", "connections", "unsendable", "fault", "rule"];
 
 /// How a question came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

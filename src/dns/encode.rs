@@ -39,6 +39,8 @@ pub(crate) enum Ede {
     UnsupportedDigest = 2,
     /// An expired answer, because no authority could be asked.
     Stale = 3,
+    /// Not what its authority says: a list of the owner's gives another answer.
+    Forged = 4,
     /// Signatures do not hold.
     Bogus = 6,
     /// Their time is over.

@@ -1,5 +1,7 @@
 //! A client as the rules see it: its group, its address, and whether they hold for it at this moment.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use super::group::{GroupId, Groups, canonical};
 use crate::{
     dns::{Client, Config, Device, Paused},
@@ -10,6 +12,7 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct Asking {
     pub(super) group: GroupId,
+    pub(super) address: IpAddr,
     /// Seconds since 1970.
     pub(super) now: u64,
     /// The rules that block do not hold for it now.
@@ -26,7 +29,7 @@ impl Asking {
 /// Somebody of the group, whoever it is.
 impl From<GroupId> for Asking {
     fn from(group: GroupId) -> Self {
-        Self { group, now: 0, paused: false }
+        Self { group, address: Ipv4Addr::UNSPECIFIED.into(), now: 0, paused: false }
     }
 }
 

@@ -3,12 +3,18 @@
 
 use std::{collections::HashMap, io, path::Path};
 
+use ipnet::IpNet;
+
 use super::{
     disk::{In, Out, damaged},
+    group::canonical,
     key::Seed,
     parse::Reach,
+    patterns::{Collector, Expression},
     runs::{Record, Runs},
+    special::{Lengths, Special, net_name},
     table::{Shard, Table, shard_of},
+    terms::Terms,
 };
 use crate::dns::Action;
 
@@ -21,6 +27,8 @@ pub(super) struct Rule {
     pub(super) reach: Reach,
     /// It beats the rules of lists that are not.
     pub(super) important: bool,
+    /// The number of its terms, 0 if there are none.
+    pub(super) terms: u16,
 }
 
 /// Records sorted at a time: 2 MiB.
@@ -29,11 +37,31 @@ const CHUNK: usize = 1 << 17;
 /// Records of a shard.
 const SHARD: usize = 1 << 17;
 
+/// Rules are numbered below this; the others are kept for lists and groups.
+const SPECIAL: usize = 0xf000;
+
+/// Bytes of terms.
+const TERMS: usize = 4 << 20;
+
+/// A rule has no place: there are too many special ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    /// Of those with terms or patterns.
+    Special,
+    /// Of lists and groups.
+    Plain,
+}
+
 /// Collects names and their rules.
 pub(super) struct Builder {
     seed: Seed,
     rules: Vec<Rule>,
     numbers: HashMap<Rule, u16>,
+    terms: Vec<Terms>,
+    terms_numbers: HashMap<Terms, u16>,
+    terms_bytes: usize,
+    patterns: Collector,
+    nets: Lengths,
     chunk: Vec<Record>,
     runs: Runs,
     records: usize,
@@ -42,28 +70,82 @@ pub(super) struct Builder {
 impl Builder {
     /// Begins a table; what does not fit into memory is kept in a file in this folder.
     pub(super) fn new(seed: Seed, folder: &Path) -> Self {
-        let (rules, numbers, chunk) = (Vec::new(), HashMap::new(), Vec::new());
-        Self { seed, rules, numbers, chunk, runs: Runs::new(folder), records: 0 }
+        Self {
+            seed,
+            rules: Vec::new(),
+            numbers: HashMap::new(),
+            terms: Vec::new(),
+            terms_numbers: HashMap::new(),
+            terms_bytes: 0,
+            patterns: Collector::default(),
+            nets: Lengths::default(),
+            chunk: Vec::new(),
+            runs: Runs::new(folder),
+            records: 0,
+        }
     }
 
-    /// Puts a rule at a name in wire form; what is no name has no rules. `None`: there are too many rules.
-    pub(super) fn add(&mut self, name: &[u8], rule: Rule) -> Option<()> {
-        let Some(key) = self.seed.key(name) else { return Some(()) };
-        let number = match self.numbers.get(&rule) {
-            Some(number) => *number,
-            None => {
-                let number = u16::try_from(self.rules.len()).ok()?;
-                self.rules.push(rule);
-                self.numbers.insert(rule, number);
-                number
-            }
-        };
+    /// Puts a rule at a name in wire form; what is no name has no rules.
+    pub(super) fn add(&mut self, name: &[u8], rule: Rule, terms: &Terms) -> Result<(), Full> {
+        let Some(key) = self.seed.key(name) else { return Ok(()) };
+        let number = self.number(rule, terms)?;
+        self.put(key, number);
+        Ok(())
+    }
+
+    /// Puts a rule at the addresses of a network.
+    pub(super) fn add_net(&mut self, net: IpNet, rule: Rule, terms: &Terms) -> Result<(), Full> {
+        let number = self.number(rule, terms)?;
+        let net = canonical(net);
+        self.nets.add(net);
+        if let Some(key) = self.seed.key(&net_name(net)) {
+            self.put(key, number);
+        }
+        Ok(())
+    }
+
+    /// Puts a rule at whatever fits an expression.
+    pub(super) fn add_pattern(&mut self, expression: &Expression, rule: Rule, terms: &Terms) -> Result<(), Full> {
+        let number = self.number(rule, terms)?;
+        self.patterns.add(expression, number).ok_or(Full::Special)
+    }
+
+    fn number(&mut self, rule: Rule, terms: &Terms) -> Result<u16, Full> {
+        let terms = if *terms == Terms::default() { 0 } else { self.terms_number(terms)? };
+        let rule = Rule { terms, ..rule };
+        if let Some(number) = self.numbers.get(&rule) {
+            return Ok(*number);
+        }
+        if terms != 0 && self.rules.len() >= SPECIAL {
+            return Err(Full::Special);
+        }
+        let number = u16::try_from(self.rules.len()).map_err(|_| Full::Plain)?;
+        self.rules.push(rule);
+        self.numbers.insert(rule, number);
+        Ok(number)
+    }
+
+    fn terms_number(&mut self, terms: &Terms) -> Result<u16, Full> {
+        if let Some(number) = self.terms_numbers.get(terms) {
+            return Ok(*number);
+        }
+        let bytes = self.terms_bytes + terms.bytes();
+        if bytes > TERMS || self.terms.len() >= SPECIAL {
+            return Err(Full::Special);
+        }
+        self.terms_bytes = bytes;
+        self.terms.push(terms.clone());
+        let number = u16::try_from(self.terms.len()).map_err(|_| Full::Special)?;
+        self.terms_numbers.insert(terms.clone(), number);
+        Ok(number)
+    }
+
+    fn put(&mut self, key: u64, number: u16) {
         self.chunk.push((key, number));
         self.records += 1;
         if self.chunk.len() == CHUNK {
             self.runs.push(&mut self.chunk);
         }
-        Some(())
     }
 
     /// Makes the table. `counts` gets the distinct names of each source.
@@ -72,7 +154,8 @@ impl Builder {
         drop(self.chunk);
         let shards = (self.records / SHARD + 1).next_power_of_two();
         let mut merge = self.runs.merge()?;
-        let mut sets = RuleSets::new(self.rules);
+        let special = Special::new(self.terms, self.nets, self.patterns.finish()?);
+        let mut sets = RuleSets::new(self.rules, special);
         let mut finished = Vec::with_capacity(shards);
         let (mut keys, mut numbers) = (Vec::new(), Vec::new());
         let mut here: Vec<u16> = Vec::new();
@@ -116,15 +199,21 @@ pub(super) struct RuleSets {
     /// Sets beyond those that 16 bits can number, by their name's key.
     wide: Vec<(u64, u32)>,
     numbers: HashMap<Box<[u16]>, u32>,
+    pub(super) special: Special,
 }
 
 impl RuleSets {
     /// The number that sends the reader to `wide`.
     const WIDE: u16 = u16::MAX;
 
-    fn new(rules: Vec<Rule>) -> Self {
+    fn new(rules: Vec<Rule>, special: Special) -> Self {
         let (members, ends, wide) = (Vec::new(), Vec::new(), Vec::new());
-        Self { rules: rules.into(), members, ends, wide, numbers: HashMap::new() }
+        Self { rules: rules.into(), members, ends, wide, numbers: HashMap::new(), special }
+    }
+
+    /// Returns a rule by its number.
+    pub(super) fn rule(&self, number: u16) -> Option<Rule> {
+        self.rules.get(usize::from(number)).copied()
     }
 
     fn intern(&mut self, key: u64, set: &[u16]) -> u16 {
@@ -171,7 +260,7 @@ impl RuleSets {
 
     /// Returns the rules of a set that was found at a key.
     #[inline]
-    pub(super) fn rules(&self, key: u64, set: u16) -> impl Iterator<Item = Rule> {
+    pub(super) fn rules(&self, key: u64, set: u16) -> impl Iterator<Item = Rule> + Clone {
         let number = if set == Self::WIDE {
             let place = self.wide.binary_search_by_key(&key, |(key, _)| *key);
             place.ok().and_then(|place| self.wide.get(place)).and_then(|(_, set)| usize::try_from(*set).ok())
@@ -196,8 +285,10 @@ impl RuleSets {
                 Reach::Subtree => 2,
             };
             let allows = u8::from(rule.action == Action::Allow);
-            out.bytes(&[low, high, allows, reach, u8::from(rule.important)])?;
+            let [terms_low, terms_high] = rule.terms.to_le_bytes();
+            out.bytes(&[low, high, allows, reach, u8::from(rule.important), terms_low, terms_high])?;
         }
+        self.special.write(out)?;
         let members: Vec<u32> = self.members.iter().copied().map(u32::from).collect();
         out.numbers(&members)?;
         out.numbers(&self.ends)?;
@@ -212,8 +303,8 @@ impl RuleSets {
     /// Reads what [`RuleSets::write`] wrote.
     pub(super) fn read(from: &mut In) -> io::Result<Self> {
         let mut rules = Vec::new();
-        for _ in 0..from.length(5)? {
-            let [low, high, allows, reach, important] = from.array()?;
+        for _ in 0..from.length(7)? {
+            let [low, high, allows, reach, important, terms_low, terms_high] = from.array()?;
             let action = if allows == 1 { Action::Allow } else { Action::Block };
             let reach = match reach {
                 0 => Reach::Exact,
@@ -222,8 +313,10 @@ impl RuleSets {
                 _ => return Err(damaged()),
             };
             let source = u16::from_le_bytes([low, high]);
-            rules.push(Rule { source, action, reach, important: important == 1 });
+            let terms = u16::from_le_bytes([terms_low, terms_high]);
+            rules.push(Rule { source, action, reach, important: important == 1, terms });
         }
+        let special = Special::read(from)?;
         let members = from.numbers()?.into_iter().map(u16::try_from).collect::<Result<_, _>>();
         let members = members.map_err(|_| damaged())?;
         let ends = from.numbers()?;
@@ -232,12 +325,13 @@ impl RuleSets {
             let (key, set) = (from.number()?, from.number()?);
             wide.push((key, u32::try_from(set).map_err(|_| damaged())?));
         }
-        Ok(Self { members, ends, wide, ..Self::new(rules) })
+        Ok(Self { members, ends, wide, ..Self::new(rules, special) })
     }
 
     /// Returns the bytes that the sets take.
     pub(super) fn bytes(&self) -> usize {
-        size_of_val(&*self.rules) + size_of_val(&*self.members) + size_of_val(&*self.ends) + size_of_val(&*self.wide)
+        let sets = size_of_val(&*self.members) + size_of_val(&*self.ends) + size_of_val(&*self.wide);
+        size_of_val(&*self.rules) + sets + self.special.bytes()
     }
 }
 
@@ -247,10 +341,10 @@ mod tests {
 
     #[test]
     fn sets_beyond_sixteen_bits_are_found_too() {
-        let rule = |source| Rule { source, action: Action::Block, reach: Reach::Exact, important: false };
+        let rule = |source| Rule { source, action: Action::Block, reach: Reach::Exact, important: false, terms: 0 };
         let rules: Vec<Rule> = (0..17).map(rule).collect();
         let set_of = |key: u64| (0..17).filter(move |rule| key >> rule & 1 == 1).collect::<Vec<u16>>();
-        let mut sets = RuleSets::new(rules);
+        let mut sets = RuleSets::new(rules, Special::default());
 
         let numbers: Vec<u16> = (0..1 << 17).map(|key| sets.intern(key, &set_of(key))).collect();
         let sets = sets.finished();

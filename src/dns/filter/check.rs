@@ -30,7 +30,11 @@ pub struct Contents {
     pub exact: u64,
     /// Entries that cover everything below their name as well, or only that.
     pub subtrees: u64,
-    /// Entries of these that let their names through.
+    /// Patterns and regular expressions.
+    pub patterns: u64,
+    /// Addresses and networks, in answers.
+    pub addresses: u64,
+    /// Entries of all these that let through what they name.
     pub exceptions: u64,
     /// What was not taken.
     pub ignored: BTreeMap<Reason, Ignored>,
@@ -55,11 +59,17 @@ pub fn contents(path: &Path) -> Result<Contents, ReadError> {
     let mut keys = Vec::new();
     let file = BufReader::with_capacity(1 << 16, fs::File::open(path)?);
     contents.bytes = parse::read(file, |line, text, found| match found {
-        Found::Name { name, reach, sense } => {
-            keys.extend(seed.key(name));
-            match reach {
-                Reach::Exact => contents.exact += 1,
-                Reach::Below | Reach::Subtree => contents.subtrees += 1,
+        Found::Name { sense, .. } | Found::Pattern { sense, .. } | Found::Net { sense, .. } => {
+            match found {
+                Found::Name { name, reach, .. } => {
+                    keys.extend(seed.key(name));
+                    match reach {
+                        Reach::Exact => contents.exact += 1,
+                        Reach::Below | Reach::Subtree => contents.subtrees += 1,
+                    }
+                }
+                Found::Pattern { .. } => contents.patterns += 1,
+                _ => contents.addresses += 1,
             }
             contents.exceptions += u64::from(matches!(sense, Sense::Exception | Sense::ImportantException));
         }

@@ -10,12 +10,13 @@ use std::{
     path::Path,
 };
 
+use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
 use super::{Compiled, ListStatus, build::RuleSets, kept::private, key::Seed, table::Table};
 
 /// Changes whenever the format or the meaning of a list's lines does.
-const MARK: &[u8; 16] = b"hearthgate tab 2";
+const MARK: &[u8; 16] = b"hearthgate tab 3";
 
 /// What a table was made from.
 pub(super) type Key = [u8; 32];
@@ -93,6 +94,12 @@ impl Out {
         self.number(length as u64)
     }
 
+    pub(super) fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
+        let bytes = serde_json::to_vec(value)?;
+        self.length(bytes.len())?;
+        self.bytes(&bytes)
+    }
+
     pub(super) fn numbers(&mut self, numbers: &[u32]) -> io::Result<()> {
         self.length(numbers.len())?;
         for part in numbers.chunks(1 << 12) {
@@ -133,6 +140,12 @@ impl In {
         let length = self.number()?;
         let fits = length.checked_mul(width).is_some_and(|bytes| bytes <= self.left);
         usize::try_from(length).ok().filter(|_| fits).ok_or_else(damaged)
+    }
+
+    pub(super) fn json<T: DeserializeOwned>(&mut self) -> io::Result<T> {
+        let mut bytes = vec![0; self.length(1)?];
+        self.bytes(&mut bytes)?;
+        Ok(serde_json::from_slice(&bytes)?)
     }
 
     pub(super) fn numbers(&mut self) -> io::Result<Vec<u32>> {

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Asking, Config, Error, Policy, Strength,
+    Asking, Config, Error, Policy,
     build::Rule,
-    list_strength,
     own::{self, Kind},
-    parse::{self, Found, Reach},
+    parse::{self, Found, Reach, covers},
     source::{list_error, open},
+    terms::Asked,
+    verdict::{Lower, Strength},
 };
 use crate::dns::{Action, List, resolver::name::Name};
 
@@ -38,6 +39,8 @@ pub enum Effect {
     Block,
     /// Lets it through.
     Allow,
+    /// Something else is answered.
+    Rewrite,
 }
 
 /// What is kept of the configuration to find rules again.
@@ -64,19 +67,27 @@ impl Policy {
     /// Finds every rule that applies to a name in wire form for a client, the one that decides first; blocks.
     ///
     /// The lists are read as they stand now: what changed since the policy was built may be missing.
-    pub fn explain(&self, asking: impl Into<Asking>, name: &[u8]) -> Result<Vec<Match>, Error> {
+    pub fn explain(&self, asking: impl Into<Asking>, name: &[u8], qtype: u16) -> Result<Vec<Match>, Error> {
         let asking = asking.into();
-        let name = name.to_ascii_lowercase();
+        let lower = Lower::of(name);
+        let asked = Asked {
+            name: lower.wire(),
+            text: lower.text(),
+            qtype,
+            client: asking.address,
+            group: self.groups.name(asking.group),
+        };
         let mut matches = Vec::new();
-        let mut take = |strength: Strength, rule: Rule, entry: &[u8], list: &str, line, text: &[u8]| {
-            if covers(entry, rule.reach, &name) && !(asking.paused && strength.is_paused()) {
+        let mut take = |strength: Strength, rule: Rule, length: usize, list: &str, line, text: &[u8]| {
+            if !(asking.paused && strength.is_paused()) {
                 let text = text.trim_ascii();
                 let text = String::from_utf8_lossy(&text[..text.len().min(MAX_TEXT)]).into_owned();
                 let effect = match rule.action {
+                    _ if strength == Strength::Rewrite => Effect::Rewrite,
                     Action::Block => Effect::Block,
                     Action::Allow => Effect::Allow,
                 };
-                let order = (std::cmp::Reverse((strength, entry.len())), rule.source);
+                let order = (std::cmp::Reverse((strength, length)), rule.source);
                 matches.push((order, Match { list: list.to_owned(), line, text, effect }));
             }
         };
@@ -85,9 +96,12 @@ impl Policy {
                 continue;
             }
             for entry in &source.entries {
-                let rule = Rule { source: number, action: entry.action, reach: entry.reach, important: false };
+                let (action, reach) = (entry.action, entry.reach);
+                let rule = Rule { source: number, action, reach, important: false, terms: 0 };
                 let Some(strength) = self.own_strength(rule, asking.now) else { continue };
-                take(strength, rule, &entry.name, &source.name, None, own_text(source, entry).as_bytes());
+                if covers(&entry.name, reach, asked.name) {
+                    take(strength, rule, entry.name.len(), &source.name, None, own_text(source, entry).as_bytes());
+                }
             }
         }
         for (source, list) in self.sources.lists.iter().enumerate() {
@@ -98,10 +112,17 @@ impl Policy {
             let state = &self.sources.state;
             let opened = open(list, state).map_err(|error| list_error(list, state, error.into()))?;
             parse::read(opened.reader, |line, text, found| {
-                if let Found::Name { name: entry, reach, sense } = found {
+                let (sense, terms, length) = match found {
+                    Found::Name { name: entry, reach, sense, terms } if covers(entry, reach, asked.name) => {
+                        (sense, terms, entry.len())
+                    }
+                    Found::Pattern { expression, sense, terms } if expression.fits(asked.text) => (sense, terms, 0),
+                    _ => return,
+                };
+                if terms.hold(&asked) && !terms.bad {
                     let (action, important) = (sense.action(list.action), sense.is_important());
-                    let rule = Rule { source, action, reach, important };
-                    take(list_strength(rule), rule, entry, &list.name, Some(line), text);
+                    let rule = Rule { source, action, reach: Reach::Exact, important, terms: 0 };
+                    take(Strength::of_list(rule, Some(terms)), rule, length, &list.name, Some(line), text);
                 }
             })
             .map_err(|error| list_error(list, state, error))?;
@@ -124,24 +145,5 @@ fn own_text(source: &own::Source, entry: &own::Entry) -> String {
     match i64::try_from(source.until).map(jiff::Timestamp::from_second) {
         Ok(Ok(until)) => format!("{key} = \"{name}\" until {until}"),
         _ => format!("{key} = \"{name}\""),
-    }
-}
-
-/// Says whether an entry covers a name, both in wire form and lower case.
-fn covers(entry: &[u8], reach: Reach, name: &[u8]) -> bool {
-    let mut suffix = name;
-    loop {
-        if suffix == entry {
-            return match reach {
-                Reach::Exact => suffix.len() == name.len(),
-                Reach::Below => suffix.len() < name.len(),
-                Reach::Subtree => true,
-            };
-        }
-        let Some(rest) = suffix.first().and_then(|length| suffix.get(1 + usize::from(*length)..)) else { return false };
-        if rest.is_empty() || suffix.len() < entry.len() {
-            return false;
-        }
-        suffix = rest;
     }
 }

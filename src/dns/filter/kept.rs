@@ -121,7 +121,7 @@ impl Kept {
         let new = self.path("new");
         let mut names = 0;
         let read = parse::read(BufReader::new(File::open(&new)?), |_, _, found| {
-            names += u64::from(matches!(found, Found::Name { .. }));
+            names += u64::from(!matches!(found, Found::Ignored(_)));
         });
         if let Err(error) = read {
             fs::remove_file(&new)?;

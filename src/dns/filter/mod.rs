@@ -11,9 +11,10 @@
 //! 3. a service that the group does without,
 //! 4. `keep_clients`: what leads past the house,
 //! 5. names that no list can break: the house's own, its lists' servers, connectivity checks,
-//! 6. what a list calls `$important`: an exception, then a block,
-//! 7. an allow list, or an exception in a block list,
-//! 8. a block list.
+//! 6. another answer that a list gives (`$dnsrewrite`, local data of a policy zone),
+//! 7. what a list calls `$important`: an exception, then a block,
+//! 8. an allow list, or an exception in a block list,
+//! 9. a block list.
 //!
 //! Among equals the longest name is the one that is told, then the list that stands first. Names that an owner
 //! writes into a group cover everything below them; those of lists do as their format says (`parse.rs`).
@@ -25,6 +26,7 @@ mod data;
 mod disk;
 mod explain;
 mod fetch;
+mod glob;
 mod group;
 mod kept;
 mod key;
@@ -32,11 +34,15 @@ mod members;
 mod name;
 mod own;
 mod parse;
+mod patterns;
 mod reason;
 mod runs;
 mod schedule;
 mod source;
+mod special;
 mod table;
+mod terms;
+mod verdict;
 
 use std::{
     io,
@@ -60,20 +66,21 @@ pub(crate) use members::{Activity, Member, Members};
 pub use parse::{Reach, ReadError};
 pub use reason::Reason;
 pub use schedule::{Spans, WeekSpan};
+pub use verdict::Rewrite;
 
 use self::{
     asking::Pauses,
-    build::{Builder, Rule, RuleSets},
+    build::{Builder, Full, Rule, RuleSets},
     explain::Sources,
     group::Groups,
     kept::Kept,
     key::Seed,
-    own::{Kind, Own},
+    own::Own,
     parse::Found,
     source::{Stamp, list_error, open},
     table::Table,
 };
-use super::{Action, BlockAs, Client, Config, List, ListSource, Rebind};
+use super::{BlockAs, Client, Config, List, ListSource, Rebind};
 use crate::{neighbours::Mac, store};
 
 /// The rules of all groups, ready to be asked.
@@ -117,6 +124,15 @@ pub enum Verdict {
         /// Who says so.
         source: RuleSource,
     },
+    /// Something else is answered.
+    Rewrite {
+        /// What.
+        rewrite: Rewrite,
+        /// Who says so.
+        source: RuleSource,
+    },
+    /// Nothing is answered at all.
+    Silence(RuleSource),
 }
 
 /// Where a rule comes from.
@@ -143,6 +159,9 @@ pub struct ListStatus {
     pub names: u64,
     /// Further entries for a name that has one.
     pub duplicates: u64,
+    /// Patterns and regular expressions.
+    #[serde(default)]
+    pub patterns: u64,
     /// Things that were not taken.
     pub ignored: u64,
     /// Why, with how many.
@@ -249,79 +268,7 @@ impl Policy {
     /// Says who a client is to the rules at a moment, in seconds since 1970.
     pub fn asking(&self, client: &Client, now: u64) -> Asking {
         let group = self.group_of(client);
-        Asking { group, now, paused: self.pauses.cover(client, group, now) }
-    }
-
-    /// Says what the rules are for a client and a name in wire form, in whatever case. What is no name passes.
-    ///
-    /// Allocates nothing and takes no lock. No rule depends on the type of the question yet.
-    pub fn verdict(&self, asking: impl Into<Asking>, name: &[u8], _qtype: u16) -> Verdict {
-        let asking = asking.into();
-        let Compiled { seed, table, sets, .. } = &*self.compiled;
-        let Some(suffixes) = seed.suffixes(name) else { return Verdict::Pass };
-        let mut best: Option<(Strength, Rule)> = None;
-        for suffix in suffixes {
-            let mut here = best.map(|(strength, _)| (strength, false));
-            let mut judge = |strength: Strength, rule: Rule| {
-                let reaches = match rule.reach {
-                    Reach::Exact => suffix.whole,
-                    Reach::Below => !suffix.whole,
-                    Reach::Subtree => true,
-                };
-                if !reaches || asking.paused && strength.is_paused() {
-                    return;
-                }
-                // A rule found before at this very name stands in a list before this one.
-                if here.is_none_or(|(best, found_here)| strength > best || strength == best && !found_here) {
-                    here = Some((strength, true));
-                    best = Some((strength, rule));
-                }
-            };
-            table.find(suffix.key, |set| {
-                for rule in sets.rules(suffix.key, set).filter(|rule| self.groups.has_list(asking.group, rule.source)) {
-                    judge(list_strength(rule), rule);
-                }
-            });
-            self.own.table.find(suffix.key, |set| {
-                let rules = self.own.sets.rules(suffix.key, set);
-                for rule in rules.filter(|rule| self.groups.has_own(asking.group, rule.source)) {
-                    if let Some(strength) = self.own_strength(rule, asking.now) {
-                        judge(strength, rule);
-                    }
-                }
-            });
-        }
-        best.map_or(Verdict::Pass, |(strength, rule)| self.verdict_of(asking.group, strength, rule))
-    }
-
-    /// Returns how strong one of the house's own rules is; `None` if its time is over.
-    fn own_strength(&self, rule: Rule, now: u64) -> Option<Strength> {
-        let source = self.own.sources.get(usize::from(rule.source)).filter(|source| source.until > now)?;
-        Some(match (source.kind, rule.action) {
-            (Kind::Kept, _) => Strength::Kept,
-            (Kind::Past, _) => Strength::Past,
-            (Kind::Service, _) => Strength::Service,
-            (Kind::Written, Action::Block) => Strength::GroupBlock,
-            (Kind::Written, Action::Allow) => Strength::GroupAllow,
-        })
-    }
-
-    fn verdict_of(&self, group: GroupId, strength: Strength, rule: Rule) -> Verdict {
-        let (source, answer) = match strength {
-            Strength::GroupAllow | Strength::GroupBlock => (RuleSource::Group(group), BlockAs::Null),
-            Strength::Service => (RuleSource::Service(rule.source), BlockAs::Null),
-            // To a canary a null address says the opposite.
-            Strength::Past => (RuleSource::Past(rule.source), BlockAs::NxDomain),
-            Strength::Kept => (RuleSource::Kept(rule.source), BlockAs::Null),
-            _ => {
-                let list = self.lists.get(usize::from(rule.source));
-                (RuleSource::List(rule.source), list.map_or(BlockAs::Null, |list| list.block_as))
-            }
-        };
-        match rule.action {
-            Action::Allow => Verdict::Allow(source),
-            Action::Block => Verdict::Block { answer, source },
-        }
+        Asking { group, address: client.address.to_canonical(), now, paused: self.pauses.cover(client, group, now) }
     }
 
     /// Returns the name that a search engine's name is answered as for a client, both in wire form.
@@ -389,37 +336,6 @@ impl std::fmt::Debug for Policy {
     }
 }
 
-/// How strong a rule is, the weakest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Strength {
-    ListBlock,
-    ListAllow,
-    ImportantBlock,
-    ImportantAllow,
-    Kept,
-    Past,
-    Service,
-    GroupBlock,
-    GroupAllow,
-}
-
-impl Strength {
-    /// Says whether a pause puts it out of force. What leads past the house stays: a browser that found it once
-    /// would not come back when the pause is over.
-    const fn is_paused(self) -> bool {
-        matches!(self, Self::ListBlock | Self::ImportantBlock | Self::Service | Self::GroupBlock)
-    }
-}
-
-fn list_strength(rule: Rule) -> Strength {
-    match rule.action {
-        Action::Block if rule.important => Strength::ImportantBlock,
-        Action::Allow if rule.important => Strength::ImportantAllow,
-        Action::Block => Strength::ListBlock,
-        Action::Allow => Strength::ListAllow,
-    }
-}
-
 /// Reads the lists and makes the table, and keeps it in a file.
 fn compile(config: &Config, stamps: &mut [Option<Stamp>], kept: Option<&Path>) -> Result<Compiled, Error> {
     let seed = Seed::random()?;
@@ -480,7 +396,7 @@ fn read_list(list: &List, state: &Path, source: u16, builder: &mut Builder) -> R
     let mut status = ListStatus { name: list.name.clone(), ..ListStatus::default() };
     let mut reasons = std::collections::BTreeMap::new();
     let mut entries = 0;
-    let mut fits = Some(());
+    let mut fits = true;
     let fetched = matches!(list.source, ListSource::Url(_));
     let opened = match open(list, state) {
         Ok(opened) => opened,
@@ -490,16 +406,31 @@ fn read_list(list: &List, state: &Path, source: u16, builder: &mut Builder) -> R
         }
         Err(error) => return Err(list_error(list, state, error.into())),
     };
-    let read = parse::read(opened.reader, |_, _, found| match found {
-        Found::Name { name, reach, sense } => {
-            let action = sense.action(list.action);
-            entries += 1;
-            let rule = Rule { source, action, reach, important: sense.is_important() };
-            fits = fits.and_then(|()| builder.add(name, rule));
+    let read = parse::read(opened.reader, |_, _, found| {
+        let rule = |sense: parse::Sense, reach| {
+            let (action, important) = (sense.action(list.action), sense.is_important());
+            Rule { source, action, reach, important, terms: 0 }
+        };
+        let (taken, names) = match found {
+            Found::Name { name, reach, sense, terms } => (builder.add(name, rule(sense, reach), terms), 1),
+            Found::Net { net, sense, terms } => (builder.add_net(net, rule(sense, Reach::Exact), terms), 1),
+            Found::Pattern { expression, sense, terms } => {
+                (builder.add_pattern(expression, rule(sense, Reach::Exact), terms), 0)
+            }
+            Found::Ignored(reason) => return *reasons.entry(reason).or_insert(0) += 1,
+        };
+        match taken {
+            Ok(()) => {
+                entries += names;
+                status.patterns += 1 - names;
+            }
+            Err(Full::Special) => *reasons.entry(Reason::NoRoom).or_insert(0) += 1,
+            Err(Full::Plain) => fits = false,
         }
-        Found::Ignored(reason) => *reasons.entry(reason).or_insert(0) += 1,
     });
-    fits.ok_or(Error::TooMany)?;
+    if !fits {
+        return Err(Error::TooMany);
+    }
     match read {
         Ok(bytes) => status.bytes = bytes,
         Err(error) if fetched => status.problem = Some(list_error(list, state, error).to_string()),

@@ -11,6 +11,7 @@ use super::{
     key::Seed,
     parse::Reach,
     table::Table,
+    terms::Terms,
     wire_form,
 };
 use crate::dns::{Action, Config, ListSource};
@@ -100,8 +101,9 @@ impl Own {
         for (place, source) in sources.iter().enumerate() {
             let number = u16::try_from(place).map_err(|_| Error::TooMany)?;
             for entry in &source.entries {
-                let rule = Rule { source: number, action: entry.action, reach: entry.reach, important: false };
-                builder.add(&entry.name, rule).ok_or(Error::TooMany)?;
+                let (action, reach) = (entry.action, entry.reach);
+                let rule = Rule { source: number, action, reach, important: false, terms: 0 };
+                builder.add(&entry.name, rule, &Terms::default()).map_err(|_| Error::TooMany)?;
             }
         }
         let (table, sets) = builder.finish(&mut []).map_err(Error::Sort)?;

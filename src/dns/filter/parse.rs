@@ -8,14 +8,21 @@
 //! | AdBlock (`\|\|name^`, `@@\|\|name^` as exception) | the name and everything below it |
 //! | AdBlock with `$important` | the same, and exceptions without it say nothing against it |
 //! | AdBlock (`\|name^`) | this name exactly; `\|\|*.name^` everything below it |
+//! | AdBlock with `$dnstype`, `$client`, `$denyallow`, `$dnsrewrite`, `$badfilter` | as AdGuard Home means them |
+//! | AdBlock (`\|\|ads*.name^`, `/expression/`), Pi-hole (`expression;querytype=A`) | what it fits |
 //! | dnsmasq (`address=/name/`, `local=/name/`, `server=/name/`) | the name and everything below it |
 //! | unbound (`local-zone: "name" always_nxdomain`) | the name and everything below it |
 //! | RPZ (`name CNAME .`; `*.name CNAME .`) | this name exactly; everything below it |
+//! | RPZ (`24.0.2.0.192.rpz-ip CNAME .`), an address alone | answers with such an address |
 //!
 //! Exact for hosts and plain domains is what Pi-hole and AdGuard Home do: such lists name each host, and the
 //! name of a shared host (a CDN, a blog platform) must not take its neighbours along.
 //!
 //! What is not taken has a [`Reason`]; blank lines and comments are not counted.
+
+mod adblock;
+mod rdata;
+mod zone;
 
 use std::{
     borrow::Cow,
@@ -23,9 +30,13 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
+use ipnet::IpNet;
+
 use super::{
     name::{WireName, parse_address},
+    patterns::Expression,
     reason::Reason,
+    terms::Terms,
 };
 use crate::dns::Action;
 
@@ -75,10 +86,14 @@ impl Sense {
 }
 
 /// What a line holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Found<'a> {
     /// A name, in wire form and lower case.
-    Name { name: &'a [u8], reach: Reach, sense: Sense },
+    Name { name: &'a [u8], reach: Reach, sense: Sense, terms: &'a Terms },
+    /// Whatever fits an expression.
+    Pattern { expression: &'a Expression, sense: Sense, terms: &'a Terms },
+    /// Answers with such an address.
+    Net { net: IpNet, sense: Sense, terms: &'a Terms },
     /// Something that is not taken.
     Ignored(Reason),
 }
@@ -176,6 +191,7 @@ pub(super) struct LineReader {
     /// The `$ORIGIN` of a zone, without dots around it.
     origin: Vec<u8>,
     name: WireName,
+    plain: Terms,
 }
 
 impl LineReader {
@@ -196,16 +212,16 @@ impl LineReader {
                 return;
             }
             b'/' => {
-                return found(Found::Ignored(if text.len() > 1 && text.ends_with(b"/") {
-                    Reason::Regex
-                } else {
-                    Reason::Url
-                }));
+                let is_expression = text.len() > 2 && (text.ends_with(b"/") || text.windows(2).any(|two| two == b"/$"));
+                return match is_expression {
+                    true => adblock::rule(text, &mut self.name, found),
+                    false => found(Found::Ignored(Reason::Url)),
+                };
             }
-            b'^' | b'(' | b'\\' => return found(Found::Ignored(Reason::Regex)),
+            b'^' | b'(' | b'\\' => return expression(text, found),
             b'|' | b'@' if text.starts_with(b"|") || text.starts_with(b"@@") => {
                 self.adblock = true;
-                return self.adblock_rule(text, found);
+                return adblock::rule(text, &mut self.name, found);
             }
             _ => {}
         }
@@ -239,22 +255,30 @@ impl LineReader {
         if let Some(address) = address {
             return self.hosts(address, std::iter::once(second).chain(words), found);
         }
-        self.zone_record(word, std::iter::once(second).chain(words), found);
+        let owner = self.relative(word).into_owned();
+        zone::record(&owner, std::iter::once(second).chain(words), &mut self.name, found);
     }
 
     fn plain(&mut self, word: &[u8], mut found: impl FnMut(Found<'_>)) {
-        if word.contains(&b'$') {
-            return found(Found::Ignored(Reason::Modifier));
+        if let Some(address) = parse_address(word).filter(|address| !is_nobodys(*address)) {
+            return found(Found::Net { net: address.into(), sense: Sense::Listed, terms: &self.plain });
         }
         if self.adblock && (word.starts_with(b".") || word.starts_with(b"-") || word.ends_with(b".")) {
             // In this syntax it is a part of a URL.
             return found(Found::Ignored(Reason::Pattern));
         }
+        if self.adblock && word.contains(&b'$') {
+            return found(Found::Ignored(Reason::Modifier));
+        }
         let (rest, reach) = match word.strip_prefix(b"*.").or_else(|| word.strip_prefix(b".")) {
             Some(rest) => (rest, Reach::Subtree),
             None => (word, Reach::Exact),
         };
-        found(self.host(rest, reach));
+        let adblock = self.adblock;
+        match self.host(rest, reach) {
+            Found::Ignored(Reason::Regex) if !adblock => expression(word, found),
+            thing => found(thing),
+        }
     }
 
     fn hosts<'a>(&mut self, address: IpAddr, names: impl Iterator<Item = &'a [u8]>, mut found: impl FnMut(Found<'_>)) {
@@ -274,45 +298,8 @@ impl LineReader {
         match self.name.read(text) {
             Err(reason) => Found::Ignored(reason),
             Ok(1) if reach == Reach::Exact => Found::Ignored(Reason::OneLabel),
-            Ok(_) => Found::Name { name: self.name.octets(), reach, sense: Sense::Listed },
+            Ok(_) => Found::Name { name: self.name.octets(), reach, sense: Sense::Listed, terms: &self.plain },
         }
-    }
-
-    fn adblock_rule(&mut self, text: &[u8], mut found: impl FnMut(Found<'_>)) {
-        let (text, sense) = match text.strip_prefix(b"@@") {
-            Some(rest) => (rest, Sense::Exception),
-            None => (text, Sense::Listed),
-        };
-        let (pattern, modifiers) = match text.iter().rposition(|octet| *octet == b'$') {
-            Some(at) => (&text[..at], Some(&text[at + 1..])),
-            None => (text, None),
-        };
-        let sense = match (sense, modifiers) {
-            (Sense::Listed, Some(b"important")) => Sense::Important,
-            (Sense::Exception, Some(b"important")) => Sense::ImportantException,
-            (sense, _) => sense,
-        };
-        let (pattern, reach) = if let Some(rest) = pattern.strip_prefix(b"||*.") {
-            (rest, Reach::Below)
-        } else if let Some(rest) = pattern.strip_prefix(b"||") {
-            (rest, Reach::Subtree)
-        } else {
-            (pattern.strip_prefix(b"|").unwrap_or(pattern), Reach::Exact)
-        };
-        let anchored = pattern.strip_suffix(b"|").unwrap_or(pattern);
-        let name = anchored.strip_suffix(b"^").unwrap_or(anchored);
-        found(if name.starts_with(b"/") && name.ends_with(b"/") {
-            Found::Ignored(Reason::Regex)
-        } else if modifiers.is_some_and(|modifiers| modifiers != b"important") {
-            Found::Ignored(Reason::Modifier)
-        } else if name.iter().any(|octet| matches!(octet, b'*' | b'^' | b'|')) || name.ends_with(b".") {
-            Found::Ignored(Reason::Pattern)
-        } else {
-            match self.name.read(name) {
-                Err(reason) => Found::Ignored(reason),
-                Ok(_) => Found::Name { name: self.name.octets(), reach, sense },
-            }
-        });
     }
 
     fn dnsmasq(&mut self, key: &[u8], value: &[u8], mut found: impl FnMut(Found<'_>)) {
@@ -352,41 +339,6 @@ impl LineReader {
         });
     }
 
-    fn zone_record<'a>(
-        &mut self,
-        owner: &[u8],
-        words: impl Iterator<Item = &'a [u8]>,
-        mut found: impl FnMut(Found<'_>),
-    ) {
-        let mut words =
-            words.skip_while(|word| word.iter().all(u8::is_ascii_digit) || word.eq_ignore_ascii_case(b"in"));
-        let (Some(kind), Some(target)) = (words.next(), words.next()) else {
-            return found(Found::Ignored(Reason::NotAName));
-        };
-        let kind = kind.to_ascii_uppercase();
-        let owner = self.relative(owner);
-        let trigger = [&b".rpz-ip"[..], b".rpz-client-ip", b".rpz-nsip", b".rpz-nsdname"];
-        if trigger.iter().any(|suffix| owner.to_ascii_lowercase().ends_with(suffix)) {
-            return found(Found::Ignored(Reason::Trigger));
-        }
-        let sense = match (kind.as_slice(), target) {
-            (b"CNAME", b"." | b"*." | b"rpz-drop.") => Sense::Listed,
-            (b"CNAME", b"rpz-passthru.") => Sense::Exception,
-            (b"A" | b"AAAA", address) if parse_address(address).is_some_and(blocks) => Sense::Listed,
-            (b"CNAME" | b"A" | b"AAAA" | b"TXT" | b"MX", _) => return found(Found::Ignored(Reason::Rewrite)),
-            (b"SOA" | b"NS", _) => return found(Found::Ignored(Reason::Header)),
-            _ => return found(Found::Ignored(Reason::NotAName)),
-        };
-        let (name, reach) = match owner.strip_prefix(b"*.") {
-            Some(rest) => (rest, Reach::Below),
-            None => (&*owner, Reach::Exact),
-        };
-        found(match self.name.read(name) {
-            Err(reason) => Found::Ignored(reason),
-            Ok(_) => Found::Name { name: self.name.octets(), reach, sense },
-        });
-    }
-
     /// Takes the zone's name off an absolute owner name.
     fn relative<'a>(&self, owner: &'a [u8]) -> Cow<'a, [u8]> {
         let Some(absolute) = owner.strip_suffix(b".") else { return Cow::Borrowed(owner) };
@@ -403,7 +355,10 @@ impl LineReader {
     fn subtree(&mut self, text: &[u8]) -> Found<'_> {
         match self.name.read(text) {
             Err(reason) => Found::Ignored(reason),
-            Ok(_) => Found::Name { name: self.name.octets(), reach: Reach::Subtree, sense: Sense::Listed },
+            Ok(_) => {
+                let name = self.name.octets();
+                Found::Name { name, reach: Reach::Subtree, sense: Sense::Listed, terms: &self.plain }
+            }
         }
     }
 }
@@ -438,6 +393,39 @@ fn is_this_host(name: &[u8]) -> bool {
     ];
     NAMES.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
         || name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case(b"ip6-all"))
+}
+
+/// Takes a regular expression as Pi-hole writes them.
+fn expression(text: &[u8], mut found: impl FnMut(Found<'_>)) {
+    found(match &adblock::pihole(text) {
+        Ok((expression, terms)) => Found::Pattern { expression, sense: Sense::Listed, terms },
+        Err(reason) => Found::Ignored(*reason),
+    });
+}
+
+/// Says whether an address is no host's: a list of addresses to block does not mean it.
+fn is_nobodys(address: IpAddr) -> bool {
+    let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+    blocks(address) || address.is_multicast() || broadcast
+}
+
+/// Says whether an entry covers a name, both in wire form and lower case.
+pub(super) fn covers(entry: &[u8], reach: Reach, name: &[u8]) -> bool {
+    let mut suffix = name;
+    loop {
+        if suffix == entry {
+            return match reach {
+                Reach::Exact => suffix.len() == name.len(),
+                Reach::Below => suffix.len() < name.len(),
+                Reach::Subtree => true,
+            };
+        }
+        let Some(rest) = suffix.first().and_then(|length| suffix.get(1 + usize::from(*length)..)) else { return false };
+        if rest.is_empty() || suffix.len() < entry.len() {
+            return false;
+        }
+        suffix = rest;
+    }
 }
 
 /// Says whether a hosts line with this address blocks its names.

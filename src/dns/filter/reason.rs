@@ -15,16 +15,22 @@ pub enum Reason {
     OneLabel,
     /// A hosts line or record that gives a real address, or a server to ask.
     Rewrite,
-    /// A pattern that is not a name and its subtree.
+    /// A part of a URL, or a pattern that no name fits.
     Pattern,
-    /// A regular expression.
+    /// A regular expression that is not understood.
     Regex,
+    /// A regular expression that compiles to too much.
+    RegexTooLarge,
+    /// More special rules than there is room for.
+    NoRoom,
     /// A rule for the contents of pages.
     Cosmetic,
     /// A rule with a modifier that says nothing to a DNS server.
     Modifier,
-    /// An RPZ trigger other than the name asked for.
+    /// An RPZ trigger other than the name asked for and the address answered.
     Trigger,
+    /// An RPZ action that is not known.
+    Action,
     /// A line about the list or zone itself.
     Header,
     /// A line of more than 4096 octets.
@@ -43,11 +49,14 @@ impl Reason {
             Self::ThisHost => "a name of the machine itself",
             Self::OneLabel => "a name of one label",
             Self::Rewrite => "an answer of its own",
-            Self::Pattern => "a pattern",
-            Self::Regex => "a regular expression",
+            Self::Pattern => "a pattern that is not for names",
+            Self::Regex => "a regular expression that is not understood",
+            Self::RegexTooLarge => "a regular expression that is too large",
+            Self::NoRoom => "one special rule too many",
             Self::Cosmetic => "a rule for the contents of pages",
             Self::Modifier => "a modifier that DNS does not know",
-            Self::Trigger => "a trigger other than the name",
+            Self::Trigger => "a trigger other than name and address",
+            Self::Action => "an action that is not known",
             Self::Header => "about the list itself",
             Self::TooLong => "a line of more than 4096 octets",
             Self::NotText => "not text",

@@ -1,6 +1,7 @@
 mod kept;
 mod lists;
 mod own;
+mod special;
 mod twin;
 
 use std::{collections::HashMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -8,6 +9,7 @@ use std::{collections::HashMap, net::IpAddr, path::PathBuf, sync::Arc, time::Dur
 use hickory_proto::rr::Name;
 
 use super::*;
+pub(super) use crate::dns::Action;
 use crate::{
     dns::{ClientName, Device, Group},
     neighbours::Mac,
@@ -58,6 +60,8 @@ fn word(policy: &Policy, verdict: Verdict) -> String {
         Verdict::Pass => "pass".into(),
         Verdict::Allow(source) => format!("allow {}", policy.source_name(source)),
         Verdict::Block { source, .. } => format!("block {}", policy.source_name(source)),
+        Verdict::Rewrite { source, .. } => format!("rewrite {}", policy.source_name(source)),
+        Verdict::Silence(source) => format!("silence {}", policy.source_name(source)),
     }
 }
 
@@ -258,7 +262,7 @@ fn a_verdict_is_explained_with_line_and_text() {
     let default = Group { block: names(&["com."]), ..group("default", &[0, 1]) };
     let policy = policy(lists, vec![default, group("other", &[2])]);
 
-    let matches = policy.explain(GroupId::DEFAULT, &wire("ADS.example.com.")).unwrap();
+    let matches = policy.explain(GroupId::DEFAULT, &wire("ADS.example.com."), 1).unwrap();
 
     let told: Vec<_> = matches.iter().map(|found| (&*found.list, found.line, &*found.text)).collect();
     assert_eq!(
@@ -269,7 +273,7 @@ fn a_verdict_is_explained_with_line_and_text() {
             ("wild", Some(1), "||example.com^"),
         ]
     );
-    assert_eq!(policy.explain(GroupId::DEFAULT, &wire("ads.example.org.")).unwrap(), []);
+    assert_eq!(policy.explain(GroupId::DEFAULT, &wire("ads.example.org."), 1).unwrap(), []);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! servers of a zone.
 
 mod flight;
-mod rebind;
+pub(crate) mod rebind;
 mod resolver;
 mod servers;
 

@@ -21,6 +21,14 @@ pub(super) fn is_home(record: &Record) -> bool {
     }
 }
 
+/// Returns the addresses that a record holds.
+pub(crate) fn addresses(record: &Record) -> Vec<IpAddr> {
+    match record.rtype {
+        qtype::SVCB | qtype::HTTPS => hints(&record.rdata).unwrap_or_default(),
+        rtype => address(rtype, &record.rdata).into_iter().collect(),
+    }
+}
+
 /// Returns the addresses that a service record hints at; `None` if it cannot be read.
 fn hints(rdata: &[u8]) -> Option<Vec<IpAddr>> {
     let (_target, mut rest) = Name::split_from(rdata.get(2..)?)?;

@@ -7,7 +7,12 @@ fn found(list: &[u8]) -> Vec<String> {
     read(list, |_, _, thing| {
         all.push(match thing {
             Found::Ignored(reason) => format!("{reason:?}"),
-            Found::Name { name, reach, sense } => {
+            Found::Pattern { expression, sense, .. } => {
+                let exception = if sense == Sense::Exception { "@" } else { "" };
+                format!("{exception}/{}/", expression.text())
+            }
+            Found::Net { net, .. } => net.to_string(),
+            Found::Name { name, reach, sense, .. } => {
                 let exception = if sense == Sense::Exception { "@" } else { "" };
                 let reach = match reach {
                     Reach::Exact => "=",
@@ -100,15 +105,17 @@ fn plain_domains_are_exact_and_wildcards_cover_what_is_below() {
 #[test]
 fn what_is_no_name_is_ignored_with_its_reason() {
     for (line, reason) in [
-        ("192.0.2.1", Reason::Address),
-        ("2001:db8::1", Reason::Address),
+        ("0.0.0.0", Reason::Address),
+        ("255.255.255.255", Reason::Address),
         ("https://evil.example/path", Reason::Url),
         ("evil.example/path", Reason::Url),
         ("evil.example:8080", Reason::Url),
         ("/path/only", Reason::Url),
-        ("/^ads?[0-9]/", Reason::Regex),
-        ("^(.+[_.-])?ads\\.", Reason::Regex),
-        ("(^|\\.)ads\\.example$", Reason::Regex),
+        ("/ads(?=x)/", Reason::Regex),
+        ("^(.+[_.-]ads", Reason::Regex),
+        ("((a{1000}){1000}){1000}", Reason::RegexTooLarge),
+        ("/^https?:\\/\\/ads/", Reason::Url),
+        ("^ads;invert", Reason::Modifier),
         ("a..example", Reason::NotAName),
         ("evil example words", Reason::NotAName),
         ("a%b.example", Reason::NotAName),
@@ -142,13 +149,13 @@ fn adblock_rules_for_hosts_are_taken_and_the_rest_is_counted() {
             "<sub.example",
             "Modifier",
             "Url",
-            "Pattern",
-            "Pattern",
+            "/(?:^|\\.)ads.*\\.example$/",
+            "/(?:^|\\.)ads\\./",
             "Cosmetic",
             "Cosmetic",
             "Cosmetic",
             "Url",
-            "Regex",
+            "/ads[0-9]/",
             "Pattern",
             "Pattern",
             "Modifier",
@@ -185,8 +192,8 @@ fn dnsmasq_unbound_and_rpz_say_the_same_in_their_own_words() {
             "<a.example",
             "=b.example",
             "@=c.example",
-            "Rewrite",
-            "Trigger",
+            "=d.example",
+            "192.0.2.0/24",
             "=e.example"
         ]
     );
@@ -230,5 +237,36 @@ proptest::proptest! {
                 assert!(!text_of(name).is_empty());
             }
         });
+    }
+}
+
+#[test]
+fn rules_with_modifiers_are_taken_as_adguard_home_means_them() {
+    for (line, expected) in [
+        ("||a.example^$dnstype=AAAA|HTTPS", "*a.example"),
+        ("||a.example^$dnstype=~A", "*a.example"),
+        ("||a.example^$dnstype=NONSENSE", "Modifier"),
+        ("||a.example^$client=192.168.1.0/24|~'Mary\\'s, phone'", "*a.example"),
+        ("||a.example^$denyallow=b.a.example|c.a.example,important", "*a.example"),
+        ("||a.example^$badfilter", "*a.example"),
+        ("||a.example^$dnsrewrite=192.0.2.1", "*a.example"),
+        ("||a.example^$dnsrewrite=NOERROR;MX;10 mail.example", "*a.example"),
+        ("||a.example^$dnsrewrite=SERVFAIL;;", "Rewrite"),
+        ("||a.example^$dnsrewrite", "Rewrite"),
+        ("@@||a.example^$dnsrewrite", "@*a.example"),
+        ("||ads*.x.example^", "<x.example"),
+        ("|ads*.x.example^", "<x.example"),
+        ("||ads*.example^", "/(?:^|\\.)ads.*\\.example$/"),
+        ("|ads", "/^ads/"),
+        ("*$denyallow=com|net", "Modifier"),
+        ("||*$denyallow=com|net", "/(?:^|\\.).*/"),
+        ("@@-ds.metric.example^|", "@/-ds\\.metric\\.example$/"),
+        ("||192.0.2.1^", "192.0.2.1/32"),
+        ("@@/^good[0-9]+\\./$important", "/^good[0-9]+\\./"),
+        ("/^ads[0-9]+$/$dnstype=A", "/^ads[0-9]+$/"),
+        ("||a.example/path*b^", "Url"),
+        ("||a.example^$third-party", "Modifier"),
+    ] {
+        assert_eq!(found(line.as_bytes()), [expected], "{line}");
     }
 }

@@ -96,7 +96,7 @@ fn the_real_lists_load_and_their_counts_agree_with_the_table() {
         let headers = headers.map_or(0, |(_, count)| *count);
         // Of a zone the table counts the records only.
         let ignored = if row.format == "RPZ zone" { status.ignored - headers } else { status.ignored };
-        let counted = status.names + status.duplicates + ignored;
+        let counted = status.names + status.duplicates + status.patterns + ignored;
         eprintln!(
             "{}: {} names, {} duplicates, {ignored} ignored {:?}",
             row.file, status.names, status.duplicates, status.reasons
@@ -120,7 +120,7 @@ fn one_list_in_many_formats_is_one_list() {
     let rules = |file: &str| {
         let mut rules = BTreeSet::new();
         parse::read(&unpack(&data, file)[..], |_, _, found| {
-            if let Found::Name { name, reach, sense: Sense::Listed | Sense::Important } = found {
+            if let Found::Name { name, reach, sense: Sense::Listed | Sense::Important, .. } = found {
                 rules.insert((name.to_vec(), reach));
             }
         })
@@ -164,7 +164,7 @@ fn popular_names_are_blocked_as_naive_sets_of_the_real_lists_say() {
     for file in files {
         let list_text = unpack(&data, file);
         parse::read(&list_text[..], |_, _, found| {
-            if let Found::Name { name, reach, sense } = found {
+            if let Found::Name { name, reach, sense, .. } = found {
                 rules.entry(name.to_vec()).or_default().insert((reach, sense));
             }
         })

@@ -65,7 +65,7 @@ fn clients_are_kept_before_any_list_and_a_group_lifts_it() {
     assert_eq!(verdict(&policy, "free", "mask.icloud.com."), "block all");
     assert_eq!(verdict(&policy, "free", "dns.google."), "allow allowing");
     assert_eq!(verdict(&built(&config(false)), "default", "dns.google."), "allow allowing");
-    let told = policy.explain(default, &wire("dns.google.")).unwrap();
+    let told = policy.explain(default, &wire("dns.google."), 1).unwrap();
     assert_eq!((&*told[0].list, &*told[0].text), ("keep_clients: a public encrypted server", "dns.google"));
 }
 
@@ -182,7 +182,7 @@ fn a_rule_for_a_time_ends_without_anybodys_help() {
     assert_eq!(at(&policy, 200, "games.example."), "pass");
     assert_eq!(at(&policy, 0, "chess.example."), "pass");
     assert_eq!(verdict(&policy, "kids", "chess.example."), "block kids");
-    let told = policy.explain(policy.asking(&lan(), 99), &wire("shop.ads.example.")).unwrap();
+    let told = policy.explain(policy.asking(&lan(), 99), &wire("shop.ads.example."), 1).unwrap();
     assert_eq!(told[0].text, "allow = \"shop.ads.example\" until 1970-01-01T00:01:40Z");
 }
 

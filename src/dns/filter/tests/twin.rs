@@ -101,11 +101,12 @@ proptest! {
                     listed(false).map_or(Verdict::Pass, blocked)
                 };
 
-                let explained = policy.explain(id, &wire(&format!("{name}."))).unwrap();
+                let explained = policy.explain(id, &wire(&format!("{name}.")), 1).unwrap();
                 prop_assert_eq!(explained.first().map(|first| first.effect), match expected {
                     Verdict::Pass => None,
                     Verdict::Allow(_) => Some(Effect::Allow),
                     Verdict::Block { .. } => Some(Effect::Block),
+                    other => panic!("{other:?}"),
                 });
                 prop_assert_eq!(policy.verdict(id, &wire(&format!("{name}.")), 1), expected, "{} for group {}", name, place);
             }
