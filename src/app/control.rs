@@ -24,6 +24,7 @@ use crate::{
     app::{
         Accept, Edge,
         peers::{NewKeys, NewPeer, PeerEdit},
+        rules::RuleEdit,
     },
     config::{Problems, edits::Switch},
     supervise::{Phase, Stop, task},
@@ -218,6 +219,10 @@ async fn dispatch(request: Request<Incoming>, edge: Arc<Edge>, caller: u32) -> R
         (&Method::DELETE, noun) if noun.starts_with("peers/") => {
             let name = noun.trim_start_matches("peers/").to_owned();
             blocking(move || edge.edit_peers(PeerEdit::Remove(name), &author)).await
+        }
+        (&Method::POST, "rules") => {
+            let edit: RuleEdit = body(request).await?;
+            blocking(move || edge.edit_rules(&edit, &author)).await
         }
         (&Method::POST, "explain") => {
             let curious = body(request).await?;

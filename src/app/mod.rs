@@ -15,6 +15,7 @@ pub mod log;
 mod notify;
 pub mod peers;
 mod reload;
+pub mod rules;
 mod run;
 pub mod scrape;
 pub mod state;

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    app::{Edge, InForce, control::Refusal, history, log, peers, status::Refused},
+    app::{Edge, InForce, control::Refusal, history, log, peers, rules, status::Refused},
     config::{
         self, Compiled, Loaded,
         edits::Edits,
@@ -65,6 +65,19 @@ impl Edge {
             return Err(refusal);
         }
         Ok(peers::edited(&name, &self.force.load().config))
+    }
+
+    /// Changes rules or pauses, in the edits and in force; both or neither.
+    pub fn edit_rules(&self, edit: &rules::RuleEdit, author: &str) -> Result<rules::Ruled, Refusal> {
+        let _changing = self.changing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut edits = Edits::read(&self.state).map_err(Refusal::ours)?;
+        let before = edits.text();
+        let ruled = rules::apply(&mut edits, edit, &self.force.load().config, Timestamp::now())?;
+        if let Err(refusal) = self.load_and_commit(&format!("{author}: {edit}"), Basis::Force) {
+            edits.write(before).map_err(Refusal::ours)?;
+            return Err(refusal);
+        }
+        Ok(ruled)
     }
 
     /// Makes the edits what they were in an older generation.

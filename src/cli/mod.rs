@@ -11,6 +11,7 @@ mod init;
 mod list;
 mod peer;
 mod reload;
+mod rule;
 mod run;
 mod status;
 mod tour;
@@ -66,6 +67,12 @@ enum Command {
     /// What was changed, by whom and when
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Let a name through, for good or for a time
+    Allow(rule::Rule),
+    /// Block a name, for good or for a time
+    Block(rule::Rule),
+    /// Block nothing for a while
+    Pause(rule::Pause),
     /// Look at block and allow lists
     #[command(subcommand)]
     List(list::List),
@@ -155,6 +162,9 @@ pub fn main() -> ExitCode {
         Command::Peer(command) => command.execute(state),
         Command::Devices(command) => command.execute(state),
         Command::Audit(command) => command.execute(state),
+        Command::Allow(command) => command.execute(state, app::rules::RuleEdit::Allow),
+        Command::Block(command) => command.execute(state, app::rules::RuleEdit::Block),
+        Command::Pause(command) => command.execute(state),
         Command::List(command) => command.execute(),
         Command::Config(command) => command.execute(state),
         Command::Ca(command) => command.execute(state),

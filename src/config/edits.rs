@@ -1,5 +1,9 @@
 //! What commands add to the owner's file: `edits.toml` in the state folder, in the same syntax, read after it.
 
+mod dns;
+
+pub use dns::{NewRule, Whom};
+
 use std::{
     io,
     net::IpAddr,

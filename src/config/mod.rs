@@ -212,6 +212,11 @@ pub fn check(source: Source<'_>, options: &Options, ids: &mut PeerIds) -> Result
     })
 }
 
+/// Reads a time span as the configuration has them: `30m`, `2h`, `1d`.
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
+    value::wait(text).map_err(|wrong| format!("{}: {}", wrong.what, wrong.hint))
+}
+
 /// Returns the state folder of a configuration without loading it: commands need it to reach the running edge.
 ///
 /// A file with problems still has a state folder, as long as its `node.state` can be read.

@@ -9,6 +9,7 @@ mod metrics;
 mod peers;
 mod process;
 mod reload;
+mod rules;
 mod state;
 mod tour;
 
