@@ -18,7 +18,7 @@ impl Edge {
         let Some(dns) = &self.planes.dns else { return Err(Refusal::missing("there is no [dns]")) };
         dns.explain(curious).await.map_err(|error| match error {
             Unexplained::Name(_) | Unexplained::Type(_) => Refusal::asked(error),
-            Unexplained::Down | Unexplained::Busy => Refusal::ours(error),
+            Unexplained::Down | Unexplained::Busy | Unexplained::Lists(_) => Refusal::ours(error),
         })
     }
 }

@@ -1,6 +1,6 @@
 //! `hearthgate explain NAME|URL`: what happens to a question or a request, and why.
 
-use std::{fmt::Write, path::PathBuf};
+use std::{fmt::Write, net::IpAddr, path::PathBuf};
 
 use clap::Args;
 
@@ -26,6 +26,9 @@ pub(super) struct Explain {
     /// Look it up again, whatever is cached of the name
     #[arg(long)]
     anew: bool,
+    /// Whose rules apply, by its address; without it this box's
+    #[arg(long, value_name = "ADDRESS")]
+    client: Option<IpAddr>,
     /// For programs
     #[arg(long)]
     json: bool,
@@ -45,7 +48,7 @@ impl Explain {
             }
             return Ok(());
         }
-        let curious = Curious { name: self.name, rtype: self.r#type, anew: self.anew };
+        let curious = Curious { name: self.name, rtype: self.r#type, anew: self.anew, client: self.client };
         if self.json {
             // As it came: a newer process may say more than this program knows.
             let explained: serde_json::Value = client::post(&state, "/api/v1/explain", &curious)?;
@@ -73,6 +76,17 @@ fn told(explained: &Explained) -> String {
             AnsweredBy::Resolver => "the resolver",
         },
     );
+    if let Some(judged) = &explained.judged {
+        line("client", &format!("{} in group \"{}\"", judged.client, judged.group));
+        line("rules", &judged.verdict);
+        for rule in &judged.rules {
+            let number = rule.line.map_or(String::new(), |number| format!(":{number}"));
+            line("", &format!("{}{number}: {}", rule.list, rule.text));
+        }
+        if let Some(cached) = &judged.cached {
+            line("cached", cached);
+        }
+    }
     if let Some(alias) = &explained.alias {
         line("alias", &format!("a record of the house leads to {alias}"));
     }
@@ -135,6 +149,7 @@ mod tests {
             name: "www.example.".into(),
             rtype: "A".into(),
             answered_by: AnsweredBy::Resolver,
+            judged: None,
             alias: None,
             course: Some(course),
             earlier: None,

@@ -60,13 +60,13 @@ mod tests {
     fn totals_come_first_and_reasons_with_their_lines_after() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("list");
-        std::fs::write(&file, "||ads.example^\nads.example\n||x.example^$client=1.2.3.4\n").unwrap();
+        std::fs::write(&file, "||ads.example^\nads.example\n||x.example^$third-party\n").unwrap();
 
         let text = told(Path::new("list"), &filter::contents(&file).unwrap());
 
         assert!(text.starts_with("  names                1  distinct\n  entries              2  taken\n"), "{text}");
         assert!(
-            text.contains("\n1 × a modifier that DNS does not know\n  list:3: ||x.example^$client=1.2.3.4\n"),
+            text.contains("\n1 × a modifier that DNS does not know\n  list:3: ||x.example^$third-party\n"),
             "{text}"
         );
     }

@@ -1,6 +1,6 @@
 //! What would happen to a question, and why: for `hearthgate explain`.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{fmt, net::IpAddr, sync::Arc, time::Instant};
 
 use hickory_proto::{
     op::Message,
@@ -9,11 +9,14 @@ use hickory_proto::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Core, Plane,
+    Client, Core, Plane,
     answer::{Asker, Step as Decided, View, answer},
+    cache::Age,
     counters::{Outcome, Transport},
     encode::{Section, Writer},
+    filter::{Match, Verdict},
     local,
+    policy::Policy,
     query::{IN, Question},
     resolver::{
         budget::Limits,
@@ -37,6 +40,9 @@ pub struct Curious {
     /// Nothing that is cached of the name counts.
     #[serde(default)]
     pub anew: bool,
+    /// Whose rules apply; nothing is this box.
+    #[serde(default)]
+    pub client: Option<IpAddr>,
 }
 
 fn address() -> String {
@@ -52,6 +58,9 @@ pub struct Explained {
     pub rtype: String,
     /// Who has the answer.
     pub answered_by: AnsweredBy,
+    /// What the rules say, where they are asked.
+    #[serde(default)]
+    pub judged: Option<Judged>,
     /// The name that others are asked for in its place, where a record of the house is an alias.
     pub alias: Option<String>,
     /// How the resolver finds the answer now.
@@ -60,6 +69,21 @@ pub struct Explained {
     pub earlier: Option<Course>,
     /// The answer's records as far as others have them.
     pub records: Vec<String>,
+}
+
+/// What the rules say to a client.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Judged {
+    /// The client's address.
+    pub client: IpAddr,
+    /// Its group.
+    pub group: String,
+    /// What becomes of the question, and by whom.
+    pub verdict: String,
+    /// The rules that apply, the one that decides first.
+    pub rules: Vec<Match>,
+    /// What is cached of the answer.
+    pub cached: Option<String>,
 }
 
 /// Who has the answer to a question.
@@ -166,6 +190,9 @@ pub enum Unexplained {
     /// Nobody is there to ask.
     #[error("the DNS plane does not run")]
     Down,
+    /// A list cannot be read again.
+    #[error("{0}")]
+    Lists(String),
     /// Too much else is under way.
     #[error("too much is under way; try again")]
     Busy,
@@ -192,6 +219,7 @@ async fn explain(core: &Arc<Core>, curious: &Curious) -> Result<Explained, Unexp
         name: name.to_lowercase().to_string(),
         rtype: type_name(rtype),
         answered_by: AnsweredBy::Resolver,
+        judged: None,
         alias: None,
         course: None,
         earlier: None,
@@ -213,6 +241,7 @@ async fn explain(core: &Arc<Core>, curious: &Curious) -> Result<Explained, Unexp
         Decided::Ask(asked) => Question { dnssec_ok: true, ..asked },
         Decided::Silence(_) => return Err(Unexplained::Busy),
     };
+    explained.judged = Some(judged(core, &policy, curious.client, &wire_name, rtype).await?);
     if asked.name != wire_name {
         explained.alias = resolver_name(&asked).map(|name| name.to_string());
     }
@@ -225,6 +254,44 @@ async fn explain(core: &Arc<Core>, curious: &Curious) -> Result<Explained, Unexp
         }
     }
     Ok(explained)
+}
+
+/// Says what the rules are for a client, and which lines they stand in.
+async fn judged(
+    core: &Arc<Core>,
+    policy: &Arc<Policy>,
+    client: Option<IpAddr>,
+    name: &[u8],
+    qtype: u16,
+) -> Result<Judged, Unexplained> {
+    let address = client.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+    let source = core.networks.load().classify(address, None);
+    let client = Client { origin: source.origin, address, relay: source.relay, name: None };
+    let now = core.clock.seconds();
+    policy.filter.keep_time(now);
+    let asking = policy.filter.asking(&client, now);
+    let by = |source| policy.filter.source_name(source);
+    let verdict = match policy.filter.verdict(asking, name, qtype) {
+        _ if policy.filter.is_offline(asking.group()) => "blocked: the group is offline now".to_owned(),
+        Verdict::Pass => "no rule".to_owned(),
+        Verdict::Allow(source) => format!("allowed by {}", by(source)),
+        Verdict::Block { source, .. } => format!("blocked by {}", by(source)),
+        Verdict::Rewrite { source, .. } => format!("answered otherwise by {}", by(source)),
+        Verdict::Silence(source) => format!("not answered at all, by {}", by(source)),
+    };
+    let question = Question { name: name.into(), qtype, dnssec_ok: false, checking_disabled: false };
+    let cached = core.cache.find_question(&question).map(|stored| {
+        let how = match stored.age(now) {
+            Age::Fresh | Age::Ending => "good",
+            Age::Stale => "expired, given only if nobody can be asked",
+            Age::Dead => "of no use any more",
+        };
+        format!("{} seconds old, {how}", stored.seconds_old(now))
+    });
+    let (policy, name, group) = (policy.clone(), name.to_vec(), policy.filter.group_name(asking.group()).to_owned());
+    let lines = tokio::task::spawn_blocking(move || policy.filter.explain(asking, &name, qtype));
+    let rules = lines.await.map_err(|_| Unexplained::Down)?.map_err(|error| Unexplained::Lists(error.to_string()))?;
+    Ok(Judged { client: address, group, verdict, rules, cached })
 }
 
 /// Says what this box would do, by the same function that answers clients.

@@ -267,7 +267,8 @@ impl LineReader {
             // In this syntax it is a part of a URL.
             return found(Found::Ignored(Reason::Pattern));
         }
-        if self.adblock && word.contains(&b'$') {
+        // A dollar sign ends an expression, or begins modifiers.
+        if word.windows(2).any(|two| two[0] == b'$' && two[1].is_ascii_lowercase()) {
             return found(Found::Ignored(Reason::Modifier));
         }
         let (rest, reach) = match word.strip_prefix(b"*.").or_else(|| word.strip_prefix(b".")) {

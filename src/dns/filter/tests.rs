@@ -238,7 +238,7 @@ fn a_list_that_cannot_be_read_is_named_with_its_file() {
 
 #[test]
 fn the_status_counts_names_duplicates_and_what_was_ignored() {
-    let lines = ["a.example", "A.Example.", "b.example", "||b.example^", "# c", "", "192.0.2.1", "d.example/x"];
+    let lines = ["a.example", "A.Example.", "b.example", "||b.example^", "# c", "", "0.0.0.0", "d.example/x"];
     let (_, statuses) =
         Policy::build(&config(vec![list("ads", Action::Block, &lines)], vec![group("default", &[0])]), None).unwrap();
 

@@ -116,3 +116,36 @@ fn the_course_of_a_clients_question_is_remembered_where_that_is_wanted() {
         assert_eq!(earlier.is_some_and(|steps| steps.len() >= 3), remembered, "{explained}");
     }
 }
+
+#[test]
+fn explain_tells_whose_rules_apply_and_where_they_stand() {
+    let internet = Internet::start();
+    let lists = r#"
+            [[dns.list]]
+            name = "ads"
+            source = "ads.txt"
+
+            [[dns.group]]
+            name = "default"
+
+            [[dns.group]]
+            name = "kids"
+            devices = ["192.168.1.64/26"]
+            lists = ["ads"]
+            block = ["tld"]
+        "#;
+    let house = House::in_internet(&internet, lists, "");
+    fs::write(house.file().with_file_name("ads.txt"), "# ads\n||leaf.tld^\n").unwrap();
+    let _running = house.start_testing();
+
+    let kids = house.explain(&["www.leaf.tld", "--client", "192.168.1.70"]);
+    let default = house.explain(&["www.leaf.tld"]);
+
+    assert_eq!((&kids["judged"]["group"], &kids["judged"]["verdict"]), (&"kids".into(), &"blocked by kids".into()));
+    let rules: Vec<_> =
+        kids["judged"]["rules"].as_array().unwrap().iter().map(|rule| (&rule["line"], &rule["text"])).collect();
+    assert_eq!(rules, [(&Value::Null, &"block = \"tld\"".into()), (&2.into(), &"||leaf.tld^".into())]);
+    assert_eq!((&default["judged"]["group"], &default["judged"]["verdict"]), (&"default".into(), &"no rule".into()));
+    let text = stdout(&house.call(&["explain", "www.leaf.tld", "--client", "192.168.1.70"]));
+    assert!(text.contains("ads:2: ||leaf.tld^"), "{text}");
+}

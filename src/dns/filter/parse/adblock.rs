@@ -137,7 +137,7 @@ enum Start {
 pub(super) fn expression(text: &[u8]) -> Result<Expression, Reason> {
     let text = std::str::from_utf8(text).map_err(|_| Reason::NotText)?;
     // No name has a slash or a colon: it is meant for a URL.
-    if text.contains('/') || text.replace("(?:", "").replace("[[:", "").replace(":]", "").contains(':') {
+    if text.contains('/') || text.replace("(?:", "").replace("[:", "").replace(":]", "").contains(':') {
         return Err(Reason::Url);
     }
     Expression::read(text).map_err(|unfit| match unfit {

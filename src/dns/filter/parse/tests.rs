@@ -246,7 +246,7 @@ fn rules_with_modifiers_are_taken_as_adguard_home_means_them() {
         ("||a.example^$dnstype=AAAA|HTTPS", "*a.example"),
         ("||a.example^$dnstype=~A", "*a.example"),
         ("||a.example^$dnstype=NONSENSE", "Modifier"),
-        ("||a.example^$client=192.168.1.0/24|~'Mary\\'s, phone'", "*a.example"),
+        ("||a.example^$client=192.168.1.0/24|~'Mary\\'s\\, phone'", "*a.example"),
         ("||a.example^$denyallow=b.a.example|c.a.example,important", "*a.example"),
         ("||a.example^$badfilter", "*a.example"),
         ("||a.example^$dnsrewrite=192.0.2.1", "*a.example"),

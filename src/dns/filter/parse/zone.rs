@@ -89,19 +89,24 @@ fn net(text: &[u8]) -> Option<IpNet> {
     let mut parts = text.split('.');
     let length = parts.next()?.parse().ok()?;
     let mut parts: Vec<_> = parts.collect();
+    if parts.is_empty() {
+        return None;
+    }
     parts.reverse();
     let v4 = parts.len() == 4 && parts.iter().all(|part| part.parse::<u8>().is_ok());
     let address: IpAddr = if v4 {
         parts.join(".").parse().ok()?
     } else {
         // `zz` stands for the zeros that `::` leaves out.
-        let at_end = |text: String| match (text.strip_prefix(':'), text.strip_suffix(':')) {
-            (None, None) => text,
-            (Some(_), _) => format!(":{text}"),
-            (_, Some(_)) => format!("{text}:"),
+        let groups: Vec<_> = parts.iter().map(|part| if *part == "zz" { "" } else { *part }).collect();
+        let text = groups.join(":");
+        let text = match (text.is_empty(), text.starts_with(':'), text.ends_with(':')) {
+            (true, ..) => "::".to_owned(),
+            (_, true, _) => format!(":{text}"),
+            (_, _, true) => format!("{text}:"),
+            _ => text,
         };
-        let zeros: Vec<_> = parts.iter().map(|part| if *part == "zz" { "" } else { *part }).collect();
-        at_end(zeros.join(":")).parse::<Ipv6Addr>().ok()?.into()
+        text.parse::<Ipv6Addr>().ok()?.into()
     };
     Some(IpNet::new(address, length).ok()?.trunc())
 }

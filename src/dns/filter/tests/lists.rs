@@ -109,7 +109,10 @@ fn the_real_lists_load_and_their_counts_agree_with_the_table() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     // The table's number comes from another reading of the lists: near is all that can be asked.
     let union = union(&data);
-    assert!(policy.names().abs_diff(union) < union / 1000, "{} names, {union} in the table", policy.names());
+    // It counts names alone.
+    let of = |file| statuses.iter().find(|status| status.name == file).map_or(0, |status| status.names);
+    let names = policy.names() - usize::try_from(of("hagezi-tif.ips.txt")).unwrap();
+    assert!(names.abs_diff(union) < union / 1000, "{names} names, {union} in the table");
     // Lists and groups take a few kilobytes whatever the number of names.
     assert!(policy.bytes() <= 10 * policy.names() + 65_536, "{} bytes for {} names", policy.bytes(), policy.names());
 }
@@ -162,7 +165,12 @@ fn popular_names_are_blocked_as_naive_sets_of_the_real_lists_say() {
     let mut rules: HashMap<Vec<u8>, HashSet<(Reach, Sense)>> = HashMap::new();
     let mut lists = Vec::new();
     for file in files {
-        let list_text = unpack(&data, file);
+        let mut list_text = unpack(&data, file);
+        if file.contains(".adblock.") {
+            // Stars inside names are not for naive sets.
+            let plain = list_text.split_inclusive(|octet| *octet == b'\n').filter(|line| !line.contains(&b'*'));
+            list_text = plain.collect::<Vec<_>>().concat();
+        }
         parse::read(&list_text[..], |_, _, found| {
             if let Found::Name { name, reach, sense, .. } = found {
                 rules.entry(name.to_vec()).or_default().insert((reach, sense));
