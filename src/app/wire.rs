@@ -101,6 +101,9 @@ impl Planes {
         if let Some(plane) = &self.dns {
             plane.set_clock(clock.clone());
         }
+        if let Some(plane) = &self.ingress {
+            plane.set_clock(clock.clone());
+        }
     }
 
     /// Builds each plane's policy, and changes nothing. The error names the plane.

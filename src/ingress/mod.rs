@@ -51,7 +51,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     net::{SocketAddr, TcpListener},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -75,6 +75,7 @@ use self::{
     upstream::{Dial, Group, Health},
 };
 use crate::{
+    clock::Clock,
     identity::Identity,
     limit::Limits,
     listen::{self, BindError, Wanted},
@@ -170,6 +171,7 @@ struct Shared {
     census: Arc<Census>,
     series: Series,
     provider: Arc<CryptoProvider>,
+    clock: OnceLock<Clock>,
     /// What CAs that check us are answered at the moment.
     answers: Answers,
     inlet: Mutex<Option<Inlet>>,
@@ -235,6 +237,7 @@ impl Plane {
             census: Census::new(),
             series: Series::new(metrics),
             provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
+            clock: OnceLock::new(),
             answers: Answers::default(),
             inlet: Mutex::new(inlet),
             tickets: Mutex::default(),
@@ -244,6 +247,11 @@ impl Plane {
             strangers: Strangers::new(Instant::now()),
         };
         Ok(Self { shared: Arc::new(shared), listeners })
+    }
+
+    /// Takes the clock, before the first policy: by one that cannot be right nothing is ordered.
+    pub fn set_clock(&self, clock: Clock) {
+        let _ = self.shared.clock.set(clock);
     }
 
     /// Loads or makes certificates and builds the tables. Blocks; changes nothing that is in force.

@@ -1,10 +1,12 @@
 //! Certificates of a public CA, as the house gets them: with `pebble`, where it is installed.
 
+mod front;
 mod pebble;
 
 use std::{
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -22,7 +24,10 @@ use hickory_proto::rr::{
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tokio_rustls::client::TlsStream;
 
-use self::pebble::Pebble;
+use self::{
+    front::{Front, Manner},
+    pebble::Pebble,
+};
 use crate::ingress::edge::{self, Edge, everything_is_here, read_one, route};
 
 const WWW: &str = "www.home.example";
@@ -251,4 +256,42 @@ async fn a_wildcard_by_dns_01_serves_each_side_with_a_key_of_its_own() {
     let calls = |verb: &str| log.lines().filter(|line| line.starts_with(verb)).count();
     assert_eq!((calls("present _acme-challenge.home.example "), calls("cleanup ")), (2, 2), "{log}");
     assert!(!pebble.log().contains("admin") && !pebble.log().contains(WWW), "{}", pebble.log());
+}
+
+#[tokio::test]
+async fn the_cas_window_renews_a_certificate_long_before_its_end() {
+    let Some((edge, pebble)) = house(&[]).await else { return };
+    let front = Front::start(&pebble, Manner::Windows).await;
+
+    edge.reload(|config| {
+        config.acme.push(Acme { directories: vec![front.directory()], ..acme(Challenge::Http01, &pebble) });
+    });
+    // The certificate after the next one, which the first window asks for, has a window far away: it stays
+    // until its own end draws near.
+    let begun = Instant::now();
+    while front.windows.load(Ordering::SeqCst) < 2 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{}", pebble.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+
+    let status = until(&edge, WWW, |status| is_issued(status) && status.problem.is_none()).await;
+    assert!(status.next.unwrap() <= status.not_after.unwrap(), "{status:?}");
+    // Pebble does not say "replaces" again: the order is made anew without it.
+    assert!(pebble.log().matches("Issued certificate").count() >= 2, "{}", pebble.log());
+    shaken(&edge, &pebble, WWW).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_that_is_down_says_when_to_come_again() {
+    let Some((edge, pebble)) = house(&[]).await else { return };
+    let front = Front::start(&pebble, Manner::Down).await;
+
+    edge.reload(|config| {
+        config.acme.push(Acme { directories: vec![front.directory()], ..acme(Challenge::Http01, &pebble) });
+    });
+
+    let status = until(&edge, WWW, |status| status.problem.is_some() && status.next.is_some()).await;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    assert!(status.stand_in && status.problem.unwrap().contains("503"));
+    assert!((now + 7000..now + 7300).contains(&status.next.unwrap()), "in two hours: {:?} at {now}", status.next);
 }

@@ -42,6 +42,13 @@ const NONCES: usize = 4;
 pub(super) async fn run(shared: Arc<Shared>, stop: Stop) -> Result<(), String> {
     let mut reloaded = shared.watch_generation();
     loop {
+        if let Some(clock) = shared.clock.get() {
+            // A certificate looks expired to a clock that is wrong, and the CA's own looks so, too.
+            tokio::select! {
+                () = clock.sound() => {}
+                () = stop.reached(Phase::Drain) => return Ok(()),
+            }
+        }
         let policy = shared.policy.load_full();
         let mut rest = LOOK;
         for (order, certificate) in &policy.certificates.orders {
@@ -77,7 +84,7 @@ async fn look_after(shared: &Arc<Shared>, policy: &Policy, order: &Order, certif
                 certificate.fail(problem.clone());
             }
             certificate.plan_next(match life {
-                Some(life) if wanted => progress.renew_at.unwrap_or_else(|| schedule::renewal(life, 0.5)),
+                Some(life) if wanted => schedule::due(&progress, life),
                 _ => until,
             });
             return until;

@@ -47,13 +47,19 @@ pub(super) struct Life {
 /// Decides what is next. `wanted` says that the certificate is what the configuration asks for today.
 pub(super) fn next(progress: &Progress, life: Option<Life>, wanted: bool, now: u64) -> Next {
     let due = match life {
-        Some(life) if wanted => progress.renew_at.unwrap_or_else(|| renewal(life, 0.5)).min(life.not_after),
+        Some(life) if wanted => due(progress, life),
         _ => 0,
     };
     if due <= now {
         return if progress.not_before <= now { Next::Order } else { Next::Wait(progress.not_before) };
     }
     if progress.ask_window_at <= now { Next::Window } else { Next::Wait(due.min(progress.ask_window_at)) }
+}
+
+/// When a certificate is renewed: at the moment that was chosen, but never in the last tenth of its life.
+pub(super) fn due(progress: &Progress, life: Life) -> u64 {
+    let latest = life.not_after - life.not_after.saturating_sub(life.not_before) / 10;
+    progress.renew_at.unwrap_or_else(|| renewal(life, 0.5)).min(latest)
 }
 
 /// When a certificate is renewed that nobody gives a window for.
@@ -128,6 +134,8 @@ mod tests {
 
         assert_eq!(next(&quiet, Some(LIFE), true, LIFE.not_before + DAY), Next::Wait(renewal(LIFE, 0.5)));
         assert_eq!(next(&early, Some(LIFE), true, LIFE.not_before + DAY), Next::Order);
+        let late = Progress { renew_at: Some(u64::MAX), ..quiet.clone() };
+        assert_eq!(next(&late, Some(LIFE), true, LIFE.not_before), Next::Wait(LIFE.not_after - 9 * DAY));
         assert_eq!(next(&Progress::default(), Some(LIFE), true, LIFE.not_before), Next::Window);
         assert_eq!(next(&quiet, Some(LIFE), false, LIFE.not_before), Next::Order, "another directory is asked for");
     }
