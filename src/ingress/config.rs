@@ -1,6 +1,6 @@
 //! What the ingress is told to do: the meant form of `[ingress]` and `[[route]]`.
 
-use std::{net::IpAddr, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, net::SocketAddr, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use hyper::{StatusCode, header::HeaderValue};
@@ -44,6 +44,8 @@ pub struct Config {
     pub max_fields: usize,
     /// Certificates from files.
     pub certificates: Vec<CertificateFiles>,
+    /// Hosts whose clients must show a certificate of these CAs.
+    pub client_cas: BTreeMap<HostPattern, PathBuf>,
     /// Certificates from public CAs.
     pub acme: Vec<Acme>,
     /// Where the house's own CA, its certificates and those of public CAs are kept.

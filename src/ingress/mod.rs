@@ -23,6 +23,7 @@ pub mod canonical;
 mod census;
 mod certs;
 mod change;
+mod clients;
 mod conditions;
 mod config;
 mod deadline;
@@ -156,6 +157,9 @@ struct Policy {
     tables: Tables,
 }
 
+/// What a ticket is good for: a table, and the realm of a host whose clients show certificates.
+type Sealed = (Origin, Option<Arc<str>>);
+
 /// What the cores share.
 #[derive(Debug)]
 struct Shared {
@@ -175,8 +179,9 @@ struct Shared {
     /// What CAs that check us are answered at the moment.
     answers: Answers,
     inlet: Mutex<Option<Inlet>>,
-    /// By the table's key: a resumed session stays within its table, also over a reload.
-    tickets: Mutex<HashMap<Origin, Arc<dyn ProducesTickets>>>,
+    /// By the table's key, and by the host if its clients show certificates: a resumed session stays within its
+    /// table and realm, also over a reload.
+    tickets: Mutex<HashMap<Sealed, Arc<dyn ProducesTickets>>>,
     pools: Mutex<HashMap<(Origin, Upstream), u32>>,
     /// How each server is, whichever table leads to it.
     health: Mutex<HashMap<Upstream, Arc<Health>>>,
@@ -303,8 +308,10 @@ impl Plane {
             let (series, rules) = (shared.series.route(name), written.rules.clone());
             Ok(Arc::new(TableRoute { name: name.into(), to, log: written.log, series, rules, guard }))
         };
-        let tables = Tables::build(&config, &certificates.by_host, route, |key, hosts| {
-            Ok::<_, Error>(tls::config(hosts.clone(), &shared.provider, shared.tickets(key)?)?)
+        let clients = clients::load(&config.client_cas, &shared.provider)?;
+        let tables = Tables::build(&config, (&certificates.by_host, &clients), route, |key, hosts, client_ca| {
+            let tickets = shared.tickets(key, client_ca.map(|client_ca| client_ca.realm.clone()))?;
+            Ok::<_, Error>(tls::config(hosts.clone(), &shared.provider, tickets, client_ca)?)
         })?;
         Ok(Prepared(Policy { generation: 0, config, certificates, tables }))
     }
@@ -401,7 +408,8 @@ impl Shared {
         inlet.as_mut().map_or(Poll::Ready(None), |inlet| inlet.streams.poll_recv(cx))
     }
 
-    fn tickets(&self, key: Origin) -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
+    fn tickets(&self, key: Origin, realm: Option<Arc<str>>) -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
+        let key = (key, realm);
         let mut tickets = self.tickets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(known) = tickets.get(&key) {
             return Ok(known.clone());

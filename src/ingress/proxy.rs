@@ -46,6 +46,8 @@ pub(super) struct Visitor {
     pub(super) scheme: &'static str,
     /// The certificate that was shown, on TLS.
     pub(super) certificate: Option<Arc<str>>,
+    /// The realm of the certificate that the client showed, if it had to.
+    pub(super) realm: Option<Arc<str>>,
 }
 
 /// A request that a route of the visitor's table takes.
@@ -98,7 +100,8 @@ pub(super) fn admit(core: &Core, policy: &Policy, visitor: &Visitor, asked: &Ask
         (_, None) => true,
         (None, Some(_)) => false,
     };
-    if !same {
+    // Nor was one whose clients show another certificate, or none.
+    if !same || (visitor.certificate.is_some() && !site.is_of(visitor.realm.as_ref())) {
         return Err(MISDIRECTED);
     }
     let route = site.route(path, method, headers).ok_or(Refusal::Status(StatusCode::NOT_FOUND))?;

@@ -11,12 +11,13 @@ use std::{
 };
 
 use hyper::{HeaderMap, Method};
-use rustls::ServerConfig;
+use rustls::{ServerConfig, sign::CertifiedKey};
 
 use crate::{
     ingress::{
         Builtin, Conditions, Config, HostPattern, Page, PeerReach, Redirect, Route as Written, RoutesReach, Rules,
-        auth::Guard, canonical::CanonicalPath, certs::Certificate, series::RouteSeries, upstream::Group,
+        auth::Guard, canonical::CanonicalPath, certs::Certificate, clients::ClientCa, series::RouteSeries,
+        upstream::Group,
     },
     origin::{NetworkId, Origin, PeerId},
 };
@@ -25,7 +26,9 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) hosts: Arc<Hosts>,
-    pub(super) tls: Option<Arc<ServerConfig>>,
+    tls: Option<Arc<ServerConfig>>,
+    /// For hosts whose clients show certificates, by realm.
+    guarded: HashMap<Arc<str>, Arc<ServerConfig>>,
 }
 
 /// The hosts of a table.
@@ -42,6 +45,8 @@ pub(super) struct Hosts {
 pub(super) struct Site {
     /// `None` if there is no TLS listener.
     pub(super) certificate: Option<Arc<Certificate>>,
+    /// What its clients must show.
+    client_ca: Option<Arc<ClientCa>>,
     /// In the order in which they are tried.
     places: Vec<Place>,
 }
@@ -107,8 +112,12 @@ impl Route {
 }
 
 impl Table {
-    pub(super) fn certificate(&self, host: &str) -> Option<&Arc<Certificate>> {
-        self.hosts.site(host)?.certificate.as_ref()
+    /// Returns how TLS is spoken to a host of this realm.
+    pub(super) fn config(&self, realm: Option<&Arc<str>>) -> Option<&Arc<ServerConfig>> {
+        match realm {
+            Some(realm) => self.guarded.get(realm),
+            None => self.tls.as_ref(),
+        }
     }
 }
 
@@ -127,6 +136,21 @@ impl Hosts {
 }
 
 impl Site {
+    /// Returns what is shown to clients, if there is anything yet.
+    pub(super) fn key(&self) -> Option<Arc<CertifiedKey>> {
+        self.certificate.as_ref()?.key()
+    }
+
+    /// Returns what tells its connections from those of other hosts, if its clients show certificates.
+    pub(super) fn realm(&self) -> Option<Arc<str>> {
+        self.client_ca.as_ref().map(|client_ca| client_ca.realm.clone())
+    }
+
+    /// Says whether a connection of this realm is for this host.
+    pub(super) fn is_of(&self, realm: Option<&Arc<str>>) -> bool {
+        self.client_ca.as_ref().map(|client_ca| &client_ca.realm) == realm
+    }
+
     /// Finds the route of a request.
     pub(super) fn route(&self, path: &CanonicalPath, method: &Method, headers: &HeaderMap) -> Option<&Arc<Route>> {
         let mut places = self.places.iter().filter(|place| place.has(path));
@@ -159,6 +183,9 @@ impl Site {
     }
 }
 
+/// The certificate of each host, and what its clients must show.
+type Shown<'a> = (&'a HashMap<HostPattern, Arc<Certificate>>, &'a HashMap<HostPattern, Arc<ClientCa>>);
+
 /// The tables, and which origin has which.
 pub(super) struct Tables {
     by_origin: HashMap<Origin, Arc<Table>>,
@@ -169,7 +196,7 @@ pub(super) struct Tables {
 impl Tables {
     /// No routes for anybody.
     pub(super) fn none() -> Self {
-        let nothing = Arc::new(Table { hosts: Arc::default(), tls: None });
+        let nothing = Arc::new(Table { hosts: Arc::default(), tls: None, guarded: HashMap::new() });
         Self { by_origin: HashMap::new(), nothing }
     }
 
@@ -180,9 +207,9 @@ impl Tables {
     /// Builds the tables; `route` makes what a written route needs at work for the table of an origin.
     pub(super) fn build<E>(
         config: &Config,
-        certificates: &HashMap<HostPattern, Arc<Certificate>>,
+        shown: Shown<'_>,
         mut route: impl FnMut(Origin, &Written) -> Result<Arc<Route>, E>,
-        mut tls: impl FnMut(Origin, &Arc<Hosts>) -> Result<Arc<ServerConfig>, E>,
+        mut tls: impl FnMut(Origin, &Arc<Hosts>, Option<&ClientCa>) -> Result<Arc<ServerConfig>, E>,
     ) -> Result<Self, E> {
         let exact = config.routes.iter().filter_map(|route| match &route.host {
             HostPattern::Exact(host) => Some(host.as_str().into()),
@@ -199,10 +226,15 @@ impl Tables {
         for ((_, admitted), origins) in classes {
             // Names the table over reloads: its ticket keys and its upstream connections stay its own.
             let key = *origins.first().expect("a class has an origin");
-            let hosts = Arc::new(hosts(config, certificates, &reserved, &admitted, |written| route(key, written))?);
-            let tls =
-                if config.https.is_empty() && !matches!(key, Origin::Vpn(_)) { None } else { Some(tls(key, &hosts)?) };
-            let table = Arc::new(Table { hosts, tls });
+            let hosts = Arc::new(hosts(config, shown, &reserved, &admitted, |written| route(key, written))?);
+            let (mut plain, mut guarded) = (None, HashMap::new());
+            if !config.https.is_empty() || matches!(key, Origin::Vpn(_)) {
+                plain = Some(tls(key, &hosts, None)?);
+                for client_ca in hosts.client_cas() {
+                    guarded.insert(client_ca.realm.clone(), tls(key, &hosts, Some(client_ca))?);
+                }
+            }
+            let table = Arc::new(Table { hosts, tls: plain, guarded });
             by_origin.extend(origins.into_iter().map(|origin| (origin, table.clone())));
         }
         Ok(Self { by_origin, ..Self::none() })
@@ -235,7 +267,7 @@ fn reaches(peers: &[PeerReach], peer: PeerId, host: &HostPattern) -> bool {
 
 fn hosts<E>(
     config: &Config,
-    certificates: &HashMap<HostPattern, Arc<Certificate>>,
+    shown: Shown<'_>,
     reserved: &Arc<HashSet<Box<str>>>,
     admitted: &[bool],
     mut make: impl FnMut(&Written) -> Result<Arc<Route>, E>,
@@ -245,7 +277,7 @@ fn hosts<E>(
         if !admitted {
             continue;
         }
-        let site = hosts.entry(&written.host, certificates);
+        let site = hosts.entry(&written.host, shown);
         if !site.places.iter().any(|place| place.is(written)) {
             let route = Some(make(written)?);
             site.places.push(Place { path: written.path.clone(), conditions: written.rules.conditions.clone(), route });
@@ -271,12 +303,17 @@ fn hosts<E>(
 }
 
 impl Hosts {
-    fn entry(&mut self, host: &HostPattern, certificates: &HashMap<HostPattern, Arc<Certificate>>) -> &mut Site {
+    fn client_cas(&self) -> impl Iterator<Item = &ClientCa> {
+        self.exact.values().chain(self.wildcard.values()).filter_map(|site| site.client_ca.as_deref())
+    }
+
+    fn entry(&mut self, host: &HostPattern, (certificates, client_cas): Shown<'_>) -> &mut Site {
         let (sites, name) = match host {
             HostPattern::Exact(name) => (&mut self.exact, name),
             HostPattern::Wildcard(base) => (&mut self.wildcard, base),
         };
-        let site = || Site { certificate: certificates.get(host).cloned(), places: Vec::new() };
+        let (certificate, client_ca) = (certificates.get(host).cloned(), client_cas.get(host).cloned());
+        let site = || Site { certificate, client_ca, places: Vec::new() };
         sites.entry(name.as_str().into()).or_insert_with(site)
     }
 }

@@ -441,7 +441,7 @@ pub(super) async fn caught(core: &Core, mut work: Pin<&mut impl Future<Output = 
 
 async fn serve(core: &Rc<Core>, accepted: Accepted, peer: IpAddr, presence: &Presence, service: Service) {
     let Accepted { stream, origin, .. } = accepted;
-    let mut visitor = Visitor { origin, peer, scheme: "http", certificate: None };
+    let mut visitor = Visitor { origin, peer, scheme: "http", certificate: None, realm: None };
     if let Service::Redirect(_) = service {
         return Box::pin(connection::serve(core, stream, &visitor, presence, service)).await;
     }
@@ -450,10 +450,10 @@ async fn serve(core: &Rc<Core>, accepted: Accepted, peer: IpAddr, presence: &Pre
     // Each part of a connection's life has its own place in memory, which ends with it.
     let handshake = Box::pin(tls::accept(stream, policy.tables.of(origin), &core.shared.answers, limit)).await;
     drop(policy);
-    let (stream, certificate) = match handshake {
-        Handshake::Done(stream, certificate) => {
+    let (stream, certificate, realm) = match handshake {
+        Handshake::Done(stream, certificate, realm) => {
             core.shared.series.handshake("done");
-            (stream, certificate)
+            (stream, certificate, realm)
         }
         Handshake::Checked(mut stream) => {
             core.shared.series.handshake("acme");
@@ -467,7 +467,7 @@ async fn serve(core: &Rc<Core>, accepted: Accepted, peer: IpAddr, presence: &Pre
         Handshake::TimedOut => return core.shared.series.handshake("timed_out"),
     };
     visitor.scheme = "https";
-    visitor.certificate = Some(certificate);
+    (visitor.certificate, visitor.realm) = (Some(certificate), realm);
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         Box::pin(h2::serve(core, stream, visitor)).await;
     } else {

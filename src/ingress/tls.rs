@@ -21,6 +21,7 @@ use tokio_rustls::{StartHandshake, server::TlsStream};
 
 use crate::ingress::{
     acme::Answers,
+    clients::ClientCa,
     hello::{self, Reading},
     routes::{Hosts, Table},
     server::close_in_order,
@@ -37,8 +38,8 @@ const FIRST_READ: usize = 4096;
 
 /// How a handshake ended.
 pub(super) enum Handshake<S> {
-    /// Well; with the name of the certificate that was shown.
-    Done(Box<TlsStream<S>>, Arc<str>),
+    /// Well; with the name of the certificate that was shown, and the realm of the one that the client showed.
+    Done(Box<TlsStream<S>>, Arc<str>, Option<Arc<str>>),
     /// The SNI is not in the table: [`refuse`] is next.
     UnknownName(S),
     /// A CA has checked that the name is ours.
@@ -54,11 +55,15 @@ pub(super) fn config(
     hosts: Arc<Hosts>,
     provider: &Arc<CryptoProvider>,
     tickets: Arc<dyn ProducesTickets>,
+    client_ca: Option<&ClientCa>,
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let mut config = ServerConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(BySni(hosts)));
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
+    let builder = match client_ca {
+        Some(client_ca) => builder.with_client_cert_verifier(client_ca.verifier.clone()),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(BySni(hosts)));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = tickets;
@@ -89,9 +94,9 @@ where
         }
     };
     // A name that a CA has given no certificate for yet is not there yet.
-    let shown = |name: &str| table.certificate(name).filter(|certificate| certificate.key().is_some());
+    let site = |name: &str| table.hosts.site(name).filter(|site| site.key().is_some());
     let name = name.and_then(|name| Some(std::str::from_utf8(&name).ok()?.to_ascii_lowercase()));
-    if !name.is_some_and(|name| shown(&name).is_some() || answers.is_for(&name)) {
+    if !name.is_some_and(|name| site(&name).is_some() || answers.is_for(&name)) {
         return Handshake::UnknownName(stream);
     }
     let mut acceptor = Acceptor::default();
@@ -122,10 +127,12 @@ where
     }
     // What the library read is what it will show a certificate for.
     let chosen = start.client_hello().server_name().map(str::to_ascii_lowercase);
-    let chosen = chosen.and_then(|name| shown(&name).map(|certificate| certificate.name.clone()));
-    let (Some(certificate), Some(config)) = (chosen, &table.tls) else { return Handshake::UnknownName(start.io) };
+    let site = chosen.and_then(|name| site(&name));
+    let chosen = site.and_then(|site| Some((site.certificate.as_ref()?.name.clone(), site.realm())));
+    let Some((certificate, realm)) = chosen else { return Handshake::UnknownName(start.io) };
+    let Some(config) = table.config(realm.as_ref()) else { return Handshake::UnknownName(start.io) };
     match timeout_at(deadline, start.into_stream(config.clone())).await {
-        Ok(Ok(stream)) => Handshake::Done(Box::new(stream), certificate),
+        Ok(Ok(stream)) => Handshake::Done(Box::new(stream), certificate, realm),
         Ok(Err(_)) => Handshake::Failed,
         Err(_) => Handshake::TimedOut,
     }
@@ -144,6 +151,6 @@ struct BySni(Arc<Hosts>);
 impl ResolvesServerCert for BySni {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name()?.to_ascii_lowercase();
-        self.0.site(&name)?.certificate.as_ref()?.key()
+        self.0.site(&name)?.key()
     }
 }

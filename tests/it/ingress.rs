@@ -12,10 +12,12 @@ use hearthgate::{
     ingress::{CertificateFiles, HostPattern, Target, Upstream, UpstreamHost, UpstreamTls},
     origin::{Access, NetworkId, Origin},
 };
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
+use tokio_rustls::rustls;
 
 use self::edge::{Behind, Edge, VPN, public, read_one, route, to, vpn};
 
@@ -712,4 +714,88 @@ mod h2 {
             assert!(held.expect("the stream ends").is_err(), "{host}");
         }
     }
+}
+
+/// A CA with a certificate for a client, and the configuration of a client that shows it.
+struct Card {
+    ca: std::path::PathBuf,
+    client: std::sync::Arc<rustls::ClientConfig>,
+    _folder: tempfile::TempDir,
+}
+
+impl Card {
+    fn new(server: &std::path::Path) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let root = params.self_signed(&key).unwrap();
+        let ca = folder.path().join("ca.pem");
+        std::fs::write(&ca, root.pem()).unwrap();
+        let own = rcgen::KeyPair::generate().unwrap();
+        let leaf = rcgen::CertificateParams::new(vec!["phone".into()]).unwrap();
+        let leaf = leaf.signed_by(&own, &rcgen::Issuer::from_params(&params, &key)).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(server).unwrap()).unwrap();
+        let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(vec![leaf.into()], PrivateKeyDer::Pkcs8(own.serialize_der().into()))
+            .unwrap();
+        Self { ca, client: std::sync::Arc::new(config), _folder: folder }
+    }
+
+    /// Asks as who has it; says besides whether the session was resumed.
+    async fn ask(&self, edge: &Edge, sni: &'static str, host: &str) -> std::io::Result<(String, bool)> {
+        let stream = edge.connect(Origin::Wan, 443).await;
+        let connector = tokio_rustls::TlsConnector::from(self.client.clone());
+        let mut stream = connector.connect(sni.try_into().unwrap(), stream).await?;
+        stream.write_all(get(host, "/").as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        let resumed = stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+        Ok((String::from_utf8(answer).unwrap(), resumed))
+    }
+}
+
+#[tokio::test]
+async fn a_host_with_client_certificates_is_for_who_shows_one_and_its_connections_for_that_host() {
+    let edge = Edge::start(|_| {});
+    let certificate = edge.state.path().join("cert.pem");
+    let made = rcgen::generate_simple_self_signed(vec!["*.home.example".into()]).unwrap();
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    let key = edge.state.path().join("key.pem");
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let card = Card::new(&certificate);
+    let guarded = |config: &mut hearthgate::ingress::Config| {
+        // One certificate for both hosts, so that nothing but what clients show tells them apart.
+        let hosts = vec![HostPattern::Wildcard(edge::host("home.example"))];
+        config.certificates.push(CertificateFiles { hosts, certificate: certificate.clone(), key: key.clone() });
+        let page = config.routes[0].to.clone();
+        config.routes.push(route("safe.home.example", "/", public(), page));
+        let safe = HostPattern::Exact(edge::host("safe.home.example"));
+        config.client_cas.insert(safe, card.ca.clone());
+    };
+    edge.reload(guarded);
+    let stranger = async |sni: &str, host: &str| {
+        let stream = edge.connect(Origin::Wan, 443).await;
+        let mut stream = edge.tls_trusting(stream, sni, "http/1.1", &certificate).await.ok()?;
+        stream.write_all(get(host, "/").as_bytes()).await.ok()?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.ok()?;
+        Some(String::from_utf8(answer).unwrap())
+    };
+
+    let status = |answer: &str| answer.split(' ').nth(1).unwrap_or_default().to_owned();
+    assert_eq!(stranger("safe.home.example", "safe.home.example").await, None);
+    assert_eq!(status(&stranger("www.home.example", "www.home.example").await.unwrap()), "200");
+    assert_eq!(status(&stranger("www.home.example", "safe.home.example").await.unwrap()), "421");
+    let (first, resumed) = card.ask(&edge, "safe.home.example", "safe.home.example").await.unwrap();
+    assert_eq!((status(&first).as_str(), resumed), ("200", false));
+    let (again, resumed) = card.ask(&edge, "safe.home.example", "safe.home.example").await.unwrap();
+    assert_eq!((status(&again).as_str(), resumed), ("200", true));
+    let (other, _) = card.ask(&edge, "safe.home.example", "www.home.example").await.unwrap();
+    assert_eq!(status(&other), "421");
 }

@@ -1,6 +1,10 @@
 //! `[ingress]` and `[[route]]` as the ingress means them.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use crate::{
     config::{
@@ -89,6 +93,7 @@ pub(crate) fn compile(
         max_header: ingress.max_header,
         max_fields: ingress.max_fields,
         certificates,
+        client_cas: client_cas(file, setting),
         acme: ingress.acme.iter().map(|entry| acme::compile(entry, &file.wan, setting)).collect(),
         state: setting.state.clone(),
         domain: names.domain.clone(),
@@ -100,6 +105,27 @@ pub(crate) fn compile(
     };
     signable(&config, file, report);
     config
+}
+
+/// What clients must show is asked before the path is known: all routes of a host say the same.
+fn client_cas(file: &File, setting: &Setting<'_>) -> BTreeMap<HostPattern, PathBuf> {
+    let mut found: BTreeMap<HostPattern, Option<PathBuf>> = BTreeMap::new();
+    for route in &file.routes {
+        let path = route.client_ca.as_ref().map(|written| setting.file(written, &route.about));
+        if let (Some(written), true) = (&route.client_ca, route.rules.plain) {
+            let hint = "remove plain = true: certificates are shown in TLS";
+            setting.report.error(written.at, &route.about, "\"client_ca\" cannot hold on plain HTTP", hint);
+        }
+        for host in &route.hosts {
+            let other = found.entry(host.value.clone()).or_insert_with(|| path.clone());
+            if *other != path {
+                let at = route.client_ca.as_ref().map_or(host.at, |written| written.at);
+                let what = format!("other routes of \"{}\" have another \"client_ca\"", host.value);
+                setting.report.error(at, &route.about, what, "write the same in all routes of a host");
+            }
+        }
+    }
+    found.into_iter().filter_map(|(host, path)| Some((host, path?))).collect()
 }
 
 fn covers(pattern: &HostPattern, name: &str) -> bool {

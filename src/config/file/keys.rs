@@ -151,6 +151,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
             "maintenance",
             "log",
             "upstream_tls",
+            "client_ca",
         ],
     ),
     ("route.health", &["path", "every", "timeout", "status"]),

@@ -24,6 +24,7 @@ pub(crate) struct Route {
     pub(crate) backup: Vec<At<Target>>,
     pub(crate) log: bool,
     pub(crate) upstream_tls: Option<At<UpstreamTls>>,
+    pub(crate) client_ca: Option<At<PathBuf>>,
     /// An answer of the edge's own, in place of `to`.
     pub(crate) answer: Option<At<Answer>>,
     pub(crate) rules: Rules,
@@ -80,6 +81,7 @@ impl Route {
         let to = table.list("to", target);
         let backup = table.list("backup", target).unwrap_or_default();
         let log = table.boolean("log").is_some_and(|log| log.value);
+        let client_ca = table.string("client_ca").map(|path| path.map(PathBuf::from));
         let upstream_tls = table.table("upstream_tls", "route.upstream_tls").and_then(|tls| read_tls(&tls));
         let redirect = rules::redirect(table).map(|redirect| redirect.map(Answer::Redirect));
         let page = rules::respond(table).map(|page| page.map(Answer::Page));
@@ -102,6 +104,7 @@ impl Route {
             backup,
             log,
             upstream_tls,
+            client_ca,
             answer: redirect.or(page),
             rules: rules::read(table),
         })

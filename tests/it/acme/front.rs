@@ -68,7 +68,9 @@ impl Front {
                 }
                 let at = |what: &str| format!("https://{behind}/{what}");
                 let (head, body) = match path.strip_prefix("/window/") {
-                    _ if manner == Manner::Down => ("503 Service Unavailable\r\nretry-after: 7200", "<h1>soon</h1>".into()),
+                    _ if manner == Manner::Down => {
+                        ("503 Service Unavailable\r\nretry-after: 7200", "<h1>soon</h1>".into())
+                    }
                     None => {
                         let directory = serde_json::json!({
                             "newNonce": at("nonce-plz"), "newAccount": at("sign-me-up"), "newOrder": at("order-plz"),

@@ -263,6 +263,7 @@ fn config(state: &Path) -> Config {
         max_fields: 100,
         certificates: Vec::new(),
         acme: Vec::new(),
+        client_cas: Default::default(),
         state: state.to_owned(),
         domain: host("home.example"),
         dns_host: None,
