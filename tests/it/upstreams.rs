@@ -311,6 +311,8 @@ fn house_with(papers: &Papers, upstreams: Vec<Upstream>, change: impl FnOnce(&mu
     config.resolve = Resolve::Forward(upstreams);
     config.upstream_ca = Some(papers.file());
     config.testing = checked();
+    // What one house knows is not the next one's.
+    config.state = tempfile::tempdir_in(papers.folder.path()).unwrap().keep();
     change(&mut config);
     Running::start(config)
 }
