@@ -1,8 +1,11 @@
 //! The front door for arbitrary bytes: what a fuzzer and the property tests push against.
 
 use std::{
-    sync::{Arc, OnceLock},
-    time::Instant,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -23,6 +26,8 @@ use crate::{
 pub(super) struct House {
     pub(super) core: Arc<Core>,
     pub(super) policy: Arc<Policy>,
+    /// 1970, for limits that are kept in another clock.
+    epoch: Instant,
 }
 
 impl House {
@@ -39,13 +44,13 @@ impl House {
         let networks = Arc::new(ArcSwap::from_pointee(Networks::default()));
         let core = Arc::new(Core::new(config.cache_size, networks, &Metrics::new()));
         let policy = Arc::new(Policy::build(config, None).expect("the configuration is sound"));
-        Self { core, policy }
+        Self { core, policy, epoch: Instant::now() }
     }
 
     /// Answers a message, `seconds` after 1970.
     pub(super) fn answer(&self, asker: &Asker, bytes: &[u8], seconds: u64, out: &mut Vec<u8>) -> Step {
         let networks = self.core.networks.load();
-        let instant = Instant::now();
+        let instant = self.epoch + Duration::from_secs(seconds);
         let view = View { core: &self.core, policy: &self.policy, networks: &networks, now: seconds, instant };
         answer(&view, asker, bytes, None, out)
     }
@@ -60,9 +65,12 @@ pub(super) fn asker(origin: Origin) -> Asker {
 /// Gives any bytes to the server. What it says must be a message that can be walked and fits a datagram.
 pub fn message(bytes: &[u8]) {
     static HOUSE: OnceLock<House> = OnceLock::new();
+    /// Goes on with each message, so that no limit stands between the bytes and their answer.
+    static SECONDS: AtomicU64 = AtomicU64::new(1000);
     let house = HOUSE.get_or_init(|| House::new(|_| {}));
     let mut out = Vec::new();
-    match house.answer(&asker(Origin::Lan(NetworkId::HOST)), bytes, 1000, &mut out) {
+    let now = SECONDS.fetch_add(1, Ordering::Relaxed);
+    match house.answer(&asker(Origin::Lan(NetworkId::HOST)), bytes, now, &mut out) {
         Step::Done(_) | Step::Refresh(..) => {
             assert!(encode::ttl_offsets(&out).is_some(), "an answer that cannot be read: {out:?}");
             assert!(out.len() <= usize::from(encode::UDP_SIZE) && bytes.get(..2) == out.get(..2));
