@@ -10,7 +10,8 @@
 //!   verbs: `bind` takes ports and may fail, `prepare` builds a new policy and may fail, `commit` swaps it
 //!   in and cannot fail, `run` works until told to stop.
 //! - The floor carries what they share: [`origin`] is the threat model as types, [`onlink`] follows what
-//!   is on the LAN, [`neighbours`] which devices are, [`listen`] binds every kernel socket, [`stream`] is an accepted
+//!   is on the LAN, [`neighbours`] which devices are, [`announce`] tells IPv6 clients of
+//!   us, [`listen`] binds every kernel socket, [`stream`] is an accepted
 //!   stream or datagram with its origin, [`https`] and [`public_dns`] ask other servers, [`provider`] holds the owner's
 //!   public zones, [`helper`] runs the owner's programs, [`limit`] holds per-client limits in fixed memory, [`lookup`]
 //!   turns names into addresses, [`questions`] carries DNS messages to whoever answers them, [`identity`] the certificates
@@ -18,6 +19,7 @@
 //!   [`audit`] writes down who changed what, [`supervise`] names and restarts tasks, [`clock`] says whether the time can be right, [`descriptors`] is how many sockets there may be, [`metrics`] is the registry and its naming rule, [`store`]
 //!   writes state that is never torn, [`privilege`] drops what is not needed.
 
+pub mod announce;
 pub mod app;
 pub mod cli;
 pub mod config;

@@ -41,6 +41,8 @@ pub struct Config {
     pub this_box: Vec<IpAddr>,
     /// Addresses that speak for others, besides the default gateways.
     pub relays: Vec<IpAddr>,
+    /// Router advertisements tell IPv6 clients of this box's DNS.
+    pub announce: bool,
 }
 
 /// Keeps [`Networks`] as the kernel has them.

@@ -6,6 +6,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::Timestamp;
 
 use crate::{
+    announce::Announcer,
     app::{Edge, InForce, Options, Source, lock, log, scrape::Scrape, wire::Planes},
     audit::Audit,
     clock::Clock,
@@ -128,6 +129,14 @@ pub(super) fn build(options: Options) -> Result<(Edge, lock::Lock), Failure> {
         Ok((planes, scrape))
     });
     let (planes, scrape) = bound.map_err(|error| Failure::Bind { error, hint: hint(&options, &state) })?;
+    let announcer = match config.lan.announce {
+        true => {
+            let bound = Announcer::bind(&config.lan.interfaces, config.node.domain.as_str());
+            let what = "router advertisements (`lan.announce`) need CAP_NET_RAW, or a start as root".into();
+            Some(Arc::new(bound.map_err(io(what))?))
+        }
+        false => None,
+    };
     super::state::claim(&state, user.as_ref())?;
     let lock = lock::take(&state).map_err(|error| Failure::Running(error.to_string()))?;
     let in_force = privilege::drop(user.as_ref())?;
@@ -164,6 +173,7 @@ pub(super) fn build(options: Options) -> Result<(Edge, lock::Lock), Failure> {
         clock,
         scrape: Arc::new(scrape),
         follower: Arc::new(follower),
+        announcer,
         watched: std::sync::OnceLock::new(),
         audit,
         changing: std::sync::Mutex::new(()),

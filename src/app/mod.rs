@@ -39,6 +39,7 @@ pub use run::run;
 pub use wire::Planes;
 
 use crate::{
+    announce::Announcer,
     audit::Audit,
     clock::Clock,
     config::{self, Compiled, PeerIds},
@@ -105,6 +106,7 @@ pub struct Edge {
     clock: Clock,
     scrape: Arc<scrape::Scrape>,
     follower: Arc<Follower>,
+    announcer: Option<Arc<Announcer>>,
     watched: OnceLock<Vec<(&'static str, Watched)>>,
     audit: Arc<Audit>,
     /// Held by whoever changes the configuration.

@@ -177,10 +177,14 @@ fn needs_restart(old: &Compiled, new: &Compiled) -> Vec<&'static str> {
     let mode = |config: &Compiled| config.vpn.as_ref().map(|vpn| vpn.mode);
     let lan = |config: &Compiled| config.vpn.as_ref().map(|vpn| vpn.lan);
     let metrics = |config: &Compiled| config.metrics.as_ref().map(|metrics| metrics.listen.clone());
+    let announced =
+        |config: &Compiled| config.lan.announce.then(|| (config.lan.interfaces.clone(), config.node.domain.clone()));
     let keys = [
         ("`node.state`", old.node.state != new.node.state),
         ("`node.user`", old.node.user != new.node.user),
         ("`node.log.format`", old.node.log.format != new.node.log.format),
+        // The sockets need a privilege.
+        ("`lan.announce`", announced(old) != announced(new)),
         ("`dns.listen`", dns(old) != dns(new)),
         ("`dns.encrypted`", encrypted(old) != encrypted(new)),
         ("`dns.cache_size`", cache(old) != cache(new)),

@@ -59,6 +59,14 @@ pub fn run(options: Options, ready: impl FnOnce(&Edge)) -> Result<(), Failure> {
         let (health, _) = supervise::plane("neighbours", stop.clone(), follow).map_err(fail("threads"))?;
         watched.push(("neighbours", health));
     }
+    if let Some(announcer) = &edge.announcer {
+        let (announcer, told) = (announcer.clone(), stop.clone());
+        let announce = move || announcer.run(&told);
+        let (health, thread) = supervise::plane("announce", stop.clone(), announce).map_err(fail("threads"))?;
+        watched.push(("announce", health));
+        // What was announced is taken back at the end.
+        threads.push(("announce", thread));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{app::Edge, dns, ingress, vpn, wan};
+use crate::{announce, app::Edge, dns, ingress, vpn, wan};
 
 /// The state of everything at this moment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -29,6 +29,9 @@ pub struct Status {
     pub refused: Option<Refused>,
     /// The planes that exist, and what works beside them.
     pub planes: Vec<Plane>,
+    /// What router advertisements tell of us.
+    #[serde(default)]
+    pub announced: Vec<announce::Status>,
     /// The DNS plane.
     pub dns: Option<dns::Status>,
     /// The ingress.
@@ -92,6 +95,7 @@ impl Edge {
             loaded: force.loaded.as_second(),
             refused: self.refused.load().as_deref().cloned(),
             planes: planes.collect(),
+            announced: self.announcer.as_ref().map(|announcer| announcer.status()).unwrap_or_default(),
             dns: self.planes.dns.as_ref().map(|plane| plane.status()),
             ingress: self.planes.ingress.as_ref().map(|plane| plane.status()),
             vpn: self.planes.vpn.as_ref().map(|plane| plane.status()),

@@ -66,6 +66,13 @@ fn show(status: &status::Status) -> String {
             "ingress" => status.ingress.iter().for_each(|ingress| ingress_lines(ingress, &mut line)),
             "vpn" => status.vpn.iter().for_each(|vpn| vpn_lines(vpn, &mut line)),
             "wan" => status.wan.iter().for_each(|wan| wan_lines(wan, &mut line)),
+            "announce" => {
+                for one in &status.announced {
+                    let servers = one.servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                    let said = one.problem.clone().unwrap_or(format!("{servers} on {}", one.interface));
+                    line("  servers", said);
+                }
+            }
             "metrics" => line("  listen", addresses(&status.metrics)),
             _ => {}
         }

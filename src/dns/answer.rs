@@ -12,7 +12,7 @@ use super::{
     counters::{Dropped, Outcome, Transport},
     encode::{self, Ede, Head, Limit, QNAME, Section, rcode, record},
     filter::{Rewrite, RuleSource, Verdict},
-    local::{self, Local, Records, SpecialAnswer},
+    local::{self, Local, SpecialAnswer},
     policy::Policy,
     query::{Edns, IN, Query, Question, Unfit, qtype},
     resolver::wire::Message,
@@ -191,7 +191,21 @@ pub(crate) fn answer(
     encode::start(&query, Head::local(rcode::NOERROR), out);
     let records = policy.records.load();
     let found = match records.answer(&query, view.networks, out) {
-        Local::Absent => policy.routes.answer(&query, asker.source.origin, asker.client, view.networks, out),
+        Local::Absent => {
+            let question = (query.name(), QNAME, query.qtype);
+            match policy.routes.answer(question, asker.source.origin, asker.client, view.networks, out) {
+                Local::Absent => policy.peers.answer(&query, asker.source.origin, asker.client, out),
+                found => found,
+            }
+        }
+        // A name of the house may lead to a route.
+        Local::Alias(target) => {
+            let question = (&*target.to_ascii_lowercase(), target, query.qtype);
+            match policy.routes.answer(question, asker.source.origin, asker.client, view.networks, out) {
+                Local::Absent => Local::Alias(target),
+                found => found,
+            }
+        }
         found => found,
     };
     let found = match (found, &policy.discovery) {
@@ -219,7 +233,8 @@ pub(crate) fn answer(
     if alias.is_none()
         && let Some((special, zone)) = policy.special.find(query.name(), query.qtype)
     {
-        special_answer(&records, &query, special, zone, limit, out);
+        let exists = records.has_below(query.name()) || policy.routes.has(query.name(), asker.source.origin);
+        special_answer(exists, &query, special, zone, limit, out);
         return Step::Done(Outcome::Special);
     }
 
@@ -355,7 +370,7 @@ fn resolved_outcome(stored: &Stored) -> Outcome {
 }
 
 fn special_answer(
-    records: &Records,
+    exists: bool,
     query: &Query<'_>,
     special: SpecialAnswer,
     zone: usize,
@@ -365,7 +380,7 @@ fn special_answer(
     let top = query.name().len() == zone;
     let code = match special {
         // RFC 8020: a name above others exists.
-        SpecialAnswer::Nothing if !top && !records.has_below(query.name()) => rcode::NXDOMAIN,
+        SpecialAnswer::Nothing if !top && !exists => rcode::NXDOMAIN,
         _ => rcode::NOERROR,
     };
     encode::start(query, Head::local(code), out);

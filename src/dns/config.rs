@@ -3,7 +3,7 @@
 use std::{net::IpAddr, net::SocketAddr, path::PathBuf, time::Duration};
 
 use hickory_proto::rr::{Name, Record};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use jiff::tz::TimeZone;
 
 pub use super::resolver::Fallback;
@@ -61,6 +61,8 @@ pub struct Config {
     pub bootstrap: Vec<SocketAddr>,
     /// A file of certificates that encrypted servers are believed by, besides the public ones.
     pub upstream_ca: Option<PathBuf>,
+    /// Names with IPv4 addresses alone get IPv6 addresses behind this prefix.
+    pub dns64: Option<Dns64>,
     /// Conditional forwarding.
     pub forward: Vec<Forward>,
     /// Names of the house, absolute.
@@ -71,6 +73,8 @@ pub struct Config {
     pub hosts: Vec<PathBuf>,
     /// Lease files of DHCP servers.
     pub leases: Vec<PathBuf>,
+    /// Names of peers.
+    pub peers: Vec<PeerName>,
     /// Names of routes.
     pub routes: HouseRoutes,
     /// Block and allow lists.
@@ -122,11 +126,13 @@ impl Default for Config {
             fallback: Fallback::Nothing,
             bootstrap: Vec::new(),
             upstream_ca: None,
+            dns64: None,
             forward: Vec::new(),
             records: Vec::new(),
             zones: Vec::new(),
             hosts: Vec::new(),
             leases: Vec::new(),
+            peers: Vec::new(),
             routes: HouseRoutes::default(),
             lists: Vec::new(),
             groups: Vec::new(),
@@ -153,6 +159,18 @@ pub struct Encrypted {
     pub https: Option<u16>,
     /// Who may ask over HTTPS.
     pub access: Access,
+}
+
+/// The prefix of a translator (RFC 6052): 32, 40, 48, 56, 64 or 96 bits long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dns64(pub(in crate::dns) Ipv6Net);
+
+impl Dns64 {
+    /// Takes a prefix, if an IPv4 address can stand behind it (RFC 6052 §2.2).
+    pub fn new(prefix: Ipv6Net) -> Option<Self> {
+        let fits = matches!(prefix.prefix_len(), 32 | 40 | 48 | 56 | 64 | 96) && prefix.addr().octets()[8] == 0;
+        (fits && prefix.trunc() == prefix).then_some(Self(prefix))
+    }
 }
 
 /// Where answers come from.
@@ -252,10 +270,12 @@ pub enum LocalRecord {
 /// The names that the routes of the ingress give to this box.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HouseRoutes {
-    /// Each exact host once.
+    /// Each host once, wildcards as well.
     pub names: Vec<RouteName>,
     /// Where the ingress listens for TLS.
     pub listen: Vec<IpAddr>,
+    /// At which port; `None` if it does not.
+    pub https: Option<u16>,
     /// The gate's inner addresses.
     pub inner: Vec<IpAddr>,
     /// One of the names: each label below it is the same (a device's name for the DNS server).
@@ -272,6 +292,23 @@ pub struct GateName {
     pub host: Name,
     /// Where the gate listens.
     pub listen: Vec<IpAddr>,
+}
+
+/// The name of a peer, and who gets its addresses for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerName {
+    /// `NAME.vpn.<domain>`.
+    pub name: Name,
+    /// The peer itself.
+    pub peer: PeerId,
+    /// Its inner addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The main LAN may reach it.
+    pub lan: bool,
+    /// Clients in these networks may.
+    pub nets: Vec<IpNet>,
+    /// These peers may.
+    pub peers: Vec<PeerId>,
 }
 
 /// A route's host, and who gets this box's address for it.

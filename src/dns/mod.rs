@@ -201,7 +201,10 @@ impl Core {
         self.tell_devices(&policy);
         let before = self.policy.swap(Some(policy.clone()));
         self.replaced.notify_one();
-        if before.is_some_and(|before| !Resolver::same(&before.config, &policy.config)) {
+        let same = |before: &Policy| {
+            Resolver::same(&before.config, &policy.config) && before.config.dns64 == policy.config.dns64
+        };
+        if before.is_some_and(|before| !same(&before)) {
             self.cache.clear();
         }
     }

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use super::{
     Clock, Config,
     filter::{self, ListStatus},
-    local::{self, Discovery, Files, Records, Routes, Special},
+    local::{self, Discovery, Files, Peers, Records, Routes, Special},
     upstream::Resolver,
 };
 
@@ -48,6 +48,8 @@ pub(crate) struct Policy {
     pub(crate) records: ArcSwap<Records>,
     /// Zones, hosts and leases as they were last read.
     pub(crate) files: ArcSwap<Files>,
+    /// The names of peers.
+    pub(crate) peers: Peers,
     /// The names of routes.
     pub(crate) routes: Routes,
     /// The server's own encrypted transports.
@@ -81,12 +83,14 @@ impl Policy {
         let records = compile(&config, &files);
         let routes = Routes::new(&config.routes);
         let discovery = config.encrypted.as_ref().and_then(Discovery::new);
+        let peers = Peers::new(&config.peers);
         Ok(Self {
             config,
             filter,
             lists,
             records: ArcSwap::from_pointee(records),
             files: ArcSwap::from_pointee(files),
+            peers,
             routes,
             discovery,
             special,

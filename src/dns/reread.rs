@@ -14,6 +14,8 @@ pub(super) async fn keep_files(core: &Arc<Core>) -> Infallible {
         let config = &policy.config;
         let watch = Watch::new(config.zones.iter().chain(&config.hosts).chain(&config.leases));
         let follow = async {
+            // What changed before it was watched.
+            read(core, &policy).await;
             loop {
                 watch.changed().await;
                 // Twice: what was being written is whole by then.

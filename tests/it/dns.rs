@@ -120,7 +120,7 @@ impl FalseServer {
         Self { address, asked }
     }
 
-    fn times_asked(&self) -> u32 {
+    pub(crate) fn times_asked(&self) -> u32 {
         self.asked.load(Ordering::SeqCst)
     }
 }

@@ -6,6 +6,7 @@ mod config;
 mod dns;
 mod dns_encrypted;
 mod dns_lists;
+mod dns_names;
 mod edge;
 mod ingress;
 #[path = "../internet/mod.rs"]

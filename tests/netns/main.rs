@@ -10,6 +10,7 @@ mod servers;
 mod tunnel;
 mod world;
 
+mod devices;
 mod differential;
 mod dns;
 mod hidden;

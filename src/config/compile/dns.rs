@@ -21,7 +21,7 @@ use crate::{
     },
     dns::{
         Config, Device, Encrypted, Forward, GateName, Group, HouseRoutes, List, ListSource, LocalRecord, OwnRule,
-        Pause, Paused, Resolve, RouteName, Testing, Transport, Upstream, UpstreamHost, filter::Spans,
+        Pause, Paused, PeerName, Resolve, RouteName, Testing, Transport, Upstream, UpstreamHost, filter::Spans,
     },
     ingress::{self, HostPattern, RoutesReach},
     onlink,
@@ -77,10 +77,12 @@ pub(crate) fn compile(
         listen: listen.into_iter().map(|place| place.value).collect(),
         encrypted,
         records: records(&dns.records, &domain, report),
+        dns64: dns.dns64,
         zones: dns.zones.iter().map(|path| setting.file(path, &dns.about)).collect(),
         hosts: dns.hosts.iter().map(|path| setting.file(path, &dns.about)).collect(),
         // A DHCP server may not have written any yet.
         leases: dns.leases.iter().map(|path| setting.path(&path.value)).collect(),
+        peers: Vec::new(),
         routes: HouseRoutes::default(),
         domain,
         state: setting.state.clone(),
@@ -127,8 +129,11 @@ pub(crate) fn routes(
 ) -> HouseRoutes {
     let mut names: Vec<RouteName> = Vec::new();
     for route in &ingress.routes {
-        let HostPattern::Exact(host) = &route.host else { continue };
-        let Ok(name) = value::name(host.as_str()) else { continue };
+        let (host, written) = match &route.host {
+            HostPattern::Exact(host) => (Some(host), host.to_string()),
+            HostPattern::Wildcard(host) => (None, format!("*.{host}")),
+        };
+        let Ok(name) = Name::from_ascii(format!("{written}.")) else { continue };
         // TLS and QUIC are for every network of the house, whoever may use HTTPS.
         let is_dns = route.to == ingress::Target::Dns && encrypted.is_some_and(|own| !own.listen.is_empty());
         let admitted = |network: &&NetworkId| is_dns || route.access.admits(Origin::Lan(**network));
@@ -136,7 +141,7 @@ pub(crate) fn routes(
         let peers = ingress.peers.iter().filter(|reach| {
             let begins = match &reach.routes {
                 RoutesReach::All => true,
-                RoutesReach::Hosts(hosts) => hosts.contains(host),
+                RoutesReach::Hosts(hosts) => host.is_some_and(|host| hosts.contains(host)),
             };
             begins && route.access.admits(Origin::Vpn(reach.peer))
         });
@@ -154,6 +159,7 @@ pub(crate) fn routes(
             Some(encrypted) if listen.is_empty() => encrypted.listen.iter().map(|place| place.address.ip()).collect(),
             _ => listen.iter().map(|address| address.ip()).collect(),
         },
+        https: ingress.https.first().map(|address| address.port()),
         below: ingress.dns_host.as_ref().and_then(|host| value::name(host.as_str()).ok()),
         inner: vpn.map_or_else(Vec::new, |vpn| vpn.addresses.iter().map(|net| net.addr()).collect()),
         gate: None,
@@ -168,6 +174,39 @@ pub(crate) fn gate(vpn: &vpn::Config) -> Option<GateName> {
     }
     let host = value::name(host).ok()?;
     Some(GateName { host, listen: vpn.listen.iter().map(|address| address.ip()).collect() })
+}
+
+/// What the peers of the gate say to the DNS plane.
+pub(crate) fn peers(vpn: &vpn::Config, domain: &Name) -> Vec<PeerName> {
+    let name = |peer: &vpn::Peer| {
+        let label = peer.name.to_ascii_lowercase();
+        let under = Name::from_ascii(format!("{label}.vpn")).ok()?.append_domain(domain).ok()?;
+        let callers = || peer.reached_by.iter();
+        Some(PeerName {
+            name: under,
+            peer: peer.id,
+            addresses: peer
+                .addresses
+                .iter()
+                .filter(|net| net.prefix_len() == net.max_prefix_len())
+                .map(|net| net.addr())
+                .collect(),
+            lan: callers().any(|caller| *caller == vpn::Caller::Lan),
+            nets: callers()
+                .filter_map(|caller| match caller {
+                    vpn::Caller::Net(net) | vpn::Caller::Ports { net, .. } => Some(*net),
+                    _ => None,
+                })
+                .collect(),
+            peers: callers()
+                .filter_map(|caller| match caller {
+                    vpn::Caller::Peer(peer) => Some(*peer),
+                    _ => None,
+                })
+                .collect(),
+        })
+    };
+    vpn.peers.iter().filter_map(name).collect()
 }
 
 fn records(written: &[file::Record], domain: &Name, report: &Report) -> Vec<LocalRecord> {

@@ -128,7 +128,7 @@ impl Setting<'_> {
 pub(crate) fn compile(mut file: File, setting: &Setting<'_>, ids: &mut PeerIds) -> Compiled {
     let report = setting.report;
     let networks = named_networks(&file.lan, report);
-    let lan = lan(&file);
+    let lan = lan(&file, report);
     if let Some(vpn) = &mut file.vpn {
         vpn::drop_repeated(vpn, report);
     }
@@ -181,6 +181,7 @@ pub(crate) fn compile(mut file: File, setting: &Setting<'_>, ids: &mut PeerIds) 
     }
     if let (Some(dns), Some(vpn)) = (&mut dns, &vpn) {
         dns.routes.gate = dns::gate(vpn);
+        dns.peers = dns::peers(vpn, &dns.domain);
     }
     overlap::check(&file, vpn.as_ref().map_or(&[][..], |vpn| &vpn.addresses), report);
     if dns.is_none() && ingress.is_none() && vpn.is_none() && !report.has_errors() {
@@ -235,7 +236,7 @@ fn named_networks(lan: &file::Lan, report: &Report) -> Vec<String> {
     names
 }
 
-fn lan(file: &File) -> onlink::Config {
+fn lan(file: &File, report: &Report) -> onlink::Config {
     let lan = &file.lan;
     let main = lan.subnets.iter().map(|net| (net.value, NetworkId::MAIN));
     let named = lan
@@ -243,12 +244,28 @@ fn lan(file: &File) -> onlink::Config {
         .iter()
         .zip(0..)
         .flat_map(|(network, index)| network.subnets.iter().map(move |net| (net.value, NetworkId::named(index))));
+    let announce = lan.announce.as_ref().filter(|announce| announce.value);
+    if let Some(announce) = announce {
+        let about = About { section: "lan", name: None };
+        if lan.interfaces.is_empty() {
+            let hint = "name the interfaces to announce on, as interfaces = [\"eth0\"]";
+            report.error(announce.at, &about, "nothing can be announced without interfaces", hint);
+        } else if file.dns.is_none() {
+            report.error(
+                announce.at,
+                &about,
+                "there is no [dns] to announce",
+                "add a [dns] section, or remove the key",
+            );
+        }
+    }
     let proxies = file.ingress.iter().flat_map(|ingress| &ingress.trusted_proxies);
     onlink::Config {
         interfaces: lan.interfaces.iter().map(|name| name.value.clone()).collect(),
         subnets: main.chain(named).collect(),
         this_box: lan.this_box.iter().map(|address| address.value).collect(),
         relays: lan.relays.iter().chain(proxies).map(|address| address.value).collect(),
+        announce: announce.is_some(),
     }
 }
 

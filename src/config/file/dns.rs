@@ -17,7 +17,7 @@ use crate::{
         value::{self, Listen},
     },
     dns::{
-        Action, BlockAs, ClientName, Fallback, Rebind, Testing, Transport, Upstream, UpstreamHost,
+        Action, BlockAs, ClientName, Dns64, Fallback, Rebind, Testing, Transport, Upstream, UpstreamHost,
         filter::{self, WeekSpan},
         resolver::master,
     },
@@ -50,6 +50,7 @@ pub(crate) struct Dns {
     pub(crate) upstream_ca: Option<At<PathBuf>>,
     pub(crate) root_hints: Option<At<PathBuf>>,
     pub(crate) trust_anchors: Option<At<PathBuf>>,
+    pub(crate) dns64: Option<Dns64>,
     pub(crate) records: Vec<Record>,
     pub(crate) zones: Vec<At<PathBuf>>,
     pub(crate) hosts: Vec<At<PathBuf>>,
@@ -206,6 +207,7 @@ impl Dns {
             root_hints: tests_hints.or_else(|| table.string("root_hints")).map(|path| path.map(PathBuf::from)),
             trust_anchors: table.string("trust_anchors").map(|path| path.map(PathBuf::from)),
             records: table.named("records").into_iter().map(|(name, data)| Record::read(table, name, data)).collect(),
+            dns64: table.parsed("dns64", dns64).map(|prefix| prefix.value),
             zones: paths(table, "zones"),
             hosts: paths(table, "hosts"),
             leases: paths(table, "leases"),
@@ -243,6 +245,13 @@ impl Doh {
 
 fn names(table: &Table<'_>, key: &'static str) -> Vec<Name> {
     table.list(key, value::name).unwrap_or_default().into_iter().map(|name| name.value).collect()
+}
+
+fn dns64(text: &str) -> Result<Dns64, Wrong> {
+    text.parse().ok().and_then(Dns64::new).ok_or_else(|| {
+        let hint = "write \"64:ff9b::/96\", or your translator's own prefix of 32, 40, 48, 56, 64 or 96 bits";
+        Wrong::new(format!("\"{text}\" is no prefix of a translator"), hint)
+    })
 }
 
 fn paths(table: &Table<'_>, key: &'static str) -> Vec<At<PathBuf>> {

@@ -17,6 +17,7 @@ pub(crate) struct Lan {
     pub(crate) this_box: Vec<At<IpAddr>>,
     pub(crate) relays: Vec<At<IpAddr>>,
     pub(crate) networks: Vec<Network>,
+    pub(crate) announce: Option<At<bool>>,
 }
 
 /// `[[lan.network]]` as written.
@@ -35,6 +36,7 @@ impl Lan {
                 this_box: Vec::new(),
                 relays: Vec::new(),
                 networks: Vec::new(),
+                announce: None,
             };
         };
         Self {
@@ -43,6 +45,7 @@ impl Lan {
             this_box: table.list("this_box", value::address).unwrap_or_default(),
             relays: table.list("relays", value::address).unwrap_or_default(),
             networks: table.tables("network", "lan.network").iter().filter_map(Network::read).collect(),
+            announce: table.boolean("announce"),
         }
     }
 }

@@ -353,7 +353,7 @@ fn under_prefixes(suffix: Ipv6Addr, networks: &Networks) -> impl Iterator<Item =
 }
 
 /// Reads a full name under ip6.arpa.
-fn reverse_v6(name: &[u8]) -> Option<Ipv6Addr> {
+pub(crate) fn reverse_v6(name: &[u8]) -> Option<Ipv6Addr> {
     let (nibbles, zone) = name.split_at_checked(64)?;
     if zone != b"\x03ip6\x04arpa\0" {
         return None;

@@ -2,7 +2,7 @@
 //! the name is what the public DNS says.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -10,8 +10,8 @@ use super::{Local, wire};
 use crate::{
     dns::{
         HouseRoutes, RouteName,
-        encode::{QNAME, Section, record},
-        query::{Query, parent, qtype},
+        encode::{Section, record},
+        query::{ancestors, parent, qtype},
     },
     origin::{NetworkId, Networks, Origin},
 };
@@ -19,11 +19,19 @@ use crate::{
 /// Seconds; short, because the box's address may change.
 const TTL: u32 = 60;
 
+/// Where routes are served inside the tunnel, and where clients look by themselves.
+const INNER_PORT: u16 = 443;
+
 /// The names of routes, compiled.
 #[derive(Debug, Default)]
 pub(crate) struct Routes {
     names: HashMap<Box<[u8]>, RouteName>,
+    /// By what stands behind `*.`, which is one label.
+    wildcards: HashMap<Box<[u8]>, RouteName>,
+    /// Names that have names of routes below them.
+    above: HashSet<Box<[u8]>>,
     listen: Vec<IpAddr>,
+    https: Option<u16>,
     inner: Vec<IpAddr>,
     gate: Option<(Box<[u8]>, Vec<IpAddr>)>,
     below: Option<Box<[u8]>>,
@@ -32,42 +40,76 @@ pub(crate) struct Routes {
 impl Routes {
     /// Compiles what the configuration says of routes.
     pub(crate) fn new(routes: &HouseRoutes) -> Self {
-        let names = routes.names.iter().map(|route| (wire(&route.host), route.clone())).collect();
+        let (https, listen, inner) = (routes.https, routes.listen.clone(), routes.inner.clone());
         let gate = routes.gate.as_ref().map(|gate| (wire(&gate.host), gate.listen.clone()));
-        let below = routes.below.as_ref().map(wire);
-        Self { names, listen: routes.listen.clone(), inner: routes.inner.clone(), gate, below }
+        let mut compiled =
+            Self { https, listen, inner, gate, below: routes.below.as_ref().map(wire), ..Self::default() };
+        for route in &routes.names {
+            let name = wire(&route.host);
+            compiled.above.extend(ancestors(&name).skip(1).map(Box::from));
+            match name.strip_prefix(b"\x01*") {
+                Some(below) => compiled.wildcards.insert(below.into(), route.clone()),
+                None => compiled.names.insert(name, route.clone()),
+            };
+        }
+        compiled
     }
 
-    /// Writes the addresses that this client reaches the route by.
+    /// Says whether a name is that of a route, or above one, for this client.
+    pub(crate) fn has(&self, name: &[u8], origin: Origin) -> bool {
+        let is_gate = self.gate.as_ref().is_some_and(|(gate, _)| **gate == *name);
+        is_gate || self.above.contains(name) || self.find(name, origin).is_some()
+    }
+
+    /// Writes how this client reaches the route that a name belongs to, behind `owner`. Of what else there is under
+    /// the name, mail for one, nothing is known here.
     pub(crate) fn answer(
         &self,
-        query: &Query<'_>,
+        (name, owner, qtype): (&[u8], &[u8], u16),
         origin: Origin,
         client: IpAddr,
         networks: &Networks,
         out: &mut Vec<u8>,
     ) -> Local<'static> {
-        let gate = self.gate.as_ref().filter(|(name, _)| **name == *query.name());
-        let above = || parent(query.name()).filter(|above| self.below.as_deref() == Some(*above));
-        let found = self.names.get(query.name()).or_else(|| self.names.get(above()?));
-        let addresses = match (found, gate, origin) {
-            (Some(route), _, Origin::Vpn(peer)) if route.peers.contains(&peer) => self.inner.clone(),
-            (Some(route), _, Origin::Lan(network)) if route.networks.contains(&network) => {
-                of_this_box(&self.listen, network, client, networks)
-            }
+        if !matches!(qtype, qtype::A | qtype::AAAA | qtype::HTTPS) {
+            return Local::Absent;
+        }
+        let route = self.find(name, origin);
+        let gate = self.gate.as_ref().filter(|(gate, _)| **gate == *name && !self.names.contains_key(name));
+        let addresses = match (route, gate, origin) {
+            (Some(_), _, Origin::Vpn(_)) => self.inner.clone(),
+            (Some(_), _, Origin::Lan(network)) => of_this_box(&self.listen, network, client, networks),
             (None, Some((_, listen)), Origin::Lan(network)) => of_this_box(listen, network, client, networks),
             _ => return Local::Absent,
         };
         let mut written = false;
-        for address in addresses {
-            match (address, query.qtype) {
-                (IpAddr::V4(v4), qtype::A) => record(out, Section::Answer, QNAME, qtype::A, TTL, &v4.octets()),
-                (IpAddr::V6(v6), qtype::AAAA) => record(out, Section::Answer, QNAME, qtype::AAAA, TTL, &v6.octets()),
+        for address in &addresses {
+            match (address, qtype) {
+                (IpAddr::V4(v4), qtype::A) => record(out, Section::Answer, owner, qtype::A, TTL, &v4.octets()),
+                (IpAddr::V6(v6), qtype::AAAA) => record(out, Section::Answer, owner, qtype::AAAA, TTL, &v6.octets()),
                 _ => continue,
             }
             written = true;
         }
+        let port = if matches!(origin, Origin::Vpn(_)) { Some(INNER_PORT) } else { self.https };
+        if let Some(port) = port.filter(|_| qtype == qtype::HTTPS && route.is_some() && !addresses.is_empty()) {
+            record(out, Section::Answer, owner, qtype::HTTPS, TTL, &service(port, &addresses));
+            written = true;
+        }
         if written { Local::Answered } else { Local::NoData }
+    }
+
+    /// Returns the route of a name that this client may use: its own, else that of a wildcard.
+    fn find(&self, name: &[u8], origin: Origin) -> Option<&RouteName> {
+        let admits = |route: &&RouteName| match origin {
+            Origin::Vpn(peer) => route.peers.contains(&peer),
+            Origin::Lan(network) => route.networks.contains(&network),
+            Origin::Wan => false,
+        };
+        let own = self.names.get(name).filter(admits);
+        let above = || parent(name).filter(|above| self.below.as_deref() == Some(*above));
+        let below = || self.names.get(above()?).filter(admits);
+        own.or_else(below).or_else(|| self.wildcards.get(parent(name)?).filter(admits))
     }
 }
 
@@ -108,6 +150,43 @@ fn of_this_box(listen: &[IpAddr], network: NetworkId, client: IpAddr, networks: 
         .collect()
 }
 
+/// Writes the data of a service at the name itself (RFC 9460 §2.2): HTTP/2 and HTTP/1.1 over TLS, at these addresses.
+fn service(port: u16, addresses: &[IpAddr]) -> Vec<u8> {
+    const ALPN: &[u8] = b"\x02h2\x08http/1.1";
+    let v4: Vec<u8> = addresses.iter().filter_map(as_v4).flat_map(|v4| v4.octets()).collect();
+    let v6: Vec<u8> = addresses.iter().filter_map(as_v6).flat_map(|v6| v6.octets()).collect();
+    // Priority 1, the owner itself as the target.
+    let mut data = vec![0, 1, 0];
+    let mut parameter = |key: u16, value: &[u8]| {
+        let Some(length) = u16::try_from(value.len()).ok().filter(|length| *length > 0) else { return };
+        data.extend(key.to_be_bytes());
+        data.extend(length.to_be_bytes());
+        data.extend(value);
+    };
+    // In the order of their keys (RFC 9460 §2.2).
+    parameter(1, ALPN);
+    if port != INNER_PORT {
+        parameter(3, &port.to_be_bytes());
+    }
+    parameter(4, &v4);
+    parameter(6, &v6);
+    data
+}
+
+fn as_v4(address: &IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(v4) => Some(*v4),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn as_v6(address: &IpAddr) -> Option<Ipv6Addr> {
+    match address {
+        IpAddr::V6(v6) => Some(*v6),
+        IpAddr::V4(_) => None,
+    }
+}
+
 /// Loopback is nobody else's, and link-local addresses need an interface beside them.
 fn is_lasting(address: &IpAddr) -> bool {
     match address {
@@ -124,8 +203,8 @@ mod tests {
     use crate::{
         dns::{
             GateName,
-            encode::{self, Head},
-            query::tests::query,
+            encode::{self, Head, QNAME},
+            query::{Query, tests::query},
         },
         origin::PeerId,
     };
@@ -135,19 +214,25 @@ mod tests {
     }
 
     fn ask_for(name: &str, origin: Origin, client: &str, qtype: u16) -> Option<Vec<String>> {
+        let route = |host: &str, networks: &[NetworkId]| RouteName {
+            host: host.parse().unwrap(),
+            networks: networks.to_vec(),
+            peers: vec![PeerId(1)],
+        };
         let routes = Routes::new(&HouseRoutes {
-            names: vec![RouteName {
-                host: "nas.home.example.".parse().unwrap(),
-                networks: vec![NetworkId::MAIN, NetworkId::HOST],
-                peers: vec![PeerId(1)],
-            }],
-            listen: vec!["0.0.0.0".parse().unwrap(), "::".parse().unwrap()],
-            inner: vec!["10.77.0.1".parse().unwrap()],
+            names: vec![
+                route("nas.home.example.", &[NetworkId::MAIN, NetworkId::HOST]),
+                route("*.apps.home.example.", &[NetworkId::MAIN]),
+                route("admin.apps.home.example.", &[]),
+            ],
+            https: Some(8443),
             gate: Some(GateName {
                 host: "vpn.home.example.".parse().unwrap(),
                 listen: vec!["0.0.0.0".parse().unwrap()],
             }),
             below: Some("nas.home.example.".parse().unwrap()),
+            listen: vec!["0.0.0.0".parse().unwrap(), "::".parse().unwrap()],
+            inner: vec!["10.77.0.1".parse().unwrap()],
         });
         let own = ["127.0.0.1", "192.168.1.2", "198.51.100.7", "2001:db8:1::2", "fe80::2"];
         let networks = Networks {
@@ -159,7 +244,8 @@ mod tests {
         let asked = Query::parse(&bytes).unwrap();
         let mut out = Vec::new();
         encode::start(&asked, Head::local(0), &mut out);
-        match routes.answer(&asked, origin, client.parse().unwrap(), &networks, &mut out) {
+        let question = (asked.name(), QNAME, qtype);
+        match routes.answer(question, origin, client.parse().unwrap(), &networks, &mut out) {
             Local::Absent => None,
             _ => Some(Message::from_vec(&out).unwrap().answers.iter().map(|record| record.data.to_string()).collect()),
         }
@@ -199,5 +285,30 @@ mod tests {
         assert_eq!(ask(Origin::Vpn(PeerId(2)), "10.77.0.3", qtype::A), None);
         assert_eq!(ask(Origin::Lan(NetworkId::named(0)), "192.168.30.5", qtype::A), None);
         assert_eq!(ask(Origin::Wan, "192.168.1.1", qtype::A), None);
+    }
+
+    #[test]
+    fn a_route_has_a_service_record_and_leaves_other_types_to_the_public_dns() {
+        let lan = Origin::Lan(NetworkId::MAIN);
+
+        let service = ask(lan, "192.168.1.50", qtype::HTTPS).unwrap();
+        let inside = ask(Origin::Vpn(PeerId(1)), "10.77.0.2", qtype::HTTPS).unwrap();
+
+        assert_eq!(service, ["1 . alpn=h2,http/1.1, port=8443 ipv4hint=192.168.1.2, ipv6hint=2001:db8:1::2,"]);
+        assert_eq!(inside, ["1 . alpn=h2,http/1.1, ipv4hint=10.77.0.1,"]);
+        for other in [15, 16, qtype::SOA] {
+            assert_eq!(ask(lan, "192.168.1.50", other), None);
+        }
+    }
+
+    #[test]
+    fn a_wildcard_is_one_label_and_stands_in_for_a_host_that_is_not_there_for_this_client() {
+        let lan = Origin::Lan(NetworkId::MAIN);
+
+        assert_eq!(ask_for("x.apps.home.example", lan, "192.168.1.50", qtype::A).unwrap(), ["192.168.1.2"]);
+        assert_eq!(ask_for("admin.apps.home.example", lan, "192.168.1.50", qtype::A).unwrap(), ["192.168.1.2"]);
+        for name in ["a.b.apps.home.example", "apps.home.example"] {
+            assert_eq!(ask_for(name, lan, "192.168.1.50", qtype::A), None, "{name}");
+        }
     }
 }

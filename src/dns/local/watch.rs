@@ -92,3 +92,26 @@ fn drain(events: &Receiver) -> io::Result<()> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_change_is_noticed_however_it_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("leases");
+        let watch = Watch::new([&file].into_iter());
+        let noticed = async || tokio::time::timeout(Duration::from_secs(20), watch.changed()).await.is_ok();
+
+        std::fs::write(&file, "one").unwrap();
+        assert!(noticed().await, "it appears");
+        std::fs::write(&file, "two").unwrap();
+        assert!(noticed().await, "it is written to");
+        let other = folder.path().join("other");
+        std::fs::write(&other, "three").unwrap();
+        assert!(noticed().await, "something beside it");
+        std::fs::rename(&other, &file).unwrap();
+        assert!(noticed().await, "it is replaced");
+    }
+}

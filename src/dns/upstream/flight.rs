@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{Resolved, Security, rebind};
+use super::{Resolved, Security, dns64, rebind};
 use crate::{
     dns::{
         Core,
@@ -106,10 +106,30 @@ impl Drop for Flight {
 }
 
 impl Flight {
+    /// Asks, and makes what DNS64 makes; of that it is said whether what it was made of leads into the house.
+    async fn resolve(&self, policy: &Policy) -> (Resolved, Option<bool>) {
+        let (upstream, question) = (policy.upstream.load_full(), &self.question);
+        let ask = async |question| upstream.resolve(question, self.wanted).await;
+        let Some(prefix) = policy.config.dns64 else { return (ask(question).await, None) };
+        if let Some(own) = dns64::own(prefix, question) {
+            return (own, Some(false));
+        }
+        if let Some(forward) = dns64::forward(prefix, question) {
+            return (dns64::back(question, &forward, ask(&forward).await), None);
+        }
+        let first = ask(question).await;
+        let Some(of_ipv4) = dns64::wants(question, &first) else { return (first, None) };
+        let second = ask(&of_ipv4).await;
+        match dns64::synthesise(prefix, &first, &second) {
+            Some(made) => (made, Some(second.answers.iter().any(rebind::is_home))),
+            None => (first, None),
+        }
+    }
+
     async fn ask(&self, policy: &Policy) -> Arc<Stored> {
         let (core, question) = (&self.core, &self.question);
         let started = Instant::now();
-        let resolved = policy.upstream.load_full().resolve(question, self.wanted).await;
+        let (resolved, leads_home) = self.resolve(policy).await;
         core.series.upstream_took(started.elapsed());
         let now = core.clock.seconds();
         // What is kept outlives the policy that the question began with.
@@ -131,7 +151,7 @@ impl Flight {
                 }
             }
         }
-        let (stored, lifetime) = store(policy, question, resolved, now);
+        let (stored, lifetime) = store(policy, question, (resolved, leads_home), now);
         let stored = Arc::new(stored);
         let asked_others = || !Arc::ptr_eq(&judge.upstream.load(), &policy.upstream.load());
         if lifetime > 0 && !asked_others() {
@@ -151,7 +171,12 @@ fn is_failure(code: u16) -> bool {
 }
 
 /// Makes of what others said what clients are given, and says for how long.
-fn store(policy: &Policy, question: &Question, mut resolved: Resolved, now: u64) -> (Stored, u32) {
+fn store(
+    policy: &Policy,
+    question: &Question,
+    (mut resolved, leads_home): (Resolved, Option<bool>),
+    now: u64,
+) -> (Stored, u32) {
     if is_failure(resolved.rcode) {
         // What others refuse is a failure for our client.
         resolved.rcode = rcode::SERVFAIL;
@@ -200,7 +225,7 @@ fn store(policy: &Policy, question: &Question, mut resolved: Resolved, now: u64)
     let head = (resolved.rcode, secure, ede);
     let aliases = resolved.answers.iter().filter_map(|record| Some(leads_to(record)?.as_wire().into()));
     let aliases = aliases.collect();
-    let leads_home = resolved.answers.iter().any(rebind::is_home);
+    let leads_home = leads_home.unwrap_or_else(|| resolved.answers.iter().any(rebind::is_home));
     // What has expired already does not begin a second life.
     let stale = if lifetime > OUTAGE_LIFETIME { policy.config.stale.as_secs() } else { 0 };
     let stored = message(question, &resolved).and_then(|bytes| Stored::new(bytes, aliases, head, now, lifetime, stale));
@@ -364,7 +389,7 @@ mod tests {
         let lifetime = |authorities| {
             let negative = Resolved { rcode: rcode::NXDOMAIN, authorities, ..Resolved::failed(Ede::NetworkError) };
             let negative = Resolved { ede: None, ..negative };
-            store(&house.policy, &question, negative, 10).1
+            store(&house.policy, &question, (negative, None), 10).1
         };
 
         assert_eq!(lifetime(soa(900, 60)), 60);

@@ -1,6 +1,7 @@
 //! Whoever is asked when the house does not know: authorities from the root, configured servers, or the
 //! servers of a zone.
 
+mod dns64;
 mod flight;
 pub(crate) mod rebind;
 mod resolver;
