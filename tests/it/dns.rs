@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    path::PathBuf,
     str::FromStr,
     sync::{
         Arc,
@@ -153,7 +154,6 @@ pub(crate) fn config(upstream: SocketAddr) -> Config {
     Config {
         listen: vec![Place::from(SocketAddr::from(([127, 0, 0, 1], 0)))],
         domain: "home.example.".parse().unwrap(),
-        state: std::env::temp_dir(),
         case_randomisation: false,
         resolve: Resolve::Forward(vec![Upstream::plain(upstream)]),
         records: vec![
@@ -184,6 +184,8 @@ pub(crate) struct Running {
     stopper: Stopper,
     thread: Option<std::thread::JoinHandle<Result<(), String>>>,
     metrics: Metrics,
+    /// What one house knows is not the next one's.
+    state: tempfile::TempDir,
 }
 
 impl Running {
@@ -196,11 +198,15 @@ impl Running {
     }
 
     pub(crate) fn start_as(
-        config: Config,
+        mut config: Config,
         networks: Networks,
         inlet: Option<stream::Inlet>,
         identity: Identity,
     ) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        if config.state == PathBuf::new() {
+            config.state = state.path().into();
+        }
         let metrics = Metrics::new();
         let networks = Arc::new(ArcSwap::from_pointee(networks));
         let plane = Arc::new(Plane::bind(&config, networks, &metrics, inlet, identity).unwrap());
@@ -209,7 +215,12 @@ impl Running {
         let (stopper, stop) = supervise::stop();
         let running = plane.clone();
         let thread = Some(std::thread::spawn(move || running.run(stop)));
-        Self { plane, address, stopper, thread, metrics }
+        Self { plane, address, stopper, thread, metrics, state }
+    }
+
+    pub(crate) fn reload(&self, config: Config) {
+        let config = Config { state: self.state.path().into(), ..config };
+        self.plane.commit(self.plane.prepare(config).unwrap());
     }
 
     pub(crate) fn ask_bytes(&self, bytes: &[u8]) -> Option<Vec<u8>> {
@@ -410,11 +421,11 @@ fn rules_reach_the_names_behind_cached_aliases_at_once() {
 
     let mut stricter = config(server.address);
     stricter.groups[0].block = vec!["cdn.example.".parse().unwrap()];
-    running.plane.commit(running.plane.prepare(stricter).unwrap());
+    running.reload(stricter);
     let blocked = running.ask("cloaked.example.", RecordType::A);
 
     assert_eq!((texts(&blocked), ede(&blocked)), (vec!["0.0.0.0".into()], Some(17)));
-    running.plane.commit(running.plane.prepare(config(server.address)).unwrap());
+    running.reload(config(server.address));
     assert_eq!(texts(&running.ask("cloaked.example.", RecordType::A)).len(), 2);
     assert_eq!(server.times_asked(), 1, "the answer stayed in the cache");
 }

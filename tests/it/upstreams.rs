@@ -311,8 +311,6 @@ fn house_with(papers: &Papers, upstreams: Vec<Upstream>, change: impl FnOnce(&mu
     config.resolve = Resolve::Forward(upstreams);
     config.upstream_ca = Some(papers.file());
     config.testing = checked();
-    // What one house knows is not the next one's.
-    config.state = tempfile::tempdir_in(papers.folder.path()).unwrap().keep();
     change(&mut config);
     Running::start(config)
 }
@@ -519,7 +517,7 @@ fn two_houses_that_point_at_each_other_do_not_multiply_a_question() {
     let second = Running::start(config(first.address));
     let mut towards = config(second.address);
     towards.listen = vec![first.address.into()];
-    first.plane.commit(first.plane.prepare(towards).unwrap());
+    first.reload(towards);
 
     let answer = ask(&first, "www.t1.");
 
