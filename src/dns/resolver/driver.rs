@@ -1,8 +1,8 @@
 //! The resolver's hands: sockets, clock and random numbers for the core, one thread for each share of the
 //! questions.
 //!
-//! Each datagram to a server has a socket of its own ([`datagram`]). What goes over TCP, and what is encrypted,
-//! shares connections ([`lines`]): one is opened where there is none, and is kept for a while for what comes
+//! Each datagram to a server has a socket of its own (`datagram`). What goes over TCP, and what is encrypted,
+//! shares connections (`lines`): one is opened where there is none, and is kept for a while for what comes
 //! next. The core says when an exchange is over; here only numbers are bounded.
 
 mod bootstrap;
