@@ -6,7 +6,7 @@ use hickory_proto::rr::{Name, Record};
 use ipnet::{IpNet, Ipv6Net};
 use jiff::tz::TimeZone;
 
-pub use super::resolver::Fallback;
+pub use super::resolver::{Fallback, driver::figures::Figures};
 use super::{client::ClientName, filter::Spans};
 use crate::{
     listen::Place,
@@ -49,6 +49,8 @@ pub struct Config {
     pub time_servers: Vec<Name>,
     /// The clock that signatures are checked by.
     pub clock: crate::clock::Clock,
+    /// What the resolver does is counted here.
+    pub figures: Figures,
     /// Where answers come from.
     pub resolve: Resolve,
     /// A hints file instead of the built-in root servers.
@@ -120,6 +122,7 @@ impl Default for Config {
             traces: 0,
             time_servers: Vec::new(),
             clock: crate::clock::Clock::believed(),
+            figures: Figures::default(),
             resolve: Resolve::Recursive,
             root_hints: None,
             trust_anchors: None,

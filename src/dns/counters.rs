@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::{encode, query::Edns};
+use super::{encode, query::Edns, resolver::driver::figures::Figures};
 use crate::metrics::Metrics;
 
 /// How a question ended.
@@ -139,6 +139,7 @@ pub(crate) struct Series {
     pub(crate) cache_entries: IntGauge,
     pub(crate) list_names: IntGaugeVec,
     pub(crate) list_fetches: IntCounterVec,
+    pub(crate) figures: Figures,
 }
 
 impl Series {
@@ -161,6 +162,7 @@ impl Series {
             cache_bytes: plane.gauge("cache_bytes", "Size of the answer cache."),
             cache_entries: plane.gauge("cache_entries", "Answers in the cache."),
             list_fetches: plane.counters("list_fetches_total", "Lists asked for, by outcome.", &["outcome"]),
+            figures: Figures::new(metrics),
             list_names: plane.gauges("list_names", "Names on each list.", &["list"]),
         }
     }

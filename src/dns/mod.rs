@@ -282,6 +282,7 @@ impl Plane {
     /// Reads lists and files and builds the policy; blocks.
     pub fn prepare(&self, mut config: Config) -> Result<Prepared, Error> {
         config.clock = self.core.trusted_clock().clone();
+        config.figures = self.core.series.figures.clone();
         let before = self.core.policy.load_full();
         self.core.devices.open(&config.state);
         Ok(Prepared(Arc::new(Policy::build(config, before.as_deref())?)))

@@ -12,7 +12,7 @@ use std::{
     collections::{BTreeSet, HashSet},
     fmt::Write as _,
     io::{Read, Write},
-    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -118,8 +118,9 @@ fn play(host: &Host, scenario: &Arc<Scenario>, minimise: bool) -> Option<String>
     let mut process = start(host, folder.path(), scenario, minimise);
     let client = host.inside(|| UdpSocket::bind("127.0.0.1:0").expect("loopback is up"));
     client.set_read_timeout(Some(Duration::from_secs(10))).expect("it is a socket");
-    let probe =
-        [0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 9, b'l', b'o', b'c', b'a', b'l', b'h', b'o', b's', b't', 0, 0, 1, 0, 1];
+    let probe = [
+        255, 255, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 9, b'l', b'o', b'c', b'a', b'l', b'h', b'o', b's', b't', 0, 0, 1, 0, 1,
+    ];
     client.set_read_timeout(Some(Duration::from_millis(100))).expect("it is a socket");
     let up = within(10, || client.send_to(&probe, LISTEN).is_ok() && client.recv(&mut [0; 512]).is_ok());
     assert!(up && process.runs(), "the process does not answer: {}", process.printed());
@@ -129,7 +130,7 @@ fn play(host: &Host, scenario: &Arc<Scenario>, minimise: bool) -> Option<String>
         servers.step.store(step.number, Ordering::SeqCst);
         match &step.action {
             Action::Query(entry) => {
-                answered = ask(&client, entry, number).map(|bytes| (entry, bytes));
+                answered = ask(host, &client, entry, number).map(|bytes| (entry, bytes));
             }
             Action::CheckAnswer(wanted) => {
                 let Some((_, bytes)) = &answered else { return Some(format!("step {}: no answer", step.number)) };
@@ -188,7 +189,7 @@ fn start(host: &Host, folder: &Path, scenario: &Scenario, minimise: bool) -> Pro
     host.spawn(&folder.join("log"), PROGRAM, &["run", "--config", &file, "--testing"])
 }
 
-fn ask(client: &UdpSocket, entry: &Entry, id: u16) -> Option<Vec<u8>> {
+fn ask(host: &Host, client: &UdpSocket, entry: &Entry, id: u16) -> Option<Vec<u8>> {
     let (name, rtype) = entry.question.as_ref()?;
     let bits = [("RD", 8), ("AD", 5), ("CD", 4)];
     let flags = bits.iter().filter(|(name, _)| entry.has(name)).fold(0_u16, |flags, (_, bit)| flags | 1 << bit);
@@ -205,14 +206,22 @@ fn ask(client: &UdpSocket, entry: &Entry, id: u16) -> Option<Vec<u8>> {
         let length = client.recv(&mut buffer).ok()?;
         // An answer to an earlier question may be late.
         if buffer[..2] == query[..2] {
-            break if buffer[2] & 2 == 0 { Some(buffer[..length].to_vec()) } else { ask_again(&query) };
+            break if buffer[2] & 2 == 0 { Some(buffer[..length].to_vec()) } else { ask_again(host, &query) };
         }
     }
 }
 
-/// Over TCP: the client's thread is outside, and a socket belongs to the namespace that it was made in.
-fn ask_again(_query: &[u8]) -> Option<Vec<u8>> {
-    None
+/// Over TCP, as a truncated answer tells a client to.
+fn ask_again(host: &Host, query: &[u8]) -> Option<Vec<u8>> {
+    let mut stream = host.inside(|| TcpStream::connect(LISTEN)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    let length = u16::try_from(query.len()).ok()?;
+    stream.write_all(&[&length.to_be_bytes(), query].concat()).ok()?;
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).ok()?;
+    let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
+    stream.read_exact(&mut answer).ok()?;
+    Some(answer)
 }
 
 /// The servers of one file.

@@ -98,6 +98,7 @@ pub(crate) fn compile(
         traces: dns.traces,
         time_servers: Vec::new(),
         clock: crate::clock::Clock::believed(),
+        figures: crate::dns::Figures::default(),
         resolve: match &dns.resolve {
             Resolver::Recursive => Resolve::Recursive,
             Resolver::Forward(upstreams) => Resolve::Forward(values(upstreams)),

@@ -8,6 +8,7 @@
 mod bootstrap;
 mod datagram;
 pub mod encrypted;
+pub mod figures;
 mod https;
 mod kept;
 mod line;
@@ -44,6 +45,7 @@ use crate::{
     supervise,
 };
 use encrypted::Server;
+use figures::{Figures, Fill};
 use kept::Kept;
 use line::Ask;
 use lines::{LineId, Lines};
@@ -79,6 +81,8 @@ pub struct Settings {
     pub log: bool,
     /// Where what is known is kept from one process to the next, if anywhere.
     pub folder: Option<PathBuf>,
+    /// What is done is counted here.
+    pub figures: Figures,
 }
 
 /// What is good enough for whoever asks.
@@ -265,6 +269,8 @@ struct Thread {
     lines: Lines,
     kept: Option<Kept>,
     log: bool,
+    figures: Figures,
+    fill: Fill,
     waiting: BTreeMap<Ticket, oneshot::Sender<Arc<Answer>>>,
     curious: BTreeMap<Ticket, oneshot::Sender<Explained>>,
     open: BTreeMap<ExchangeId, Open>,
@@ -286,6 +292,8 @@ impl Thread {
             lines: Lines::new(servers.clone(), (config.ipv4, config.ipv6), tell.clone()),
             kept: kept.filter(|_| start == Start::Process),
             log: settings.log,
+            figures: settings.figures.clone(),
+            fill: Fill::new(settings.figures.clone()),
             waiting: BTreeMap::new(),
             curious: BTreeMap::new(),
             open: BTreeMap::new(),
@@ -328,6 +336,7 @@ impl Thread {
             while let Some(output) = self.resolver.next_output() {
                 self.perform(output);
             }
+            self.fill.set(self.resolver.cache_fill());
             match self.resolver.clock_news() {
                 Some(News::Proven(reading)) => self.clock.prove(reading),
                 Some(News::Doubted(reading)) => self.clock.doubt(reading),
@@ -380,6 +389,7 @@ impl Thread {
     fn handle(&mut self, event: Event, now: Now) {
         match event {
             Event::Message(exchange, bytes) => {
+                self.figures.heard();
                 if let Some(open) = self.open.get(&exchange) {
                     if let By::Line(line) = open.by {
                         self.lines.heard(open.server, line);
@@ -390,7 +400,10 @@ impl Thread {
                 }
                 self.resolver.handle_message(exchange, &bytes, now);
             }
-            Event::Failure(exchange) => self.resolver.handle_failure(exchange, now),
+            Event::Failure(exchange) => {
+                self.figures.unheard();
+                self.resolver.handle_failure(exchange, now);
+            }
             Event::Over(server, line, unanswered) => {
                 let was_good = self.lines.over(server, line);
                 for ask in unanswered {
@@ -423,6 +436,7 @@ impl Thread {
                 None => {}
             },
             Output::Answer(ticket, answer) => {
+                self.figures.answered(&answer);
                 if let Some(tell) = self.waiting.remove(&ticket) {
                     // Who asked may have gone away.
                     let _ = tell.send(answer);
@@ -438,6 +452,7 @@ impl Thread {
     }
 
     fn send(&mut self, exchange: ExchangeId, server: Contact, connected: bool, message: Vec<u8>) {
+        self.figures.sent(server, connected);
         if self.log {
             log("to", server, connected, &message);
         }

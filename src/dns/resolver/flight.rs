@@ -162,7 +162,7 @@ impl Shared {
             Some(Some(answer)) => self.land(&asked, answer),
             Some(None) => {}
             None => {
-                self.keep_failure(&asked.question);
+                self.keep_failure(&asked.question, Why::NoReachableAuthority);
                 self.land(&asked, failed(Why::NoReachableAuthority));
             }
         }

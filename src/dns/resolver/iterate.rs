@@ -21,6 +21,7 @@ use super::{
     reply::{Class, Reply, understand},
     search::Search,
     trace::{Came, Step},
+    why::Why,
     wire::{Message, Question, rcode, rtype},
 };
 
@@ -49,10 +50,23 @@ pub(super) enum Failure {
     Useless,
     /// The budget is spent.
     Spent,
-    /// It failed a moment ago.
-    Cached,
+    /// It failed a moment ago, for this.
+    Cached(Why),
     /// Others needed the place.
     Crowded,
+}
+
+impl Failure {
+    /// Returns what clients are told. RFC 8914 §4.14 has a code for a failure that was cached: the cause says more.
+    pub(super) fn why(self) -> Why {
+        match self {
+            Self::Unreachable => Why::NoReachableAuthority,
+            Self::Useless => Why::NetworkError,
+            Self::Spent => Why::BudgetSpent,
+            Self::Cached(why) => why,
+            Self::Crowded => Why::Crowded,
+        }
+    }
 }
 
 /// What a zone's server said.

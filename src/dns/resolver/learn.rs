@@ -145,11 +145,11 @@ impl Shared {
         self.cache.borrow_mut().remove(&name, kind);
     }
 
-    pub(super) fn keep_failure(&self, question: &Question) {
+    pub(super) fn keep_failure(&self, question: &Question, why: Why) {
         let entry = Entry {
             kept: Kept::Failure,
             security: Security::Insecure,
-            why: Some(Why::CachedFailure),
+            why: Some(why),
             since: self.now(),
             expires: self.now() + FAILED_FOR,
         };

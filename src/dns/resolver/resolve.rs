@@ -85,17 +85,10 @@ impl Shared {
             Ok(answer) if excused => self.excuse(answer),
             Ok(answer) => self.judge(asked, answer),
             Err(failure) => {
-                let why = match failure {
-                    Failure::Unreachable => Why::NoReachableAuthority,
-                    Failure::Useless => Why::NetworkError,
-                    Failure::Spent => Why::BudgetSpent,
-                    Failure::Cached => Why::CachedFailure,
-                    Failure::Crowded => Why::Crowded,
-                };
-                if !matches!(failure, Failure::Cached | Failure::Crowded) {
-                    self.keep_failure(&asked.question);
+                if !matches!(failure, Failure::Cached(_) | Failure::Crowded) {
+                    self.keep_failure(&asked.question, failure.why());
                 }
-                failed(why)
+                failed(failure.why())
             }
         };
         answer.cost = budget.used();
@@ -355,7 +348,7 @@ impl Shared {
             Ok(answer) => answer,
             Err(failure) => {
                 if matches!(failure, Failure::Unreachable | Failure::Useless) {
-                    self.keep_failure(question);
+                    self.keep_failure(question, failure.why());
                 }
                 return Vec::new();
             }
@@ -407,7 +400,7 @@ fn add(answer: &mut Answer, question: &mut Question, step: Step) -> Result<Threa
     let ttl = step.ttl;
     let place = |set: Arc<Rrset>| Placed { set, ttl };
     let (set, proof) = match step.kept {
-        Kept::Failure => return Err(Failure::Cached),
+        Kept::Failure => return Err(Failure::Cached(step.why.unwrap_or(Why::CachedFailure))),
         Kept::Denial(denial) => {
             answer.rcode = if denial.name_error { rcode::NXDOMAIN } else { rcode::NOERROR };
             let servers = denial.servers.iter().filter(|_| step.security != Security::Secure);

@@ -44,6 +44,7 @@ impl Resolver {
             follow_wall: testing.follow_clock,
             log: testing.log_upstream,
             folder: Some(config.state.clone()).filter(|state| !state.as_os_str().is_empty()),
+            figures: config.figures.clone(),
         };
         let mut servers = Servers::new(config);
         let core = core_config(config, &mut servers)?;
