@@ -130,10 +130,14 @@ pub struct Explained {
 }
 
 impl Settings {
+    /// Says whether the time is not the house's clock's but a test's.
+    fn is_told(&self) -> bool {
+        self.fixed_time.is_some() || self.follow_wall
+    }
+
     /// Returns what holds of the clocks. Who says what the time is, or lets it jump, knows why.
     pub fn bounds(&self) -> Bounds {
-        let told = self.fixed_time.is_some() || self.follow_wall;
-        let floor = if told { 0 } else { self.clock.floor() };
+        let floor = if self.is_told() { 0 } else { self.clock.floor() };
         Bounds { fixed: self.fixed_time, follow_wall: self.follow_wall, floor }
     }
 }
@@ -263,6 +267,8 @@ struct Thread {
     resolver: Resolver,
     wall: Wall,
     clock: crate::clock::Clock,
+    /// Somebody says what the time is, and means it.
+    is_told: bool,
     /// Whether the kernel's clock is kept right, and until when that is known.
     synchronised: (bool, Duration),
     random: Random,
@@ -287,6 +293,7 @@ impl Thread {
             resolver: Resolver::new(config.clone(), move |bytes| random.fill(bytes)),
             wall: Wall::new(settings.bounds()),
             clock: settings.clock.clone(),
+            is_told: settings.is_told(),
             synchronised: (true, Duration::ZERO),
             random: Random::default(),
             lines: Lines::new(servers.clone(), (config.ipv4, config.ipv6), tell.clone()),
@@ -355,7 +362,7 @@ impl Thread {
             }
         }
         if reading.now.since_start >= self.synchronised.1 {
-            self.synchronised = (is_synchronised(), reading.now.since_start + LOOK_AT_CLOCK);
+            self.synchronised = (self.is_told || is_synchronised(), reading.now.since_start + LOOK_AT_CLOCK);
         }
         self.resolver.set_clock(reading.behind, self.synchronised.0);
         reading.now
