@@ -21,7 +21,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::privilege::User;
+use crate::privilege::{self, User};
 
 /// How long a program may run.
 const PROGRAM: Duration = Duration::from_secs(120);
@@ -84,6 +84,8 @@ impl Helper {
 
 /// Is the helper process: answers lines until there are no more.
 pub fn serve(programs: &[PathBuf]) -> io::Result<()> {
+    // It was started before the edge gave its own up, and what a service manager hands over survives a start.
+    privilege::renounce()?;
     let mut lines = BufReader::new(io::stdin());
     let mut out = io::stdout();
     loop {

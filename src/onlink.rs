@@ -176,6 +176,10 @@ fn networks(config: &Config, kernel: &Kernel) -> Networks {
     on_link.dedup();
     let own = kernel.addresses.iter().map(|address| address.address).chain(config.this_box.iter().copied());
     let own: HashSet<IpAddr> = own.collect();
+    let wide =
+        kernel.addresses.iter().map(|address| address.net).filter(|net| net.prefix_len() + 1 < net.max_prefix_len());
+    let shared = wide.flat_map(|net| [Some(net.network()), Some(net.broadcast()).filter(IpAddr::is_ipv4)]);
+    let shared = shared.flatten().filter(|address| !own.contains(address)).collect();
     // The gateway of a network that is not the house's speaks for strangers.
     let of_the_house = |(interface, gateway): &&(Option<u32>, IpAddr)| {
         interface.is_some_and(|interface| interfaces.contains(&interface))
@@ -190,7 +194,7 @@ fn networks(config: &Config, kernel: &Kernel) -> Networks {
     outside.retain(|index| !interfaces.is_empty() && !interfaces.contains(index));
     outside.sort_unstable();
     outside.dedup();
-    Networks { interfaces, outside, on_link, own, relays, subnets: config.subnets.clone() }
+    Networks { interfaces, outside, on_link, own, shared, relays, subnets: config.subnets.clone() }
 }
 
 /// A prefix that neighbours can be in: no single address, no default route, not what is on every link.
@@ -385,6 +389,8 @@ mod tests {
 
         let networks = networks(&config, &kernel);
 
+        let shared = ["192.168.1.0", "192.168.1.255", "203.0.113.0", "203.0.113.255", "2001:db8:1::", "fe80::"];
+        assert_eq!(networks.shared, shared.map(|address| address.parse().unwrap()).into());
         assert_eq!(networks.interfaces, [2]);
         let expected = [net("192.168.1.0/24"), net("2001:db8:1::/64"), net("2001:db8:2::/64")];
         assert_eq!(networks.on_link, expected);

@@ -123,6 +123,9 @@ pub struct Networks {
     pub on_link: Vec<IpNet>,
     /// Every address of this box, on whatever interface, and `lan.this_box`.
     pub own: HashSet<IpAddr>,
+    /// Addresses of no one box that the kernel takes as its own besides: broadcast of IPv4, subnet-router anycast
+    /// of IPv6 (RFC 4291 §2.6.1).
+    pub shared: HashSet<IpAddr>,
     /// Default gateways in networks of the house, `lan.relays` and trusted proxies.
     pub relays: HashSet<IpAddr>,
     /// `lan.subnets` as [`NetworkId::MAIN`], and the subnets of each `[[lan.network]]`.
@@ -196,6 +199,7 @@ mod tests {
             outside: vec![3],
             on_link: vec!["192.168.1.0/24".parse().unwrap(), "2001:db8:1::/64".parse().unwrap()],
             own: HashSet::from(["192.168.1.2".parse().unwrap()]),
+            shared: HashSet::new(),
             relays: HashSet::from(["192.168.1.1", "fe80::1"].map(|relay| relay.parse().unwrap())),
             subnets: vec![
                 ("10.1.0.0/16".parse().unwrap(), NetworkId::MAIN),

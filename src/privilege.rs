@@ -223,14 +223,18 @@ pub fn drop(user: Option<&User>) -> Result<InForce, Error> {
     } else if is_root() {
         return Err(Error::Root);
     }
-    let _ = thread::clear_ambient_capability_set();
-    let none = CapabilitySet::empty();
-    thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
-        .map_err(|error| refused("capabilities")(error.into()))?;
-    thread::set_no_new_privs(true).map_err(|error| refused("no new privileges")(error.into()))?;
+    renounce().map_err(refused("capabilities"))?;
     // Keys are in memory: no core files, and no other process of this user may look.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| refused("dumpable")(error.into()))?;
     Ok(in_force())
+}
+
+/// Gives up every capability of this thread, and whatever a program that it starts could bring back.
+pub fn renounce() -> io::Result<()> {
+    let _ = thread::clear_ambient_capability_set();
+    let none = CapabilitySet::empty();
+    thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
+    Ok(thread::set_no_new_privs(true)?)
 }
 
 fn refused(step: &'static str) -> impl Fn(io::Error) -> Error {

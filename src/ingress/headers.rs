@@ -135,12 +135,15 @@ pub(super) fn to_client(headers: &mut HeaderMap) {
 /// Returns the client behind trusted proxies: the first address from the right that is none of them.
 pub(super) fn client_behind(headers: &HeaderMap, peer: IpAddr, trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
     let mut client = peer;
-    let lines: Vec<&str> = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
-    for hop in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
+    let lines: Vec<&[u8]> = headers.get_all(FORWARDED_FOR).iter().map(|value| value.as_bytes()).collect();
+    for hop in lines.iter().rev().flat_map(|line| line.rsplit(|byte| *byte == b',')) {
         if !trusted(client) {
             break;
         }
-        let Ok(address) = hop.trim().parse::<IpAddr>() else { break };
+        // What the client itself wrote before may be anything; it must not hide what the proxy added.
+        let Some(address) = std::str::from_utf8(hop).ok().and_then(|hop| hop.trim().parse::<IpAddr>().ok()) else {
+            break;
+        };
         client = address.to_canonical();
     }
     client
@@ -261,6 +264,10 @@ mod tests {
 
         assert_eq!(behind("192.0.2.1"), "203.0.113.9");
         assert_eq!(behind("198.51.100.1"), "198.51.100.1");
+        // What a client wrote before its proxy did does not hide the client.
+        let mut odd = HeaderMap::new();
+        odd.append("x-forwarded-for", HeaderValue::from_bytes(b"\xff, 203.0.113.9").unwrap());
+        assert_eq!(client_behind(&odd, "192.0.2.1".parse().unwrap(), trusted).to_string(), "203.0.113.9");
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl Permits {
     pub(super) fn review(&self, policy: &Policy) {
         for exchange in self.places.borrow().held.iter().flatten() {
             let site = policy.tables.of(exchange.origin).hosts.site(exchange.host.as_str());
-            if !site.is_some_and(|site| site.still_has(&exchange.route.name, &exchange.path, &exchange.method)) {
+            if !site.is_some_and(|site| site.still_has(&exchange.route, &exchange.path, &exchange.method)) {
                 exchange.revoked.set(true);
                 if let Some(waker) = exchange.waker.take() {
                     waker.wake();

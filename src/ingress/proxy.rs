@@ -88,6 +88,13 @@ pub(super) fn admit(core: &Core, policy: &Policy, visitor: &Visitor, asked: &Ask
     if visitor.origin == Origin::Wan {
         strangers.count(client == visitor.peer && core.shared.networks.load().relays.contains(&client));
     }
+    // Also on a connection that was there before, and for every host alike.
+    if visitor.origin == Origin::Wan
+        && !strangers.are_masked()
+        && let Some(left) = strangers.bans.left(Client::of(client), Instant::now())
+    {
+        return Err(limited(left));
+    }
     if let Some(rate) = wan_limit
         && !strangers.are_masked()
     {

@@ -69,6 +69,16 @@ impl Place {
         }
     }
 
+    /// Whether a server behind might take a path for one of this place, whose rules let in not everybody: then no
+    /// other place may have it, nor this one.
+    fn might_be_meant(&self, path: &CanonicalPath) -> bool {
+        let guarded = self.route.as_ref().is_some_and(|route| {
+            let limits = &route.rules.limits;
+            !matches!(route.guard, Guard::None) || !limits.allow.is_empty() || !limits.deny.is_empty()
+        });
+        guarded && path.might_be_under(&self.path)
+    }
+
     fn is(&self, written: &Written) -> bool {
         self.path == written.path && self.conditions == written.rules.conditions
     }
@@ -153,33 +163,46 @@ impl Site {
 
     /// Finds the route of a request.
     pub(super) fn route(&self, path: &CanonicalPath, method: &Method, headers: &HeaderMap) -> Option<&Arc<Route>> {
-        let mut places = self.places.iter().filter(|place| place.has(path));
-        places.find(|place| place.conditions.hold(method, headers))?.route.as_ref()
+        let place = self.places_of(path).find(|place| place.conditions.hold(method, headers))?;
+        place.route.as_ref().filter(|_| place.has(path))
+    }
+
+    fn places_of(&self, path: &CanonicalPath) -> impl Iterator<Item = &Place> {
+        self.places.iter().filter(move |place| place.has(path) || place.might_be_meant(path))
     }
 
     /// Says of each place that a path leads to, in the order in which they are tried, what it asks.
     pub(super) fn tried(&self, path: &CanonicalPath, method: &Method) -> Vec<String> {
-        let places = self.places.iter().filter(|place| place.has(path));
-        let said = places.map(|place| {
+        let said = self.places_of(path).map(|place| {
             let asked = match (place.conditions.is_empty(), place.conditions.admit(method)) {
                 (true, _) => String::new(),
                 (false, true) => format!(", if {}", place.conditions),
                 (false, false) => format!(", not for {method}: {}", place.conditions),
             };
-            let closed = if place.route.is_none() { ", closed to this origin" } else { "" };
+            let closed = match (&place.route, place.has(path)) {
+                (None, _) => ", closed to this origin",
+                (Some(_), true) => "",
+                (Some(_), false) => ", too like it to be let pass by its rules",
+            };
             format!("{}{asked}{closed}", place.path)
         });
         said.collect()
     }
 
     /// Whether a request that this route took would be taken by it still. Of its fields nothing is known any more:
-    /// what was asked of them held.
-    pub(super) fn still_has(&self, name: &str, path: &CanonicalPath, method: &Method) -> bool {
-        let mut places = self.places.iter().filter(|place| place.has(path) && place.conditions.admit(method));
-        let taken = places.find(|place| {
-            place.conditions.headers.is_empty() || place.route.as_ref().is_some_and(|route| *route.name == *name)
+    /// what was asked of them held. Who was let in by rules that have changed must come in again.
+    pub(super) fn still_has(&self, taken: &Route, path: &CanonicalPath, method: &Method) -> bool {
+        let is_same = |route: &Route| {
+            let (one, other) = (&route.rules, &taken.rules);
+            route.name == taken.name
+                && one.auth == other.auth
+                && (&one.limits.allow, &one.limits.deny) == (&other.limits.allow, &other.limits.deny)
+        };
+        let mut places = self.places_of(path).filter(|place| place.conditions.admit(method));
+        let found = places.find(|place| {
+            place.conditions.headers.is_empty() || place.route.as_ref().is_some_and(|route| *route.name == *taken.name)
         });
-        taken.and_then(|place| place.route.as_ref()).is_some_and(|route| *route.name == *name)
+        found.filter(|place| place.has(path)).and_then(|place| place.route.as_deref()).is_some_and(is_same)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
         file::{
             Table,
             route::{Target, path, target},
-            rules::header_name,
+            rules::ours,
         },
         problems::Wrong,
         value,
@@ -73,7 +73,7 @@ fn forward(table: &Table<'_>) -> Option<Forward> {
     }
     let (to, host) = table.parsed("to", server)?.value;
     let known = CanonicalPath::parse(preset.path()).expect("the paths of presets are canonical");
-    let copied = table.list("copy", header_name);
+    let copied = table.list("copy", ours);
     let preset_copies = || preset.copies().iter().map(|name| HeaderName::from_static(name)).collect();
     Some(Forward {
         to,

@@ -198,7 +198,7 @@ pub(super) fn header_name(text: &str) -> Result<HeaderName, Wrong> {
 }
 
 /// The name of a field that the owner may change.
-fn ours(text: &str) -> Result<HeaderName, Wrong> {
+pub(super) fn ours(text: &str) -> Result<HeaderName, Wrong> {
     let name = header_name(text)?;
     match Change::permits(&name) {
         true => Ok(name),

@@ -35,7 +35,7 @@ const POLL: RetryPolicy =
 /// How long the servers of a zone may take to show a record.
 const PROPAGATION: Duration = Duration::from_secs(5 * 60);
 /// How long a provider may take to take it away.
-const CLEANUP: Duration = Duration::from_secs(60);
+const CLEANUP: Duration = Duration::from_secs(150);
 
 /// What an order needs of the house.
 pub(super) struct Tools<'a> {

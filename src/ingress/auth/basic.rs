@@ -28,6 +28,8 @@ const MOST_KEPT: usize = 256;
 /// Checks that wait for the one that is being done, and how long.
 const MOST_WAITING: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(5);
+/// What servers behind take for somebody's groups and name: only somebody who was asked may say that.
+const IDENTITY: [&str; 3] = ["remote-groups", "remote-name", "remote-email"];
 /// Longer names and passwords are nobody's.
 const LONGEST: usize = 512;
 
@@ -147,7 +149,10 @@ pub(super) async fn check(
     let remote_user = HeaderName::from_static("remote-user");
     Ok(Change {
         // The password was for us.
-        remove: vec![header::AUTHORIZATION, remote_user.clone()],
+        remove: [header::AUTHORIZATION, remote_user.clone()]
+            .into_iter()
+            .chain(IDENTITY.map(HeaderName::from_static))
+            .collect(),
         set: told.map(|name| (remote_user, name)).into_iter().collect(),
         add: Vec::new(),
     })

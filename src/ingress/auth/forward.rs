@@ -185,7 +185,10 @@ pub(super) async fn check(
     };
     let cookies: Vec<HeaderValue> = headers.get_all(header::SET_COOKIE).iter().cloned().collect();
     if status.is_success() {
-        let mut change = Change { remove: forward.copy.clone(), ..Change::default() };
+        // What this kind of server says of somebody is never believed of a client, copied or not.
+        let said = forward.preset.copies().iter().map(|name| HeaderName::from_static(name));
+        let remove = said.chain(forward.copy.iter().cloned()).collect();
+        let mut change = Change { remove, ..Change::default() };
         for name in &forward.copy {
             let values = headers.get_all(name).iter();
             change.add.extend(values.map(|value| (name.clone(), value.clone())));

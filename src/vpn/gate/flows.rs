@@ -165,6 +165,10 @@ impl Table {
     ) -> Verdict {
         // An error about a flow belongs to it, and begins nothing.
         if let Some(quoted) = packet.quoted() {
+            // Whoever sent what it is about gets it, and nobody else: else one flow would lead anywhere.
+            if packet.destination != quoted.source {
+                return Verdict::Forbidden;
+            }
             let sent = SocketAddr::new(quoted.source, quoted.ports.0);
             let wanted = SocketAddr::new(quoted.destination, quoted.ports.1);
             let mut key = Key { protocol: quoted.protocol, peer: sent, other: wanted };
@@ -364,6 +368,13 @@ mod tests {
         assert_eq!(judge(&mut flows, Side::Other, &error(&question), now, false), Verdict::Passes);
         let another = tcp("10.77.0.2:4001", "192.168.1.9:443", SYN);
         assert_eq!(judge(&mut flows, Side::Other, &error(&another), now, false), Verdict::Forbidden);
+        // The peer may say that it did not like an answer, to whoever sent it and to nobody else.
+        let answer = tcp("192.168.1.9:443", "10.77.0.2:4000", SYN | ACK);
+        let mut said = error(&answer);
+        said[12..20].copy_from_slice(&[10, 77, 0, 2, 192, 168, 1, 9]);
+        assert_eq!(judge(&mut flows, Side::Peer, &said, now, false), Verdict::Passes);
+        said[19] = 8;
+        assert_eq!(judge(&mut flows, Side::Peer, &said, now, false), Verdict::Forbidden);
     }
 
     #[test]

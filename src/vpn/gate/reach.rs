@@ -14,7 +14,8 @@ pub(in crate::vpn) fn may_connect(address: IpAddr, networks: &Networks, policy: 
         // ::/8 has ::, ::1 and the forms that hide an IPv4 address.
         IpAddr::V6(v6) => v6.octets()[0] == 0 || v6.is_unicast_link_local() || v6.is_multicast() || is_embedded(v6),
     };
-    !special && !networks.own.contains(&address) && !policy.is_inside(address)
+    let is_this_box = networks.own.contains(&address) || networks.shared.contains(&address);
+    !special && !is_this_box && !policy.is_inside(address)
 }
 
 /// Says whether an address is of the Internet: neither private nor special, nor of a network of the house.

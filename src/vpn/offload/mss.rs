@@ -8,7 +8,10 @@ const MSS: u8 = 2;
 /// Lowers what a SYN says to what fits into packets of `mtu` bytes.
 pub(in crate::vpn) fn clamp(packet: &mut [u8], mtu: usize) {
     let start = match packet.first().map(|first| first >> 4) {
-        Some(4) if packet.get(9) == Some(&6) => usize::from(packet[0] & 0x0f) * 4,
+        // A later piece has no header of TCP where it seems to have one.
+        Some(4) if packet.get(9) == Some(&6) && packet[6] & 0x1f == 0 && packet[7] == 0 => {
+            usize::from(packet[0] & 0x0f) * 4
+        }
         Some(6) if packet.get(6) == Some(&6) => 40,
         _ => return,
     };

@@ -5,6 +5,8 @@ use super::{ECN, HEADER, Header, NEEDS_CHECKSUM, TCP_V4, TCP_V6, checksum};
 const FIN: u8 = 0x01;
 const PSH: u8 = 0x08;
 const CWR: u8 = 0x80;
+/// Where UDP has its checksum; TCP's is at 16, ICMPv6's at 2.
+const UDP_CHECKSUM: usize = 6;
 
 /// Calls `emit` for each segment of what the device handed over, in order, with right checksums. Returns `false` if it
 /// makes no sense.
@@ -21,6 +23,10 @@ pub(in crate::vpn) fn split(bytes: &mut [u8], scratch: &mut Vec<u8>, mut emit: i
                 // The kernel has put the sum over the pseudo header there.
                 let pseudo = u64::from(u16::from_ne_bytes([place[0], place[1]]));
                 checksum::write(payload, offset, pseudo);
+                // RFC 768: a sum of zero is sent as its complement; zero means that there is none.
+                if offset == UDP_CHECKSUM && payload[offset..offset + 2] == [0, 0] {
+                    payload[offset..offset + 2].fill(0xff);
+                }
             }
             emit(packet);
             true

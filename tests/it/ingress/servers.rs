@@ -77,7 +77,7 @@ async fn a_password_of_the_owners_list_opens_the_route() {
     let hash = PasswordHash::parse(&bcrypt::hash("secret", 4).unwrap()).unwrap();
     let auth = Auth::Basic(Basic { realm: "house".into(), users: vec![("alice".into(), hash)] });
     let edge = Edge::start(|config| config.routes.push(guarded(auth, behind.address)));
-    let say = |pair: &str| format!("Authorization: Basic {}\r\nRemote-User: root\r\n", STANDARD.encode(pair));
+    let say = |pair: &str| format!("Authorization: Basic {}\r\nRemote-User: root\r\nRemote-Groups: root\r\n", STANDARD.encode(pair));
 
     let without = edge.ask(Origin::Wan, HOST, &get("/x", "Remote-User: root\r\n")).await;
     let wrong = edge.ask(Origin::Wan, HOST, &get("/x", &say("alice:wrong"))).await;
@@ -91,6 +91,28 @@ async fn a_password_of_the_owners_list_opens_the_route() {
     }
     assert!(right.contains("remote-user: alice\r\n"), "{right}");
     assert!(!right.to_lowercase().contains("authorization") && !right.contains("root"), "{right}");
+}
+
+#[tokio::test]
+async fn a_guarded_path_is_not_passed_by_another_way_to_write_it() {
+    let behind = Behind::start().await;
+    let hash = PasswordHash::parse(&bcrypt::hash("secret", 4).unwrap()).unwrap();
+    let auth = || Auth::Basic(Basic { realm: "house".into(), users: vec![("alice".into(), hash.clone())] });
+    let edge = Edge::start(|config| {
+        let mut admin = guarded(auth(), behind.address);
+        admin.path = CanonicalPath::parse("/admin").unwrap();
+        let mut open = guarded(auth(), behind.address);
+        open.name = "open".into();
+        open.rules.auth = Auth::None;
+        config.routes.extend([admin, open]);
+    });
+
+    for path in ["/Admin", "/admin.", "/admin%20", "/ADMIN/x"] {
+        let answer = edge.ask(Origin::Wan, HOST, &get(path, "")).await;
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{path}: {answer}");
+    }
+    assert!(edge.ask(Origin::Wan, HOST, &get("/admin/x", "")).await.starts_with("HTTP/1.1 401 "));
+    assert!(edge.ask(Origin::Wan, HOST, &get("/administrators", "")).await.starts_with("HTTP/1.1 200 "));
 }
 
 #[tokio::test]
