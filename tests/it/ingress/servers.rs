@@ -77,7 +77,9 @@ async fn a_password_of_the_owners_list_opens_the_route() {
     let hash = PasswordHash::parse(&bcrypt::hash("secret", 4).unwrap()).unwrap();
     let auth = Auth::Basic(Basic { realm: "house".into(), users: vec![("alice".into(), hash)] });
     let edge = Edge::start(|config| config.routes.push(guarded(auth, behind.address)));
-    let say = |pair: &str| format!("Authorization: Basic {}\r\nRemote-User: root\r\nRemote-Groups: root\r\n", STANDARD.encode(pair));
+    let say = |pair: &str| {
+        format!("Authorization: Basic {}\r\nRemote-User: root\r\nRemote-Groups: root\r\n", STANDARD.encode(pair))
+    };
 
     let without = edge.ask(Origin::Wan, HOST, &get("/x", "Remote-User: root\r\n")).await;
     let wrong = edge.ask(Origin::Wan, HOST, &get("/x", &say("alice:wrong"))).await;
