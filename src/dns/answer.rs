@@ -191,26 +191,32 @@ pub(crate) fn answer(
     encode::start(&query, Head::local(rcode::NOERROR), out);
     let records = policy.records.load();
     let found = match records.answer(&query, view.networks, out) {
-        Local::Absent => {
-            let question = (query.name(), QNAME, query.qtype);
-            match policy.routes.answer(question, asker.source.origin, asker.client, view.networks, out) {
-                Local::Absent => policy.peers.answer(&query, asker.source.origin, asker.client, out),
+        Local::Absent => named(view, asker, &query, out),
+        // A zone does not know the names of routes and peers in it.
+        denied @ (Local::NoName | Local::Denied) if !records.has_data(query.name()) => {
+            let denial = std::mem::take(out);
+            encode::start(&query, Head::local(rcode::NOERROR), out);
+            match named(view, asker, &query, out) {
+                Local::Absent => {
+                    *out = denial;
+                    // RFC 8020: it has records of other types, or something below it has.
+                    let is_there = policy.routes.has(query.name(), asker.source.origin);
+                    if is_there { Local::Denied } else { denied }
+                }
                 found => found,
             }
         }
-        // A name of the house may lead to a route.
+        // A name of the house may lead to a route or a peer.
         Local::Alias(target) => {
-            let question = (&*target.to_ascii_lowercase(), target, query.qtype);
-            match policy.routes.answer(question, asker.source.origin, asker.client, view.networks, out) {
+            let lower = target.to_ascii_lowercase();
+            match known(view, asker, (&lower, target, query.qtype), out) {
+                // Strangers are not asked for what has no place in the public DNS.
+                Local::Absent if policy.special.find(&lower, query.qtype).is_some() => Local::Answered,
                 Local::Absent => Local::Alias(target),
                 found => found,
             }
         }
         found => found,
-    };
-    let found = match (found, &policy.discovery) {
-        (Local::Absent, Some(discovery)) => discovery.answer(&query, asker.source.origin, out),
-        (found, _) => found,
     };
     let alias = match found {
         Local::Absent => None,
@@ -320,10 +326,18 @@ pub(crate) fn answer(
         let targets = targets.as_deref().into_iter().chain(stored.aliases.iter().map(|alias| &**alias));
         for target in targets {
             match policy.filter.verdict(asking, target, query.qtype) {
-                Verdict::Pass | Verdict::Rewrite { .. } => {}
+                Verdict::Pass => {}
                 Verdict::Allow(_) => break,
                 Verdict::Block { answer, source } => return blocked(policy, &query, answer, source, limit, out),
                 Verdict::Silence(_) => return Step::Silence(Dropped::Rule),
+                Verdict::Rewrite { rewrite, source } => match policy.filter.alias(rewrite) {
+                    // It is answered as the rule wants already.
+                    Some(to) if to.eq_ignore_ascii_case(target) => {}
+                    Some(to) if alias.is_some_and(|alias| to.eq_ignore_ascii_case(alias)) => {}
+                    // One question is answered as one other name only.
+                    Some(_) => return blocked(policy, &query, BlockAs::Null, source, limit, out),
+                    None => return rewritten(policy, &query, rewrite, source, limit, out),
+                },
             }
         }
         if policy.filter.judges_addresses() {
@@ -358,6 +372,28 @@ pub(crate) fn answer(
     match ending && policy.config.prefetch && stored.claim_refresh() {
         true => Step::Refresh(outcome, alias.map_or_else(|| query.question(), question)),
         false => Step::Done(outcome),
+    }
+}
+
+/// Answers for a name of a route, a peer, or this server.
+fn named(view: &View<'_>, asker: &Asker, query: &Query<'_>, out: &mut Vec<u8>) -> Local<'static> {
+    match (known(view, asker, (query.name(), QNAME, query.qtype), out), &view.policy.discovery) {
+        (Local::Absent, Some(discovery)) => discovery.answer(query, asker.source.origin, out),
+        (found, _) => found,
+    }
+}
+
+/// Answers for a name of a route or a peer, behind `owner`.
+fn known(
+    view: &View<'_>,
+    asker: &Asker,
+    (name, owner, qtype): (&[u8], &[u8], u16),
+    out: &mut Vec<u8>,
+) -> Local<'static> {
+    let (policy, origin) = (view.policy, asker.source.origin);
+    match policy.routes.answer((name, owner, qtype), origin, asker.client, view.networks, out) {
+        Local::Absent => policy.peers.answer((name, owner, qtype), origin, asker.client, out),
+        found => found,
     }
 }
 

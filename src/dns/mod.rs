@@ -184,8 +184,9 @@ impl Core {
         replaced
     }
 
-    /// Nobody is in the wrong group for a moment.
+    /// Nobody is in the wrong group for a moment, or under the rules of another hour.
     fn tell_devices(&self, policy: &Policy) {
+        policy.filter.keep_time(self.clock.seconds());
         self.devices.apply(&policy.filter, &policy.files.load().leases, self.clock.seconds());
     }
 

@@ -1,6 +1,6 @@
 //! What a configuration becomes: everything that a reload swaps.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use arc_swap::ArcSwap;
 
@@ -118,6 +118,37 @@ impl Policy {
 }
 
 fn compile(config: &Config, files: &Files) -> Records {
-    let taken = config.routes.names.iter().map(|route| local::wire(&route.host)).collect();
-    Records::new(&config.records, &config.domain, files, &taken)
+    Records::new(&config.records, &config.domain, files, &taken(config))
+}
+
+/// Names that devices cannot take: those of routes and of the gate.
+fn taken(config: &Config) -> HashSet<Box<[u8]>> {
+    let routes = &config.routes;
+    let hosts = routes.names.iter().map(|route| &route.host).chain(routes.gate.iter().map(|gate| &gate.host));
+    hosts.map(local::wire).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::{GateName, fuzz::House};
+
+    #[test]
+    fn no_device_takes_the_name_of_the_gate() {
+        let folder = tempfile::tempdir().unwrap();
+        let leases = folder.path().join("dnsmasq.leases");
+        let later = Clock.seconds() + 3600;
+        let line = |address: &str, name: &str| format!("{later} 00:1b:21:aa:bb:cc {address} {name} *\n");
+        std::fs::write(&leases, line("192.168.1.66", "vpn") + &line("192.168.1.67", "tv")).unwrap();
+
+        let house = House::new(|config| {
+            config.leases = vec![leases];
+            let host = "vpn.home.example.".parse().unwrap();
+            config.routes.gate = Some(GateName { host, listen: Vec::new() });
+        });
+
+        let records = house.policy.records.load();
+        assert!(records.has_data(b"\x02tv\x04home\x07example\0"));
+        assert!(!records.has_data(b"\x03vpn\x04home\x07example\0"));
+    }
 }

@@ -330,3 +330,103 @@ fn a_public_name_leads_home_only_for_a_group_that_may() {
     let bytes = query("rebind.example", qtype::A, None);
     assert_eq!(house.answer(&asker(Origin::Vpn(tablet)), &bytes, 0, &mut out), Step::Done(Outcome::Cached));
 }
+
+#[test]
+fn an_alias_that_a_rule_gives_something_else_for_does_not_lead_past_it() {
+    let list = List {
+        name: "own".into(),
+        source: crate::dns::ListSource::Inline(vec![
+            "||cdn.example^$dnsrewrite=192.0.2.99".into(),
+            "||moved.example^$dnsrewrite=other.example".into(),
+        ]),
+        action: crate::dns::Action::Block,
+        block_as: BlockAs::Null,
+        refresh: Duration::from_secs(60),
+        enabled: true,
+    };
+    let house = House::new(|config| {
+        config.lists = vec![list];
+        config.groups = vec![Group { lists: vec![0], ..group("default", None, &[]) }];
+    });
+    keep(&house, "cloaked.example", Some("x.cdn.example"), 300, 0);
+    keep(&house, "away.example", Some("moved.example"), 300, 0);
+    keep(&house, "other.example", None, 300, 0);
+    let mut out = Vec::new();
+
+    assert_eq!(ask(&house, "cloaked.example", qtype::A, &mut out), Step::Done(Outcome::Blocked));
+    assert_eq!(message(&out).answers[0].data.to_string(), "192.0.2.99");
+    assert_eq!(ask(&house, "away.example", qtype::A, &mut out), Step::Done(Outcome::Blocked));
+    assert_eq!(message(&out).answers[0].data.to_string(), "0.0.0.0");
+    assert_eq!(ask(&house, "moved.example", qtype::A, &mut out), Step::Done(Outcome::Cached));
+}
+
+/// A house with a zone, a route and a peer in it.
+fn house_with_a_zone(folder: &std::path::Path) -> House {
+    let zone = "@ 60 IN SOA ns admin 1 2 3 4 60\n@ 60 IN NS ns\nns 60 IN A 192.168.1.53\n\
+                shop 60 IN CNAME nas.vpn.other.example.\nprinter 60 IN CNAME printer.local.\n";
+    let path = folder.join("home.example.zone");
+    std::fs::write(&path, zone).unwrap();
+    House::new(|config| {
+        config.zones = vec![path];
+        let peer = |name: &str| crate::dns::PeerName {
+            name: name.parse().unwrap(),
+            peer: PeerId(1),
+            addresses: vec!["10.77.0.2".parse().unwrap()],
+            lan: true,
+            nets: Vec::new(),
+            peers: Vec::new(),
+        };
+        config.peers = vec![peer("nas.vpn.home.example."), peer("nas.vpn.other.example.")];
+        config.routes.inner = vec!["10.77.0.1".parse().unwrap()];
+        config.routes.names = vec![crate::dns::RouteName {
+            host: "photos.home.example.".parse().unwrap(),
+            networks: Vec::new(),
+            peers: vec![PeerId(7)],
+        }];
+    })
+}
+
+#[test]
+fn a_zone_of_the_house_hides_no_route_or_peer_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = house_with_a_zone(folder.path());
+    let mut out = Vec::new();
+    let mut told = |origin, name: &str, rtype| {
+        assert_eq!(house.answer(&asker(origin), &query(name, rtype, None), 0, &mut out), Step::Done(Outcome::Local));
+        let said = message(&out);
+        let answers: Vec<_> = said.answers.iter().map(|one| one.data.to_string()).collect();
+        (u16::from(said.metadata.response_code), answers.join(" "), said.authorities.len())
+    };
+
+    assert_eq!(told(LAN, "nas.vpn.home.example", qtype::A), (0, "10.77.0.2".into(), 0));
+    let peer = Origin::Vpn(PeerId(7));
+    assert_eq!(told(peer, "photos.home.example", qtype::A), (0, "10.77.0.1".into(), 0));
+    assert_eq!(told(peer, "photos.home.example", 16), (0, String::new(), 1), "it is there");
+    assert_eq!(told(LAN, "nothing.home.example", qtype::A), (3, String::new(), 1));
+}
+
+#[test]
+fn a_name_of_the_house_leads_to_a_peer_and_no_special_name_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let house = house_with_a_zone(folder.path());
+    let mut out = Vec::new();
+    let mut told = |name: &str| {
+        let step = house.answer(&asker(LAN), &query(name, qtype::A, None), 0, &mut out);
+        assert_eq!(step, Step::Done(Outcome::Local), "{name}");
+        message(&out).answers.iter().map(|one| one.data.to_string()).collect::<Vec<_>>()
+    };
+
+    assert_eq!(told("printer.home.example"), ["printer.local."]);
+    assert_eq!(told("shop.home.example"), ["nas.vpn.other.example.", "10.77.0.2"]);
+}
+
+#[test]
+fn rules_of_the_hour_are_in_force_with_the_policy() {
+    let always = "00:00-24:00".parse().unwrap();
+    let kids = Group { offline: crate::dns::filter::Spans::new([always]), ..group("default", None, &[]) };
+    let house = House::new(|config| config.groups = vec![kids]);
+
+    house.core.put_in_force(house.policy.clone());
+
+    assert!(house.policy.filter.is_offline(crate::dns::filter::GroupId::DEFAULT));
+}

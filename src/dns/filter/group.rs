@@ -175,11 +175,6 @@ impl Groups {
         if client.relay {
             return GroupId::ROUTER;
         }
-        if let Some(name) = client.name.filter(|_| !self.clients.is_empty())
-            && let Some(group) = self.clients.get(name.as_str())
-        {
-            return *group;
-        }
         if let Origin::Vpn(peer) = client.origin
             && let Some(group) = self.peers.get(&peer)
         {
@@ -188,6 +183,12 @@ impl Groups {
         let address = client.address.to_canonical();
         if let Some(group) = self.members.load().ask(address) {
             return group;
+        }
+        // Anybody can call itself so: it does not get a known device out of its group.
+        if let Some(name) = client.name.filter(|_| !self.clients.is_empty())
+            && let Some(group) = self.clients.get(name.as_str())
+        {
+            return *group;
         }
         self.of_address(address).unwrap_or(GroupId::DEFAULT)
     }

@@ -225,9 +225,9 @@ impl Policy {
         Ok((Self { compiled, own, groups, pauses, lists, sources, stamps }, statuses))
     }
 
-    /// Says which group a client is in: by what it calls itself over an encrypted transport, a peer by its key,
-    /// a device by its MAC address, then by its DHCP name, whatever addresses it has; else by the longest prefix
-    /// around its address, else `default`. What comes through a gateway that speaks for others is in the group
+    /// Says which group a client is in: a peer by its key, a device by its MAC address, then by its DHCP name,
+    /// whatever addresses it has; else by what it calls itself over an encrypted transport, which nobody proves,
+    /// else by the longest prefix around its address, else `default`. What comes through a gateway that speaks for others is in the group
     /// `router`, which has the rules of `default` unless the owner wrote one of that name.
     pub fn group_of(&self, client: &Client) -> GroupId {
         self.groups.of(client)

@@ -313,6 +313,8 @@ fn a_device_is_in_the_group_of_its_name_its_mac_or_its_dhcp_name_whatever_its_ad
     assert_eq!(group_of("192.168.1.22", None), "things");
     assert_eq!(group_of("2001:db8::9", None), "default");
     assert_eq!(group_of("2001:db8::9", Some(client)), "kids");
+    assert_eq!(group_of("2001:db8::8", Some(client)), "things", "what a device calls itself does not move it");
+    assert_eq!(group_of("192.168.1.21", Some(client)), "new");
     assert!(tablet.activity.take() && !tablet.activity.take());
 }
 

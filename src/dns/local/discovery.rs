@@ -33,6 +33,8 @@ pub(crate) struct Discovery {
     /// For who reaches the ports of TLS and QUIC.
     tls: Vec<Box<[u8]>>,
     https: Option<Box<[u8]>>,
+    /// HTTPS as peers reach it: inside the tunnel it is at its own port.
+    inner: Option<Box<[u8]>>,
     access: Access,
 }
 
@@ -46,11 +48,13 @@ impl Discovery {
             let port = (place.address.port() != DOT).then_some(place.address.port());
             tls = vec![service(1, &host, b"dot", port, None), service(2, &host, b"doq", port, None)];
         }
-        let https = encrypted.https.map(|port| {
+        let over_https = |port: u16| {
             let port = (port != HTTPS).then_some(port);
             service(3, &host, b"h2", port, Some(b"/dns-query{?dns}"))
-        });
-        Some(Self { by_name, tls, https, access: encrypted.access.clone() })
+        };
+        let https = encrypted.https.map(over_https);
+        let inner = encrypted.https.map(|_| over_https(HTTPS));
+        Some(Self { by_name, tls, https, inner, access: encrypted.access.clone() })
     }
 
     /// Writes what this client can use.
@@ -60,7 +64,8 @@ impl Discovery {
             return Local::Absent;
         }
         let tls = if matches!(origin, Origin::Lan(_)) { &self.tls[..] } else { &[] };
-        let https = self.https.iter().filter(|_| self.access.admits(origin));
+        let https = if matches!(origin, Origin::Vpn(_)) { &self.inner } else { &self.https };
+        let https = https.iter().filter(|_| self.access.admits(origin));
         let mut written = false;
         for data in tls.iter().chain(https).filter(|_| query.qtype == qtype::SVCB) {
             record(out, Section::Answer, QNAME, qtype::SVCB, TTL, data);
@@ -133,7 +138,7 @@ mod tests {
             assert_eq!(lan[0], "1 dns.home.example. alpn=dot,");
             assert!(lan[2].contains("port=8443") && lan[2].contains("h2"), "{}", lan[2]);
             let peer = told(&encrypted, name, PEER).unwrap();
-            assert_eq!(peer, lan[2..]);
+            assert_eq!(peer, [lan[2].replace(" port=8443", "")]);
         }
         assert_eq!(told(&encrypted, "dns.home.example", LAN), None);
         encrypted.access = Access::default();

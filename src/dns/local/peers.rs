@@ -9,8 +9,8 @@ use super::{Local, encoded, wire};
 use crate::{
     dns::{
         PeerName,
-        encode::{QNAME, Section, record},
-        query::{Query, qtype},
+        encode::{Section, record},
+        query::qtype,
     },
     origin::{NetworkId, Origin},
 };
@@ -36,15 +36,14 @@ impl Peers {
         Self { names, reverse }
     }
 
-    /// Writes what this client may know of a peer.
+    /// Writes what this client may know of a peer, behind `owner`.
     pub(crate) fn answer(
         &self,
-        query: &Query<'_>,
+        (name, owner, qtype): (&[u8], &[u8], u16),
         origin: Origin,
         client: IpAddr,
         out: &mut Vec<u8>,
     ) -> Local<'static> {
-        let name = query.name();
         let back = self.reverse.get(name);
         let Some(peer) = self.names.get(back.map_or(name, |name| &**name)) else { return Local::Absent };
         if !may_reach(peer, origin, client) {
@@ -52,17 +51,17 @@ impl Peers {
         }
         let mut written = false;
         if back.is_some() {
-            if query.qtype == qtype::PTR {
+            if qtype == qtype::PTR {
                 let target = encoded(&peer.name).unwrap_or_default();
-                record(out, Section::Answer, QNAME, qtype::PTR, TTL, &target);
+                record(out, Section::Answer, owner, qtype::PTR, TTL, &target);
                 written = true;
             }
             return if written { Local::Answered } else { Local::NoData };
         }
         for address in &peer.addresses {
-            match (address, query.qtype) {
-                (IpAddr::V4(v4), qtype::A) => record(out, Section::Answer, QNAME, qtype::A, TTL, &v4.octets()),
-                (IpAddr::V6(v6), qtype::AAAA) => record(out, Section::Answer, QNAME, qtype::AAAA, TTL, &v6.octets()),
+            match (address, qtype) {
+                (IpAddr::V4(v4), qtype::A) => record(out, Section::Answer, owner, qtype::A, TTL, &v4.octets()),
+                (IpAddr::V6(v6), qtype::AAAA) => record(out, Section::Answer, owner, qtype::AAAA, TTL, &v6.octets()),
                 _ => continue,
             }
             written = true;
@@ -89,8 +88,8 @@ mod tests {
     use super::*;
     use crate::{
         dns::{
-            encode::{self, Head},
-            query::tests::query,
+            encode::{self, Head, QNAME},
+            query::{Query, tests::query},
         },
         origin::PeerId,
     };
@@ -110,7 +109,7 @@ mod tests {
             let asked = Query::parse(&bytes).unwrap();
             let mut out = Vec::new();
             encode::start(&asked, Head::local(0), &mut out);
-            match peers.answer(&asked, origin, client.parse().unwrap(), &mut out) {
+            match peers.answer((asked.name(), QNAME, rtype), origin, client.parse().unwrap(), &mut out) {
                 Local::Absent => None,
                 _ => Some(
                     Message::from_vec(&out).unwrap().answers.iter().map(|one| one.data.to_string()).collect::<Vec<_>>(),

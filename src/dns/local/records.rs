@@ -156,6 +156,11 @@ impl Records {
         }
     }
 
+    /// Says whether a name, or a wildcard for it, has records of the house.
+    pub(crate) fn has_data(&self, name: &[u8]) -> bool {
+        self.values(name).is_some()
+    }
+
     fn has(&self, name: &[u8]) -> bool {
         self.names.contains_key(name)
     }

@@ -161,7 +161,12 @@ where
     let writing = async move {
         while let Some(answer) = ready.recv().await {
             let Some(framed) = framed(&answer) else { continue };
-            if !matches!(timeout(STUCK, write.write_all(&framed)).await, Ok(Ok(()))) {
+            let written = async {
+                write.write_all(&framed).await?;
+                // TLS keeps what the socket does not take.
+                write.flush().await
+            };
+            if !matches!(timeout(STUCK, written).await, Ok(Ok(()))) {
                 return;
             }
         }
@@ -208,4 +213,34 @@ async fn rest(first: u8, read: &mut (impl AsyncRead + Unpin)) -> std::io::Result
         return Err(std::io::ErrorKind::UnexpectedEof.into());
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::BufStream;
+
+    use super::*;
+    use crate::dns::{
+        fuzz::{self, House},
+        query::{qtype, tests::query},
+    };
+    use crate::origin::{NetworkId, Origin};
+
+    #[tokio::test]
+    async fn an_answer_is_sent_though_the_stream_keeps_what_is_written() {
+        let house = House::new(|_| {});
+        house.core.put_in_force(house.policy.clone());
+        let (client, server) = tokio::io::duplex(4096);
+        let (_teller, stop) = supervise::stop();
+        let core = house.core.clone();
+        let mut asker = fuzz::asker(Origin::Lan(NetworkId::HOST));
+        asker.transport = Transport::Tcp;
+        tokio::spawn(async move { connection(BufStream::new(server), asker, &core, &stop).await });
+        let (mut read, mut write) = tokio::io::split(client);
+
+        write.write_all(&framed(&query("localhost", qtype::A, None)).unwrap()).await.unwrap();
+
+        let length = timeout(Duration::from_secs(5), read.read_u16()).await.expect("it is not held back").unwrap();
+        assert!(length > 12);
+    }
 }

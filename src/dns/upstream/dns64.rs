@@ -1,8 +1,8 @@
 //! IPv6 addresses for names that have IPv4 addresses alone (RFC 6147), for networks without IPv4.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Resolved, Security};
+use super::{Resolved, Security, rebind};
 use crate::dns::{
     config::Dns64,
     encode::rcode,
@@ -85,6 +85,15 @@ pub(super) fn back(question: &Question, asked: &Question, mut resolved: Resolved
         resolved.security = Security::Insecure;
     }
     resolved
+}
+
+/// Says whether a record leads through the prefix into the house, with a private address that somebody put behind it.
+pub(super) fn is_home(prefix: Dns64, record: &Record) -> bool {
+    let through = |address| match address {
+        IpAddr::V6(v6) => prefix.extract(v6),
+        IpAddr::V4(_) => None,
+    };
+    rebind::addresses(record).into_iter().filter_map(through).any(|v4| local::is_private(v4.into()))
 }
 
 /// Returns the question for IPv4 addresses, if an answer leaves something to make.
@@ -234,5 +243,17 @@ mod tests {
         let types: Vec<_> =
             back(&reverse("64:ff9b::c633:6407"), &asked, answer).answers.iter().map(|record| record.rtype).collect();
         assert_eq!(types, [qtype::CNAME, qtype::PTR]);
+    }
+
+    #[test]
+    fn a_private_address_behind_the_prefix_leads_home() {
+        let own = prefix("2001:db8:64::/96");
+        let leads = |address: &str| {
+            let octets = address.parse::<Ipv6Addr>().unwrap().octets();
+            is_home(own, &record(Name::parse("evil.example").unwrap(), qtype::AAAA, 60, &octets))
+        };
+
+        assert!(leads("2001:db8:64::192.168.1.1") && leads("2001:db8:64::127.0.0.1"));
+        assert!(!leads("2001:db8:64::8.8.8.8") && !leads("2001:db8:65::192.168.1.1"));
     }
 }

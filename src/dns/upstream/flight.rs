@@ -118,11 +118,12 @@ impl Flight {
             return (dns64::back(question, &forward, ask(&forward).await), None);
         }
         let first = ask(question).await;
-        let Some(of_ipv4) = dns64::wants(question, &first) else { return (first, None) };
+        let leads_home = first.answers.iter().any(|record| rebind::is_home(record) || dns64::is_home(prefix, record));
+        let Some(of_ipv4) = dns64::wants(question, &first) else { return (first, Some(leads_home)) };
         let second = ask(&of_ipv4).await;
         match dns64::synthesise(prefix, &first, &second) {
             Some(made) => (made, Some(second.answers.iter().any(rebind::is_home))),
-            None => (first, None),
+            None => (first, Some(leads_home)),
         }
     }
 
@@ -153,7 +154,9 @@ impl Flight {
         }
         let (stored, lifetime) = store(policy, question, (resolved, leads_home), now);
         let stored = Arc::new(stored);
-        let asked_others = || !Arc::ptr_eq(&judge.upstream.load(), &policy.upstream.load());
+        let asked_others = || {
+            !Arc::ptr_eq(&judge.upstream.load(), &policy.upstream.load()) || judge.config.dns64 != policy.config.dns64
+        };
         if lifetime > 0 && !asked_others() {
             core.cache.keep(question, stored.clone());
             let replaced = core.policy.load_full().as_ref().map(Arc::as_ptr) != in_force.as_ref().map(Arc::as_ptr);
@@ -419,5 +422,20 @@ mod tests {
         let wanted =
             ["www.example.", "b.example.", "old.example.", "d.old.example.", "d.new.example.", "stray.example."];
         assert_eq!(names, wanted);
+    }
+
+    #[tokio::test]
+    async fn an_answer_made_under_another_prefix_is_not_kept() {
+        let house = cut_off();
+        let mut config = house.policy.config.clone();
+        config.dns64 = Some(crate::dns::config::Dns64("2001:db8:64::/96".parse().unwrap()));
+        let after = Arc::new(Policy::build(config, Some(&house.policy)).unwrap());
+        house.core.put_in_force(after);
+        let (question, _) = known(0, 300, 0);
+        let place = Arc::new(house.core.room.enter(None).unwrap());
+
+        house.core.flights.fetch(&house.core, &house.policy, question.clone(), &place).await.unwrap();
+
+        assert!(house.core.cache.find_question(&question).is_none());
     }
 }

@@ -57,9 +57,10 @@ impl Resolver {
         let key = |config: &Config| {
             let files = (config.root_hints.clone(), config.trust_anchors.clone(), config.upstream_ca.clone());
             let switches = (config.minimise, config.case_randomisation, config.sha1, config.rrset_cache, config.traces);
+            let renewal = (config.prefetch, config.stale);
             let times = (config.ttl.clone(), config.negative_anchors.clone(), config.time_servers.clone());
             let servers = (config.resolve.clone(), config.fallback, config.bootstrap.clone(), config.forward.clone());
-            (servers, files, switches, times, config.testing.clone())
+            (servers, files, switches, (times, renewal), config.testing.clone())
         };
         key(one) == key(other)
     }
@@ -257,5 +258,17 @@ mod tests {
 
         assert_eq!(config.negative_anchors, [(Name::parse("corp.example").unwrap(), None)]);
         assert_eq!(config.forward.len(), 2);
+    }
+
+    #[test]
+    fn another_way_to_renew_answers_is_another_resolver() {
+        let config = House::new(|_| {}).policy.config.clone();
+        let mut other = config.clone();
+        assert!(Resolver::same(&config, &other));
+        other.prefetch = !config.prefetch;
+        assert!(!Resolver::same(&config, &other));
+        other = config.clone();
+        other.stale += Duration::from_secs(1);
+        assert!(!Resolver::same(&config, &other));
     }
 }
