@@ -80,13 +80,16 @@ fn name(called: &str, number: usize) -> String {
 fn called(comment: &str) -> Option<String> {
     let text = comment.trim_start_matches('#').trim();
     let text = text.trim_end_matches('#').trim();
+    // A line that was switched off, keys among them.
+    let name_of = |key: &str| matches!(key.trim().to_ascii_lowercase().as_str(), "friendly_name" | "name");
+    if text.starts_with('[') || text.split_once('=').is_some_and(|(key, _)| !name_of(key)) {
+        return None;
+    }
     if text.starts_with("end ") || text.is_empty() || text.eq_ignore_ascii_case("server") {
         return None;
     }
-    let text = ["begin ", "Client:", "friendly_name =", "friendly_name=", "Name =", "Name:"]
-        .iter()
-        .find_map(|prefix| text.strip_prefix(prefix))
-        .unwrap_or(text);
+    let text = text.split_once('=').map_or(text, |(_, name)| name);
+    let text = ["begin ", "Client:", "Name:"].iter().find_map(|prefix| text.strip_prefix(prefix)).unwrap_or(text);
     // wg-easy writes an identifier after the name.
     let text = text.rsplit_once(" (").map_or(text, |(name, _)| name);
     Some(text.trim().to_owned())
@@ -197,10 +200,16 @@ fn json(text: &str) -> Result<Foreign, Unreadable> {
         let public_key = public_key.ok_or_else(|| wrong(format!("client \"{said}\" has no public key")))?;
         let address = client["address"].as_str().and_then(net);
         let address = address.ok_or_else(|| wrong(format!("client \"{said}\" has no address")))?;
+        let preshared_key = match client["preSharedKey"].as_str().filter(|key| !key.is_empty()) {
+            Some(key) => {
+                Some(key.parse().map_err(|_| wrong(format!("the preshared key of client \"{said}\" is none")))?)
+            }
+            None => None,
+        };
         foreign.peers.push(ForeignPeer {
             name: name(said, foreign.peers.len() + 1),
             public_key,
-            preshared_key: client["preSharedKey"].as_str().and_then(|key| key.parse().ok()),
+            preshared_key,
             addresses: vec![address],
         });
     }
@@ -277,6 +286,34 @@ mod tests {
 
         let names: Vec<&str> = foreign.peers.iter().map(|peer| peer.name.as_str()).collect();
         assert_eq!(names, ["phone", "phone-2"]);
+    }
+
+    #[test]
+    fn a_line_that_was_switched_off_is_no_name() {
+        let secret = private_key(8).reveal();
+        let peer = |comment: &str| {
+            let text = format!("[Peer]\n# {comment}\nPublicKey = {}\nAllowedIPs = 10.8.0.2", key(1));
+            Foreign::parse(&text).unwrap().peers.remove(0).name
+        };
+
+        for comment in [&format!("PrivateKey = {secret}"), &format!("PresharedKey={secret}"), "[Interface]"] {
+            assert_eq!(peer(comment), "peer-1", "{comment}");
+        }
+        for comment in ["Name = desk", "name=desk", "friendly_name=desk", "Name: desk", "desk"] {
+            assert_eq!(peer(comment), "desk", "{comment}");
+        }
+    }
+
+    #[test]
+    fn a_preshared_key_that_cannot_be_read_is_not_left_out() {
+        let read = |preshared: &str| {
+            let client = serde_json::json!({ "name": "phone", "address": "10.8.0.2", "publicKey": key(2), "preSharedKey": preshared });
+            Foreign::parse(&serde_json::json!({ "server": {}, "clients": { "a": client } }).to_string())
+        };
+
+        assert!(read("").unwrap().peers[0].preshared_key.is_none());
+        assert!(read(&PresharedKey::generate().reveal()).unwrap().peers[0].preshared_key.is_some());
+        assert!(read("nonsense").unwrap_err().what.contains("preshared key"));
     }
 
     #[test]
