@@ -95,6 +95,9 @@ fn server_config(secure: &Secure) -> ServerConfig {
     let mut config = ServerConfig::with_crypto(secure.quic.clone());
     config
         .transport_config(Arc::new(transport))
+        // Who asks, and from where, is settled at the handshake: a connection that moved would keep an origin that it
+        // does not have any more.
+        .migration(false)
         .max_incoming(INCOMING)
         .incoming_buffer_size(INCOMING_BYTES)
         .incoming_buffer_size_total(INCOMING as u64 * INCOMING_BYTES);
