@@ -25,6 +25,8 @@ use crate::{
     supervise::{Phase, Stop},
 };
 
+/// How far beyond the floor time servers alone can bring it, in seconds.
+const STEP_TOLD: u64 = 30 * 86_400;
 /// How often the time is kept in the state folder.
 const KEEP: Duration = Duration::from_secs(600);
 /// How often a clock that is not sound is looked at again.
@@ -142,7 +144,9 @@ impl Clock {
 
     fn keep_at(&self, reading: u64, synchronised: bool) {
         let Some(path) = &self.0.kept else { return };
-        if self.soundness_at(reading) != Soundness::Sound || !(synchronised || self.is_proven(reading)) {
+        // Time servers are believed for a step that is soon made good again: a floor never sinks.
+        let told = synchronised && reading <= self.floor().saturating_add(STEP_TOLD);
+        if self.soundness_at(reading) != Soundness::Sound || !(told || self.is_proven(reading)) {
             return;
         }
         match store::write(path, reading.to_string().as_bytes()) {
@@ -225,6 +229,20 @@ mod tests {
         assert_eq!(clock.soundness_at(TRUE + 1), Soundness::Sound);
         clock.prove(FAR + 2);
         assert_eq!(clock.soundness_at(FAR + 3), Soundness::Sound);
+    }
+
+    #[test]
+    fn a_leap_that_nothing_but_time_servers_tells_of_is_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::with_floor(folder.path());
+        let floor = clock.floor();
+
+        clock.keep_at(floor + STEP_TOLD + 1, true);
+        assert_eq!(clock.floor(), floor);
+        clock.prove(floor + STEP_TOLD + 1);
+        clock.keep_at(floor + STEP_TOLD + 1, true);
+
+        assert_eq!(clock.floor(), floor + STEP_TOLD + 1);
     }
 
     #[test]

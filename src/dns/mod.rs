@@ -5,9 +5,9 @@
 //! `answer::answer` decides, in the order of the product: a refused origin gets nothing; a record of the
 //! house or a special name is answered; the rules of the client's group may block it; the cache may know the
 //! answer. All this happens in place, without an allocation or a log line, and the batch is sent. What is not
-//! known takes a place in `room` and goes on as a task: `upstream::flight` asks once however many wait, the
-//! `upstream` of the name's zone (authorities from the root, configured servers, or those of a forwarded
-//! zone) answers or fails, and what comes of it is kept in `cache` as bytes, before any client's rules. Then
+//! known takes a place in `room` and goes on as a task: `upstream::flight` asks once however many wait, our own
+//! `resolver` asks the authorities from the root, the configured servers, or those of a forwarded zone, and
+//! checks what they say; what comes of it is kept in `cache` as bytes, before any client's rules. Then
 //! `answer::answer` is called once more with it: rules apply to the names that it leads to, an expired answer
 //! may stand in for a failure, and the task sends the answer from the address that was asked. TCP, TLS, QUIC and
 //! the tunnel go the same way, one message at a time; messages of HTTPS come from the ingress through `questions`.

@@ -9,7 +9,8 @@
 //! 3. `tls` reads the ClientHello ([`hello`]). A name that is not in the table gets an alert and a close; otherwise the
 //!    table's configuration and the name's certificate (`certs`, `ca`) finish the handshake.
 //! 4. [`h1`] or `h2` reads the request, strictly, into a [`canonical`] host and path.
-//! 5. `proxy` asks for the client's limit and for the route, and checks that the host belongs to the certificate.
+//! 5. `proxy` asks for the client's limit and for the route, and checks that the host belongs to the certificate; then
+//!    come the route's own limits, and `auth`, where it wants to know who somebody is.
 //! 6. `headers` takes off what belongs to one hop and what the client says of itself, and says it anew.
 //! 7. `upstream` brings a connection, new or kept, on which the request is written anew from what was understood.
 //! 8. The bodies stream both ways in the connection's own task, with one timer; nothing is held back whole.

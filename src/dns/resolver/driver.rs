@@ -63,6 +63,8 @@ const LONGEST_EXCHANGE: Duration = Duration::from_secs(15);
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(10);
 /// Writing down what is known may take so long.
 const KEEPING: Duration = Duration::from_secs(5);
+/// Questions at a time whose course somebody wants to be told.
+const CURIOUS: usize = 64;
 /// Pause after a fall.
 const FALLEN: Duration = Duration::from_millis(100);
 
@@ -372,6 +374,7 @@ impl Thread {
         match job {
             // Refused by being dropped.
             Job::Ask { .. } if self.waiting.len() >= UNDER_WAY => {}
+            Job::Explain { .. } if self.curious.len() >= CURIOUS => {}
             Job::Ask { asked, wanted, tell } => {
                 if wanted == Wanted::Renewed {
                     self.resolver.forget_ending(&asked.question, now);

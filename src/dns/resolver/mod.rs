@@ -192,8 +192,9 @@ pub struct ExchangeId(u64);
 /// What the driver is to do.
 #[derive(Debug)]
 pub enum Output {
-    /// Send a message, from a new socket and a random port, and hand every datagram that comes back from
-    /// this server to [`Resolver::handle_message`] until it is cancelled.
+    /// Send a message and hand what comes back from this server to [`Resolver::handle_message`] until it is
+    /// cancelled: a datagram from a new socket and a random port, every datagram that comes; over TCP by a
+    /// connection that may be shared.
     Send {
         /// Which exchange.
         exchange: ExchangeId,

@@ -1,5 +1,5 @@
-//! Whoever is asked when the house does not know: authorities from the root, configured servers, or the
-//! servers of a zone.
+//! Whoever is asked when the house does not know: our own resolver, which asks authorities from the root, configured
+//! servers, or those of a forwarded zone; and what is made of its answers before they are kept (DNS64).
 
 mod dns64;
 mod flight;

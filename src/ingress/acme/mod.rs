@@ -33,6 +33,8 @@ use crate::{
 
 /// From beginning to end of one attempt.
 const ATTEMPT: Duration = Duration::from_secs(10 * 60);
+/// How long the CA is left alone where the state folder cannot be written.
+const UNKEPT: u64 = 3600;
 /// How often everything is looked at, if nothing is due before.
 const LOOK: u64 = 60;
 /// How often an attempt is begun anew that failed by nonces alone.
@@ -102,6 +104,8 @@ async fn look_after(shared: &Arc<Shared>, policy: &Policy, order: &Order, certif
     };
     if let Err(error) = kept::keep_progress(state, order, &progress) {
         tracing::error!(%order, %error, "how far an order is cannot be kept");
+        // Nor would it be remembered that the CA was asked.
+        return again.max(now + UNKEPT);
     }
     again
 }
