@@ -243,7 +243,12 @@ impl Servers {
         let mut threads = Vec::new();
         for address in addresses(scenario) {
             let place = SocketAddr::new(address, 53);
-            let bound = host.inside(|| Some((UdpSocket::bind(place).ok()?, TcpListener::bind(place).ok()?)));
+            // The kernel may hold on to a port of the last file's for a moment.
+            let mut bound = None;
+            within(10, || {
+                bound = host.inside(|| Some((UdpSocket::bind(place).ok()?, TcpListener::bind(place).ok()?)));
+                bound.is_some()
+            });
             let Some((udp, tcp)) = bound else { panic!("{place} cannot be bound") };
             udp.set_read_timeout(Some(Duration::from_millis(20))).expect("it is a socket");
             tcp.set_nonblocking(true).expect("it is a socket");
