@@ -137,7 +137,7 @@ async fn what_was_issued_is_kept_for_nobody_else_to_read_and_not_ordered_again()
 
 #[tokio::test]
 async fn nonces_that_are_refused_are_tried_again() {
-    let Some((edge, pebble)) = house(&[("PEBBLE_WFE_NONCEREJECT", "30")]).await else { return };
+    let Some((edge, pebble)) = house(&[("PEBBLE_WFE_NONCEREJECT", "10")]).await else { return };
 
     edge.reload(|config| config.acme.push(acme(Challenge::Http01, &pebble)));
 
