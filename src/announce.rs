@@ -299,7 +299,9 @@ impl Announcer {
             }
             std::thread::sleep(LOOK);
         }
-        for ((_, socket), (link, bound)) in self.sockets.iter().zip(&links) {
+        // The next process announces the same.
+        let ends = !stop.is_handed_over();
+        for ((_, socket), (link, bound)) in self.sockets.iter().zip(&links).filter(|_| ends) {
             if let Some(index) = bound.filter(|_| link.announces()) {
                 self.send(socket, index, &kernel, Some(Send::Withdrawal));
             }

@@ -17,7 +17,7 @@
 //!   turns names into addresses, [`questions`] carries DNS messages to whoever answers them, [`identity`] the certificates
 //!   of that server,
 //!   [`audit`] writes down who changed what, [`supervise`] names and restarts tasks, [`clock`] says whether the time can be right, [`descriptors`] is how many sockets there may be, [`metrics`] is the registry and its naming rule, [`store`]
-//!   writes state that is never torn, [`privilege`] drops what is not needed.
+//!   writes state that is never torn, [`handover`] passes what is open to the next process, [`privilege`] drops what is not needed.
 
 pub mod announce;
 pub mod app;
@@ -32,6 +32,7 @@ pub mod wan;
 pub mod audit;
 pub mod clock;
 pub mod descriptors;
+pub mod handover;
 pub mod helper;
 pub mod https;
 pub mod identity;

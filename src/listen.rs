@@ -3,13 +3,43 @@
 //!
 //! Each address is bound once without SO_REUSEPORT first, so that a port which is taken is noticed: two
 //! processes of one user would otherwise share it in silence. Per-core sockets join afterwards.
+//!
+//! A process that takes over from another one binds nothing that the other one had: it finds it among what it
+//! inherited, by what the kernel says of each socket.
 
 use std::{
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
+    os::fd::{BorrowedFd, OwnedFd},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+
+/// What came from the process before this one and was not asked for yet. Descriptors belong to the process, so
+/// there is one such list in it; it is empty but for the moments of a start.
+static INHERITED: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
+
+fn inherited() -> MutexGuard<'static, Vec<OwnedFd>> {
+    INHERITED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes over what the process before this one had open; whoever binds from now on finds his own among it.
+pub fn inherit(descriptors: Vec<OwnedFd>) {
+    *inherited() = descriptors;
+}
+
+/// Closes what nobody asked for; returns how many those were.
+pub fn disinherit() -> usize {
+    std::mem::take(&mut *inherited()).len()
+}
+
+/// Returns what was inherited and is what is looked for.
+pub fn find_inherited(is_it: impl Fn(BorrowedFd<'_>) -> bool) -> Vec<OwnedFd> {
+    use std::os::fd::AsFd;
+    let mut left = inherited();
+    left.extract_if(.., |descriptor| is_it(descriptor.as_fd())).collect()
+}
 
 /// Where a plane listens, as its configuration says it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -117,6 +147,11 @@ pub fn udp(wanted: &Wanted<'_>) -> Result<Vec<UdpSocket>, BindError> {
 }
 
 fn bind(wanted: &Wanted<'_>, kind: Type, protocol: Protocol) -> io::Result<Vec<Socket>> {
+    // Left as they are: the one before still reads some of them, and how it waits is a property of the socket.
+    let kept = find_inherited(|descriptor| is_wanted(SockRef::from(&descriptor), wanted, kind));
+    if !kept.is_empty() {
+        return Ok(kept.into_iter().map(Socket::from).collect());
+    }
     // A port that the kernel chose may be gone again between the probe and the others.
     let mut attempts = if wanted.address.port() == 0 { 16 } else { 1 };
     loop {
@@ -126,6 +161,12 @@ fn bind(wanted: &Wanted<'_>, kind: Type, protocol: Protocol) -> io::Result<Vec<S
             done => return done,
         }
     }
+}
+
+fn is_wanted(socket: SockRef<'_>, wanted: &Wanted<'_>, kind: Type) -> bool {
+    socket.r#type().is_ok_and(|is| is == kind)
+        && socket.local_addr().is_ok_and(|local| local.as_socket() == Some(wanted.address))
+        && socket.device().is_ok_and(|device| device.as_deref() == wanted.device.map(str::as_bytes))
 }
 
 fn bind_once(wanted: &Wanted<'_>, kind: Type, protocol: Protocol) -> io::Result<Vec<Socket>> {
@@ -183,6 +224,26 @@ mod tests {
         let message = second.unwrap_err().to_string();
         assert!(message.contains("is taken") && message.contains("`dns.listen`"), "{message}");
         assert_eq!(first[1].local_addr().unwrap().port(), port);
+    }
+
+    #[test]
+    fn who_takes_over_finds_his_own_and_leaves_the_rest() {
+        use std::os::fd::AsFd;
+        let open: Vec<UdpSocket> = udp(&wanted(0, 2)).unwrap();
+        let other = tcp(&wanted(0, 1)).unwrap();
+        let port = open[0].local_addr().unwrap().port();
+        let given: Vec<BorrowedFd<'_>> = open.iter().map(AsFd::as_fd).chain(other.iter().map(AsFd::as_fd)).collect();
+        inherit(given.iter().map(|one| one.try_clone_to_owned().unwrap()).collect());
+
+        assert!(
+            matches!(tcp(&wanted(port, 1)).unwrap().as_slice(), [fresh] if fresh.local_addr().unwrap().port() == port)
+        );
+        let found = udp(&wanted(port, 2)).unwrap();
+
+        assert_eq!(found.len(), 2);
+        assert!(found.iter().all(|one| one.local_addr().unwrap().port() == port));
+        assert_eq!(disinherit(), 1);
+        assert!(matches!(udp(&wanted(port, 2)), Err(BindError::Taken { .. })));
     }
 
     #[test]

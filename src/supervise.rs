@@ -22,17 +22,27 @@ pub enum Phase {
     Now,
 }
 
+/// Where the process is, and who comes after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stage {
+    phase: Phase,
+    /// Another process has the listeners: clients that come back are served.
+    succeeded: bool,
+    /// Who is silent may still say something: he does not know that this process ends.
+    patient: bool,
+}
+
 /// Told to everybody who works: how far the process is on its way out.
 #[derive(Clone, Debug)]
-pub struct Stop(watch::Receiver<Phase>);
+pub struct Stop(watch::Receiver<Stage>);
 
 /// The other end of [`Stop`].
 #[derive(Clone, Debug)]
-pub struct Stopper(Arc<watch::Sender<Phase>>);
+pub struct Stopper(Arc<watch::Sender<Stage>>);
 
 /// Makes both ends, in [`Phase::Run`].
 pub fn stop() -> (Stopper, Stop) {
-    let (tell, told) = watch::channel(Phase::Run);
+    let (tell, told) = watch::channel(Stage { phase: Phase::Run, succeeded: false, patient: false });
     (Stopper(Arc::new(tell)), Stop(told))
 }
 
@@ -40,26 +50,54 @@ impl Stopper {
     /// Moves on to a later phase; never back.
     pub fn advance(&self, phase: Phase) {
         self.0.send_if_modified(|now| {
-            let later = phase > *now;
+            let later = phase > now.phase;
             if later {
-                *now = phase;
+                now.phase = phase;
             }
             later
         });
+    }
+
+    /// Drains because another process has the listeners now. Connections at rest stay open until
+    /// [`Stopper::lose_patience`], so that nobody's next request meets a closed door.
+    pub fn hand_over(&self) {
+        self.0.send_if_modified(|now| {
+            let is_first = now.phase == Phase::Run;
+            if is_first {
+                *now = Stage { phase: Phase::Drain, succeeded: true, patient: true };
+            }
+            is_first
+        });
+    }
+
+    /// Ends connections at rest after [`Stopper::hand_over`].
+    pub fn lose_patience(&self) {
+        self.0.send_modify(|now| now.patient = false);
     }
 }
 
 impl Stop {
     /// Returns the phase now.
     pub fn phase(&self) -> Phase {
-        *self.0.borrow()
+        self.0.borrow().phase
+    }
+
+    /// Whether another process goes on with the listeners.
+    pub fn is_handed_over(&self) -> bool {
+        self.0.borrow().succeeded
     }
 
     /// Waits until the phase is at least this one. A lost [`Stopper`] counts as [`Phase::Now`].
     pub async fn reached(&self, phase: Phase) {
         let mut told = self.0.clone();
         // An error says that the sender is gone: the process is ending.
-        let _ = told.wait_for(|now| *now >= phase).await;
+        let _ = told.wait_for(|now| now.phase >= phase).await;
+    }
+
+    /// Waits until connections at rest are to end.
+    pub async fn lost_patience(&self) {
+        let mut told = self.0.clone();
+        let _ = told.wait_for(|now| now.phase == Phase::Now || now.phase == Phase::Drain && !now.patient).await;
     }
 }
 

@@ -7,13 +7,13 @@ use jiff::Timestamp;
 
 use crate::{
     announce::Announcer,
-    app::{Edge, InForce, Options, Source, lock, log, scrape::Scrape, wire::Planes},
+    app::{Edge, InForce, Options, Source, lock, log, scrape::Scrape, succession::Succession, wire::Planes},
     audit::Audit,
     clock::Clock,
     config::{self, Loaded, PeerIds, Problems},
     descriptors,
     helper::Helper,
-    listen::BindError,
+    listen::{self, BindError},
     metrics::Metrics,
     onlink::Follower,
     privilege,
@@ -104,10 +104,18 @@ pub(super) fn load(options: &Options, ids: &mut PeerIds) -> Result<Loaded, Probl
     config::check(options.source.to_config(), &options.to_config(), ids)
 }
 
+/// What there is to run.
+pub(super) struct Built {
+    pub(super) edge: Edge,
+    pub(super) lock: lock::Lock,
+    /// The process before this one, which works until this one begins.
+    pub(super) succession: Option<Succession>,
+}
+
 /// Builds everything. Everything that needs a privilege happens in here, and no thread is started.
 ///
 /// Nothing is written before every port is bound, and in the state folder nothing by root.
-pub(super) fn build(options: Options) -> Result<(Edge, lock::Lock), Failure> {
+pub(super) fn build(options: Options) -> Result<Built, Failure> {
     let io = |what: String| move |error| Failure::Io { what, error };
     let mut peer_ids = PeerIds::default();
     let loaded = load(&options, &mut peer_ids).map_err(Failure::Config)?;
@@ -119,6 +127,7 @@ pub(super) fn build(options: Options) -> Result<(Edge, lock::Lock), Failure> {
     let user = privilege::user(options.user.as_deref().or(config.node.user.as_deref()))?;
     let state = config.node.state.clone();
     let descriptors = descriptors::raise();
+    let mut succession = Succession::begin(&options, &state).map_err(io("the process that runs".into()))?;
     let follower = Follower::new(config.lan.clone()).map_err(io("addresses of this box".into()))?;
     let metrics = Metrics::new();
     let series = Series::new(&metrics);
@@ -129,6 +138,10 @@ pub(super) fn build(options: Options) -> Result<(Edge, lock::Lock), Failure> {
         Ok((planes, scrape))
     });
     let (planes, scrape) = bound.map_err(|error| Failure::Bind { error, hint: hint(&options, &state) })?;
+    let unclaimed = listen::disinherit();
+    if unclaimed > 0 {
+        tracing::info!(unclaimed, "the process before this one listened where the configuration says nothing now");
+    }
     let announcer = match config.lan.announce {
         true => {
             let bound = Announcer::bind(&config.lan.interfaces, config.node.domain.as_str());
@@ -138,7 +151,10 @@ pub(super) fn build(options: Options) -> Result<(Edge, lock::Lock), Failure> {
         false => None,
     };
     super::state::claim(&state, user.as_ref())?;
-    let lock = lock::take(&state).map_err(|error| Failure::Running(error.to_string()))?;
+    let lock = match succession.as_mut().and_then(Succession::lock) {
+        Some(lock) => lock,
+        None => lock::take(&state).map_err(|error| Failure::Running(error.to_string()))?,
+    };
     let in_force = privilege::drop(user.as_ref())?;
     tracing::info!(user = in_force.user, capabilities = in_force.capabilities, "privileges dropped: {in_force}");
     if let Err(error) = std::fs::read_dir(&state) {
@@ -182,7 +198,7 @@ pub(super) fn build(options: Options) -> Result<(Edge, lock::Lock), Failure> {
         series,
         peer_ids: std::sync::Mutex::new(peer_ids),
     };
-    Ok((edge, lock))
+    Ok(Built { edge, lock, succession })
 }
 
 /// Starts what runs programs of the owner's, if any is named, while it still may.

@@ -118,6 +118,11 @@ pub fn bind(state: &Path) -> io::Result<StdListener> {
     Ok(listener)
 }
 
+/// Whether a user may tell this process what to do: root, and the one that it runs as.
+pub(super) fn is_let_in(uid: u32) -> bool {
+    uid == 0 || uid == nix::unistd::geteuid().as_raw()
+}
+
 /// Answers commands until the process ends.
 pub async fn serve(listener: Arc<StdListener>, edge: Arc<Edge>, stop: Stop) -> io::Result<()> {
     let listener = UnixListener::from_std(listener.try_clone()?)?;
@@ -135,9 +140,8 @@ pub async fn serve(listener: Arc<StdListener>, edge: Arc<Edge>, stop: Stop) -> i
                 continue;
             }
         };
-        let ours = nix::unistd::geteuid().as_raw();
         let Ok(caller) = stream.peer_cred().map(|cred| cred.uid()) else { continue };
-        if caller != ours && caller != 0 {
+        if !is_let_in(caller) {
             tracing::warn!(uid = caller, "control socket: refused another user");
             continue;
         }

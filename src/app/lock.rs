@@ -3,7 +3,10 @@
 use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{self, Read, Seek, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
     path::{Path, PathBuf},
 };
 
@@ -14,7 +17,28 @@ const FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
 
 /// The lock of a state folder; held until it is dropped, and by the kernel no longer than the process lives.
 #[derive(Debug)]
-pub(crate) struct Lock(#[expect(dead_code, reason = "held, not read")] File);
+pub(crate) struct Lock(File);
+
+impl Lock {
+    /// Goes on with the lock of the process before: the kernel has it belong to the open file, and so to whoever
+    /// has that open.
+    pub(super) fn inherited(descriptor: OwnedFd) -> Self {
+        Self(descriptor.into())
+    }
+
+    /// Writes down whose it is.
+    pub(super) fn sign(&mut self) -> io::Result<()> {
+        self.0.set_len(0)?;
+        self.0.rewind()?;
+        writeln!(self.0, "{}", std::process::id())
+    }
+}
+
+impl AsFd for Lock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 /// Why there is no lock.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +76,7 @@ fn take_here(state: &Path) -> Result<Lock, Error> {
     let fail = |error| Error::Io { path: path.clone(), error };
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(FLAGS);
-    let mut file = options.open(&path).map_err(fail)?;
+    let file = options.open(&path).map_err(fail)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -62,9 +86,9 @@ fn take_here(state: &Path) -> Result<Lock, Error> {
         }
         Err(TryLockError::Error(error)) => return Err(fail(error)),
     }
-    file.set_len(0).and_then(|()| file.rewind()).map_err(fail)?;
-    writeln!(file, "{}", std::process::id()).map_err(fail)?;
-    Ok(Lock(file))
+    let mut lock = Lock(file);
+    lock.sign().map_err(fail)?;
+    Ok(lock)
 }
 
 /// Says whether a process of ours had its lock here.

@@ -20,6 +20,7 @@ mod run;
 pub mod scrape;
 pub mod state;
 pub mod status;
+mod succession;
 mod wire;
 
 use std::{
@@ -58,6 +59,8 @@ pub struct Options {
     pub user: Option<String>,
     /// The configuration may have sections that only tests need.
     pub testing: bool,
+    /// Take the listeners of the process that runs on the same state, which then ends.
+    pub take_over: bool,
 }
 
 /// Where the configuration comes from.

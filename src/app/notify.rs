@@ -3,7 +3,7 @@
 
 use std::{
     env,
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     io,
     os::{
         linux::net::SocketAddrExt,
@@ -15,11 +15,14 @@ use std::{
     time::Duration,
 };
 
+use crate::handover::Testament;
+
 /// The service manager's socket, if the process was given one.
 #[derive(Debug)]
 pub(super) struct Manager {
     socket: Option<UnixDatagram>,
     watchdog: Option<Duration>,
+    name: Option<OsString>,
 }
 
 impl Manager {
@@ -27,18 +30,39 @@ impl Manager {
     /// connected socket may be written to whoever the process becomes.
     pub(super) fn from_environment() -> Self {
         let named = env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty());
-        let socket = named.and_then(|name| match connect(&name) {
+        let microseconds = env::var("WATCHDOG_USEC").ok().and_then(|text| text.parse::<u64>().ok());
+        // Another process of the same unit may be meant.
+        let is_for_us = env::var("WATCHDOG_PID").map_or(true, |pid| pid == std::process::id().to_string());
+        Self::new(named, microseconds.filter(|_| is_for_us))
+    }
+
+    /// The same for a process that takes over: where its own environment says nothing, what the one before was told.
+    pub(super) fn or_inherited(self, testament: &Testament) -> Self {
+        match self.socket {
+            Some(_) => self,
+            None => Self::new(testament.notify.as_ref().map(OsString::from), testament.watchdog),
+        }
+    }
+
+    fn new(named: Option<OsString>, microseconds: Option<u64>) -> Self {
+        let socket = named.as_ref().and_then(|name| match connect(name) {
             Ok(socket) => Some(socket),
             Err(error) => {
                 tracing::warn!(socket = ?name, %error, "the service manager cannot be told anything");
                 None
             }
         });
-        let microseconds = env::var("WATCHDOG_USEC").ok().and_then(|text| text.parse::<u64>().ok());
-        // Another process of the same unit may be meant.
-        let is_for_us = env::var("WATCHDOG_PID").map_or(true, |pid| pid == std::process::id().to_string());
-        let watchdog = microseconds.filter(|&at_most| at_most > 0 && is_for_us && socket.is_some());
-        Self { socket, watchdog: watchdog.map(Duration::from_micros) }
+        let watchdog = microseconds.filter(|&at_most| at_most > 0 && socket.is_some());
+        Self { socket, watchdog: watchdog.map(Duration::from_micros), name: named }
+    }
+
+    /// What the next process is told of it.
+    pub(super) fn testament(&self) -> Testament {
+        Testament {
+            version: env!("CARGO_PKG_VERSION").into(),
+            notify: self.name.as_ref().and_then(|name| name.to_str()).map(str::to_owned),
+            watchdog: self.watchdog.and_then(|at_most| u64::try_from(at_most.as_micros()).ok()),
+        }
     }
 
     /// How often it must hear that the process is well: twice as often as it demands, as sd_watchdog_enabled(3)
@@ -56,6 +80,11 @@ impl Manager {
         if self.watchdog.is_some() {
             self.tell("WATCHDOG=1");
         }
+    }
+
+    /// Another process is the service from now on.
+    pub(super) fn is_now(&self, process: i32) {
+        self.tell(&format!("MAINPID={process}"));
     }
 
     pub(super) fn stopping(&self) {

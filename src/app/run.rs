@@ -2,16 +2,26 @@
 
 use std::{
     io::{self, Write},
+    pin::{Pin, pin},
     sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    net::UnixListener,
+    signal::unix::{SignalKind, signal},
+};
 
 use crate::{
-    app::{Edge, Failure, Options, Source, build, control, notify::Manager},
-    neighbours,
+    app::{
+        Edge, Failure, Options, Source,
+        build::{self, Built},
+        control,
+        notify::Manager,
+        succession::{self, Next},
+    },
+    handover, neighbours,
     supervise::{self, Phase, Stop, Stopper, task},
 };
 
@@ -30,15 +40,25 @@ const LAST_MOMENT: Duration = Duration::from_secs(1);
 pub fn run(options: Options, ready: impl FnOnce(&Edge)) -> Result<(), Failure> {
     let quick = options.source == Source::QuickStart;
     let manager = Manager::from_environment();
-    let (edge, _lock) = build::build(options)?;
+    let Built { edge, mut lock, succession } = build::build(options)?;
     let fail = |what: &str| {
         let what = what.to_owned();
         move |error| Failure::Io { what, error }
     };
+    let manager = match &succession {
+        Some(succession) => manager.or_inherited(succession.testament()),
+        None => manager,
+    };
+    if let Some(succession) = succession {
+        succession.end(&mut lock).map_err(fail("the process that runs"))?;
+    }
+    let lock = Arc::new(lock);
     let listener = control::bind(&edge.state).map_err(fail("control socket"))?;
+    let heirs = handover::bind(&edge.state).map_err(fail("handover socket"))?;
     let edge = Arc::new(edge);
     let (stopper, stop) = supervise::stop();
-    let running = edge.planes.start(&stop).map_err(fail("threads"))?;
+    let (gate, told) = supervise::stop();
+    let running = edge.planes.start(&stop, &told).map_err(fail("threads"))?;
     let mut threads = Vec::new();
     let mut watched = Vec::new();
     for (name, health, thread) in running {
@@ -95,11 +115,26 @@ pub fn run(options: Options, ready: impl FnOnce(&Edge)) -> Result<(), Failure> {
         tracing::info!(version = env!("CARGO_PKG_VERSION"), state = %edge.state.display(), quick_start = quick, "running");
         manager.ready();
         ready(&edge);
-        signals.work(&edge, &stop, &manager).await;
-        manager.stopping();
-        drain(&edge, &stopper, &mut signals, threads).await;
-        edge.clock.keep();
-        let _ = std::fs::remove_file(control::socket(&edge.state));
+        let heirs = UnixListener::from_std(heirs)?;
+        let testament = manager.testament();
+        let next = pin!(succession::next(&heirs, &edge, &lock, &testament));
+        let grace = || edge.force.load().config.node.grace;
+        match signals.work(&edge, &stop, &manager, next).await {
+            Some(next) => {
+                let ended = succession::hand_over(next, &manager, grace(), (&stopper, &gate), &threads);
+                tokio::select! {
+                    () = ended => {}
+                    signal = signals.end() => tracing::warn!(signal, "ending at once"),
+                }
+            }
+            None => {
+                manager.stopping();
+                drain(&edge, [&gate, &stopper], &mut signals, threads).await;
+                edge.clock.keep();
+                let _ = std::fs::remove_file(control::socket(&edge.state));
+                let _ = std::fs::remove_file(handover::socket(&edge.state));
+            }
+        }
         io::stderr().flush()
     })
     .map_err(fail("runtime"))?;
@@ -130,16 +165,27 @@ impl Signals {
         }
     }
 
-    /// Reloads on SIGHUP and renews what ages, until a signal says that it is over.
-    async fn work(&mut self, edge: &Arc<Edge>, stop: &Stop, manager: &Manager) {
+    /// Reloads on SIGHUP and renews what ages, until a signal says that it is over, or another process takes over.
+    async fn work(
+        &mut self,
+        edge: &Arc<Edge>,
+        stop: &Stop,
+        manager: &Manager,
+        mut next: Pin<&mut impl Future<Output = Next>>,
+    ) -> Option<Next> {
+        let told = |signal| {
+            tracing::info!(signal, "stopping");
+            None
+        };
         let mut figures = tokio::time::interval(FIGURES);
         let mut renewal = tokio::time::interval_at(tokio::time::Instant::now() + RENEW, RENEW);
         let mut watchdog = tokio::time::interval(manager.interval());
         loop {
             tokio::select! {
                 _ = watchdog.tick() => manager.well(),
-                _ = self.terminate.recv() => return tracing::info!(signal = "SIGTERM", "stopping"),
-                _ = self.interrupt.recv() => return tracing::info!(signal = "SIGINT", "stopping"),
+                _ = self.terminate.recv() => return told("SIGTERM"),
+                _ = self.interrupt.recv() => return told("SIGINT"),
+                next = &mut next => return Some(next),
                 _ = self.hangup.recv() => {
                     let edge = edge.clone();
                     // What was wrong is in the log.
@@ -154,19 +200,24 @@ impl Signals {
                         _ = tokio::task::spawn_blocking(move || edge.renew()).await;
                     });
                 }
-                () = stop.reached(Phase::Drain) => return,
+                () = stop.reached(Phase::Drain) => return None,
             }
         }
     }
 }
 
 /// Lets the planes finish within the grace period; a second signal ends it.
-async fn drain(edge: &Edge, stopper: &Stopper, signals: &mut Signals, threads: Vec<(&'static str, JoinHandle<()>)>) {
+async fn drain(
+    edge: &Edge,
+    stoppers: [&Stopper; 2],
+    signals: &mut Signals,
+    threads: Vec<(&'static str, JoinHandle<()>)>,
+) {
     let grace = edge.force.load().config.node.grace;
     let begun = Instant::now();
-    stopper.advance(Phase::Drain);
+    stoppers.iter().for_each(|stopper| stopper.advance(Phase::Drain));
     tokio::select! {
-        () = finished(&threads) => {}
+        () = finished(threads.iter()) => {}
         () = tokio::time::sleep(grace) => {}
         signal = signals.end() => tracing::warn!(signal, "told twice: ending at once"),
     }
@@ -177,8 +228,8 @@ async fn drain(edge: &Edge, stopper: &Stopper, signals: &mut Signals, threads: V
         let unfinished = edge.unfinished();
         tracing::warn!(planes = left.join(" "), unfinished, after = ?begun.elapsed(), "did not finish in time");
     }
-    stopper.advance(Phase::Now);
-    let _ = tokio::time::timeout(LAST_MOMENT, finished(&threads)).await;
+    stoppers.iter().for_each(|stopper| stopper.advance(Phase::Now));
+    let _ = tokio::time::timeout(LAST_MOMENT, finished(threads.iter())).await;
 }
 
 impl Edge {
@@ -215,8 +266,9 @@ impl Edge {
     }
 }
 
-async fn finished(threads: &[(&'static str, JoinHandle<()>)]) {
-    while threads.iter().any(|(_, thread)| !thread.is_finished()) {
+/// Waits until all of these threads are over.
+pub(super) async fn finished<'a>(threads: impl Iterator<Item = &'a (&'static str, JoinHandle<()>)> + Clone) {
+    while threads.clone().any(|(_, thread)| !thread.is_finished()) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener as StdListener},
     num::NonZeroU32,
+    os::fd::{AsFd, BorrowedFd},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -99,6 +100,11 @@ impl Scrape {
     /// Returns where it listens.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Returns all that another process must have to be read in this one's place.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.listeners.iter().map(AsFd::as_fd)
     }
 
     /// Takes over who may read what from a configuration.

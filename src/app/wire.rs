@@ -1,6 +1,6 @@
 //! Hands the planes' handles to one another, and names each of them once for every verb.
 
-use std::{sync::Arc, thread::JoinHandle};
+use std::{os::fd::BorrowedFd, sync::Arc, thread::JoinHandle};
 
 use crate::{
     audit::Audit,
@@ -22,6 +22,8 @@ use crate::{
     vpn, wan,
 };
 
+/// The plane that only one process can be.
+pub(super) const GATE: &str = "vpn";
 /// Items that may wait between the gate and another plane.
 const INLET: usize = 256;
 
@@ -145,19 +147,29 @@ impl Planes {
         }
     }
 
-    /// Starts each plane in a supervised thread.
-    pub fn start(&self, stop: &Stop) -> std::io::Result<Vec<Running>> {
+    /// Returns all that the planes of another process must have to go on in these ones' place.
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let dns = self.dns.iter().flat_map(|plane| plane.descriptors());
+        let ingress = self.ingress.iter().flat_map(|plane| plane.descriptors());
+        let vpn = self.vpn.iter().flat_map(|plane| plane.descriptors());
+        dns.chain(ingress).chain(vpn).collect()
+    }
+
+    /// Starts each plane in a supervised thread. The gate is told apart: two can answer questions and requests at the
+    /// same time, but only one can hold sessions.
+    pub fn start(&self, stop: &Stop, gate: &Stop) -> std::io::Result<Vec<Running>> {
         let mut running = Vec::new();
         let mut start = |name, run: Option<Box<dyn Fn() -> Result<(), String> + Send>>| -> std::io::Result<()> {
             if let Some(run) = run {
-                let (watched, thread) = supervise::plane(name, stop.clone(), run)?;
+                let told = if name == GATE { gate } else { stop };
+                let (watched, thread) = supervise::plane(name, told.clone(), run)?;
                 running.push((name, watched, thread));
             }
             Ok(())
         };
         start("dns", work(&self.dns, stop, dns::Plane::run))?;
         start("ingress", work(&self.ingress, stop, ingress::Plane::run))?;
-        start("vpn", work(&self.vpn, stop, vpn::Plane::run))?;
+        start(GATE, work(&self.vpn, gate, vpn::Plane::run))?;
         Ok(running)
     }
 }

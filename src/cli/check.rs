@@ -26,7 +26,7 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn execute(self, state: Option<PathBuf>) -> anyhow::Result<()> {
         let source = self.config.map_or(Source::QuickStart, Source::File);
-        let options = Options { source, state, user: None, testing: self.testing };
+        let options = Options { source, state, testing: self.testing, ..Options::default() };
         let loaded = config::check(options.source.to_config(), &options.to_config(), &mut PeerIds::default())
             .map_err(|problems| anyhow!(Problem(problems.to_string())))?;
         for warning in &loaded.warnings {

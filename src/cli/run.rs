@@ -25,6 +25,9 @@ pub(super) struct Run {
     /// Accept `[dns.testing]` in the configuration
     #[arg(long, requires = "config")]
     testing: bool,
+    /// Take the listeners over from the process that runs on the same state; without one, start as usual
+    #[arg(long, requires = "config")]
+    take_over: bool,
 }
 
 impl Run {
@@ -33,7 +36,13 @@ impl Run {
         let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
         let source = self.config.map_or(Source::QuickStart, |path| Source::File(absolute(path)));
         let quick = source == Source::QuickStart;
-        let options = Options { source, state: state.map(absolute), user: self.user, testing: self.testing };
+        let options = Options {
+            source,
+            state: state.map(absolute),
+            user: self.user,
+            testing: self.testing,
+            take_over: self.take_over,
+        };
         let ready = |edge: &Edge| {
             if quick {
                 // Nobody may be reading; the edge runs all the same.

@@ -38,6 +38,7 @@ mod upstream;
 
 use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
+    os::fd::{AsFd, BorrowedFd},
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -491,6 +492,14 @@ impl Plane {
         })
     }
 
+    /// Returns all that another process must have to answer in this one's place.
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let encrypted = self.encrypted.iter();
+        let udp = self.udp.iter().chain(encrypted.clone().flat_map(|sockets| &sockets.udp));
+        let tcp = self.tcp.iter().chain(encrypted.flat_map(|sockets| &sockets.tcp));
+        udp.map(AsFd::as_fd).chain(tcp.map(AsFd::as_fd)).collect()
+    }
+
     /// Returns the addresses that TLS and QUIC are served on, TCP and UDP alike.
     pub fn encrypted_addresses(&self) -> Vec<SocketAddr> {
         let listeners = self.encrypted.iter().flat_map(|sockets| &sockets.tcp);
@@ -585,9 +594,14 @@ impl Both {
         let (told, fallen) = (self.told.clone(), self.fallen.clone());
         runtime.spawn(async move {
             tokio::select! {
-                () = told.reached(Phase::Drain) => teller.advance(Phase::Drain),
+                () = told.reached(Phase::Drain) => match told.is_handed_over() {
+                    true => teller.hand_over(),
+                    false => teller.advance(Phase::Drain),
+                },
                 () = fallen.reached(Phase::Drain) => teller.advance(Phase::Drain),
             }
+            told.lost_patience().await;
+            teller.lose_patience();
             told.reached(Phase::Now).await;
             teller.advance(Phase::Now);
         });

@@ -52,6 +52,7 @@ mod upstream;
 use std::{
     collections::{BTreeMap, HashMap},
     net::{SocketAddr, TcpListener},
+    os::fd::{AsFd, BorrowedFd},
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -332,6 +333,11 @@ impl Plane {
     /// Serves until told to stop. The sockets stay with the plane, so it can be run again.
     pub fn run(&self, stop: Stop) -> Result<(), String> {
         server::run(&self.shared, &self.listeners, &stop)
+    }
+
+    /// Returns all that another process must have to be reached in this one's place.
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.listeners.iter().flatten().map(|listener| listener.socket.as_fd()).collect()
     }
 
     /// Offers the DNS server's certificates, as they are at each handshake.

@@ -71,6 +71,7 @@ pub(super) struct Core {
     ids: Cell<u128>,
     spare: RefCell<Vec<BytesMut>>,
     draining: Cell<bool>,
+    closing: Cell<bool>,
     connections: RefCell<HashMap<u64, (Rc<Presence>, AbortHandle)>>,
     next: Cell<u64>,
 }
@@ -94,6 +95,7 @@ impl Core {
             ids: Cell::new(seed()),
             spare: RefCell::default(),
             draining: Cell::new(false),
+            closing: Cell::new(false),
             connections: RefCell::default(),
             next: Cell::new(0),
         })
@@ -106,8 +108,21 @@ impl Core {
         }
     }
 
+    /// Whether an answer should say that the connection ends with it.
     pub(super) fn is_draining(&self) -> bool {
         self.draining.get()
+    }
+
+    /// Whether a connection that was to be kept ends all the same.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// Waits until no connection is left.
+    async fn quiet(&self) {
+        while !self.connections.borrow().is_empty() {
+            sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Reads into a buffer that the core's connections share, and from there to the end of `input`.
@@ -298,18 +313,19 @@ fn core(
         }
         loops.abort_all();
         core.draining.set(true);
+        tokio::select! {
+            () = stop.lost_patience() => {}
+            () = core.quiet() => {}
+            () = all.reached(Phase::Now) => {}
+        }
+        core.closing.set(true);
         for (presence, task) in core.connections.borrow().values() {
             if presence.idle.get() {
                 task.abort();
             }
         }
-        let quiet = async {
-            while !core.connections.borrow().is_empty() {
-                sleep(Duration::from_millis(10)).await;
-            }
-        };
         tokio::select! {
-            () = quiet => {}
+            () = core.quiet() => {}
             () = stop.reached(Phase::Now) => {}
             () = all.reached(Phase::Now) => {}
         }

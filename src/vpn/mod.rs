@@ -30,6 +30,7 @@ mod work;
 
 use std::{
     net::{SocketAddr, UdpSocket},
+    os::fd::{AsFd, BorrowedFd},
     sync::Arc,
 };
 
@@ -150,6 +151,12 @@ impl Plane {
             exits: self.exit.exits,
         };
         runtime.block_on(work.run(stop))
+    }
+
+    /// Returns all that another process must have to be the gate in this one's place.
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let tun = self.exit.tun.iter().flat_map(|tun| tun.descriptors());
+        self.sockets.iter().map(AsFd::as_fd).chain(tun).collect()
     }
 
     /// Returns the gate as it is now.

@@ -3,7 +3,7 @@
 //! It is opened, numbered and routed before privileges are dropped; afterwards only its descriptor is used. It has
 //! no address: what the kernel itself would say there has no place in the tunnel.
 //!
-//! `unsafe` stands here for two `ioctl` calls and for handing the descriptor to the runtime. The invariants: the runtime
+//! `unsafe` stands here for three `ioctl` calls and for handing the descriptor to the runtime. The invariants: the runtime
 //! holds on to the file as long as it watches it; each call gets the request that the kernel documents for
 //! this descriptor, and a pointer to (or a value of) exactly the type which that request reads, which lives until
 //! the call is over.
@@ -25,7 +25,10 @@ use std::{
 use ipnet::IpNet;
 use tokio::io::{Interest, unix::AsyncFd};
 
-use crate::vpn::{Config, Lan, gate::sessions::MTU};
+use crate::{
+    listen,
+    vpn::{Config, Lan, gate::sessions::MTU},
+};
 
 /// The kernel puts a number in the place of the last two letters.
 const NAME: &[u8] = b"hearthgate%d";
@@ -37,7 +40,7 @@ pub(super) struct Tun {
     name: String,
     /// Prefixes that the kernel sends here.
     routed: Vec<IpNet>,
-    _masquerade: Option<nat::Table>,
+    masquerade: Option<nat::Table>,
 }
 
 /// Why there is none.
@@ -57,15 +60,19 @@ pub(super) enum NoTun {
 }
 
 impl Tun {
-    /// Opens a device and has the kernel route the tunnel's prefixes to it.
+    /// Opens a device, or takes the one of the process before, and has the kernel route the tunnel's prefixes to it.
     pub(super) fn open(config: &Config) -> Result<Self, NoTun> {
-        let (file, name) = device().map_err(NoTun::Device)?;
+        let inherited = inherited();
+        let is_new = inherited.is_none();
+        let (file, name) = inherited.map_or_else(device, Ok).map_err(NoTun::Device)?;
         let index = nix::net::if_::if_nametoindex(name.as_str()).map_err(|error| NoTun::Device(error.into()))?;
         let routed = prefixes(config);
         kernel::up(index, MTU).map_err(|error| NoTun::Network(format!("{name} cannot be brought up: {error}")))?;
         for prefix in &routed {
             match kernel::route(index, *prefix) {
                 Ok(()) => {}
+                // By the process before.
+                Err(error) if !is_new && error.kind() == io::ErrorKind::AlreadyExists => {}
                 // A box without IPv6.
                 Err(error) if prefix.addr().is_ipv6() => {
                     tracing::warn!(%prefix, %error, "there is no IPv6 between the tunnel and the LAN");
@@ -77,10 +84,18 @@ impl Tun {
             }
         }
         let masquerade = match config.lan {
-            Lan::Nat => Some(nat::masquerade(&name).map_err(NoTun::Nat)?),
+            Lan::Nat => match nat::inherited() {
+                Some(table) => Some(table),
+                None => Some(nat::masquerade(&name).map_err(NoTun::Nat)?),
+            },
             Lan::Route => None,
         };
-        Ok(Self { file, name, routed, _masquerade: masquerade })
+        Ok(Self { file, name, routed, masquerade })
+    }
+
+    /// Returns what the device and its rule live by.
+    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        [self.as_fd()].into_iter().chain(self.masquerade.as_ref().map(AsFd::as_fd)).collect()
     }
 
     /// Returns the device's name.
@@ -150,6 +165,32 @@ fn prefixes(config: &Config) -> Vec<IpNet> {
     IpNet::aggregate(&prefixes)
 }
 
+/// Returns the device of the process before this one, if it had one.
+fn inherited() -> Option<(File, String)> {
+    let device = listen::find_inherited(|descriptor| name(descriptor).is_ok()).into_iter().next()?;
+    let name = name(device.as_fd()).ok()?;
+    Some((device.into(), name))
+}
+
+/// Returns a device's name; an error if it is none.
+fn name(device: BorrowedFd<'_>) -> io::Result<String> {
+    // SAFETY: all bytes of an `ifreq` may be zero.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // Another kind of descriptor may understand something else by this number.
+    let is_device = std::fs::read_link(format!("/proc/self/fd/{}", device.as_raw_fd()))?;
+    if is_device != std::path::Path::new("/dev/net/tun") {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: TUNGETIFF writes an `ifreq`.
+    check(unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNGETIFF, &mut request) })?;
+    letters(&request)
+}
+
+fn letters(request: &libc::ifreq) -> io::Result<String> {
+    let letters = request.ifr_name.iter().map(|letter| letter.to_ne_bytes()[0]).take_while(|letter| *letter != 0);
+    String::from_utf8(letters.collect()).map_err(io::Error::other)
+}
+
 fn device() -> io::Result<(File, String)> {
     let file = OpenOptions::new()
         .read(true)
@@ -168,9 +209,7 @@ fn device() -> io::Result<(File, String)> {
     let offload = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
     // SAFETY: TUNSETOFFLOAD takes a number.
     check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(offload)) })?;
-    let name =
-        request.ifr_name.iter().map(|letter| letter.to_ne_bytes()[0]).take_while(|letter| *letter != 0).collect();
-    Ok((file, String::from_utf8(name).map_err(io::Error::other)?))
+    Ok((file, letters(&request)?))
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

@@ -3,6 +3,7 @@
 mod check;
 mod command;
 mod explain;
+mod handover;
 mod init;
 mod kept;
 mod metrics;
@@ -231,8 +232,12 @@ type Secure = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
 
 /// Opens TLS for the public route, with the house's CA alone trusted.
 fn secure(running: &Running<'_>) -> Secure {
+    secured(running.house, patient(running.address("/ingress/https/0")))
+}
+
+fn secured(house: &House, stream: TcpStream) -> Secure {
     let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(running.house.state().join("ca.pem")).unwrap() {
+    for certificate in CertificateDer::pem_file_iter(house.state().join("ca.pem")).unwrap() {
         roots.add(certificate.unwrap()).unwrap();
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -240,7 +245,7 @@ fn secure(running: &Running<'_>) -> Secure {
     let config = config.with_root_certificates(roots).with_no_client_auth();
     let name = "welcome.home.arpa".try_into().unwrap();
     let tls = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
-    rustls::StreamOwned::new(tls, patient(running.address("/ingress/https/0")))
+    rustls::StreamOwned::new(tls, stream)
 }
 
 /// Asks for the page and returns the answer's head; the connection stays.

@@ -144,7 +144,7 @@ where
         loop {
             let Ok(turn) = pipeline.clone().acquire_owned().await else { return };
             let frame = tokio::select! {
-                () = stop.reached(Phase::Drain) => return,
+                () = stop.lost_patience() => return,
                 frame = next(&mut read, idle(core)) => frame,
             };
             let Some(bytes) = frame else { return };

@@ -93,7 +93,7 @@ pub(in crate::ingress) async fn serve<S>(
             Service::Redirect(port) => request.redirect(&policy, head, port).await,
         };
         match next {
-            Answered::Next(Next::Request) if !core.is_draining() => deadline.set(policy.config.timeouts.idle),
+            Answered::Next(Next::Request) if !core.is_closing() => deadline.set(policy.config.timeouts.idle),
             Answered::Next(Next::Request | Next::Close) => return close_in_order(&mut stream).await,
             Answered::Next(Next::Abort) => return,
             Answered::Tunnel(tunnel) => {

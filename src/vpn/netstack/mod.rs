@@ -252,9 +252,13 @@ impl Netstack {
         let (Some(aim), Some(plane)) = (aim, plane) else {
             return self.refuse(Dropped::Forbidden, peer, &packet, now);
         };
+        if !self.accepts {
+            // Nobody is told no: who knocks again in a second finds whoever comes after this process.
+            return Delivery::Dropped(Dropped::TooManyConnections, None);
+        }
         let used = self.used.get(&peer).copied().unwrap_or_default();
         let relays_more = aim != Aim::Relay || self.relayed < RELAYED;
-        let Some(room) = used.room(aim).filter(|_| self.accepts && relays_more) else {
+        let Some(room) = used.room(aim).filter(|_| relays_more) else {
             return self.refuse(Dropped::TooManyConnections, peer, &packet, now);
         };
         let (packets, inbound) = mpsc::channel(room.packets());

@@ -3,10 +3,16 @@
 //!
 //! The few messages are written by hand: a crate for all of nf_tables would be the larger thing to trust.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Duration,
+};
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
-use socket2::SockRef;
+use socket2::{Domain, SockRef};
+
+use crate::listen;
 
 /// How long the kernel may take for an answer.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -37,10 +43,22 @@ const PRIORITY: u32 = 100;
 const DROP: u32 = 0;
 const ACCEPT: u32 = 1;
 
-/// A table that lives as long as this value.
+/// A table that lives as long as this value: the kernel removes it with the socket that made it.
 #[derive(Debug)]
-pub(super) struct Table {
-    _socket: Socket,
+pub(super) struct Table(OwnedFd);
+
+impl AsFd for Table {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Returns the table of the process before this one, if it had one.
+pub(super) fn inherited() -> Option<Table> {
+    let is_it = |descriptor: BorrowedFd<'_>| {
+        SockRef::from(&descriptor).domain().is_ok_and(|domain| domain == Domain::from(libc::AF_NETLINK))
+    };
+    listen::find_inherited(is_it).into_iter().next().map(Table)
 }
 
 /// Attributes, one after another.
@@ -126,7 +144,7 @@ pub(super) fn masquerade(interface: &str) -> io::Result<Table> {
             wanted.retain(|one| *one != sequence);
         }
     }
-    Ok(Table { _socket: socket })
+    Ok(Table(socket.as_fd().try_clone_to_owned()?))
 }
 
 /// Returns the base chains that drop forwarded packets which nobody accepts, with their tables.
