@@ -181,20 +181,18 @@ impl Follower {
         let mut read_whole = Instant::now();
         self.take(onlink::neighbours().map_err(fail)?);
         while stop.phase() == Phase::Run {
-            let mut lost = false;
-            let mut heard = Vec::new();
-            match socket.recv_from_full() {
-                Ok((bytes, _)) => heard.extend(messages(&bytes)),
-                Err(error) if onlink::is_timeout(&error) => lost = true,
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => lost = true,
-                Err(error) => return Err(fail(error)),
-            }
-            // The rest of the swarm.
-            let mut buffer = Vec::with_capacity(1 << 15);
-            while socket.recv_from(&mut buffer, libc::MSG_DONTWAIT).is_ok() {
-                heard.extend(messages(&buffer));
-                buffer.clear();
-            }
+            let mut waits = true;
+            let Swarm { mut heard, lost } = swarm(|| {
+                // The first is waited for, and the rest is there already.
+                match std::mem::replace(&mut waits, false) {
+                    true => socket.recv_from_full().map(|(bytes, _)| bytes),
+                    false => {
+                        let mut bytes = Vec::with_capacity(1 << 15);
+                        socket.recv_from(&mut bytes, libc::MSG_DONTWAIT).map(|_| bytes)
+                    }
+                }
+            })
+            .map_err(fail)?;
             if lost || read_whole.elapsed() >= AT_LEAST_EVERY {
                 read_whole = Instant::now();
                 heard.extend(onlink::neighbours().map_err(fail)?);
@@ -224,6 +222,31 @@ impl Follower {
             self.table.send_replace(Arc::new(table));
         }
     }
+}
+
+/// What the kernel told at once.
+struct Swarm {
+    heard: Vec<RouteNetlinkMessage>,
+    /// It had more to tell than it could keep.
+    lost: bool,
+}
+
+/// Messages of one swarm: who tells without end does not keep the table from being written.
+const SWARM: usize = 4096;
+
+/// Takes what there is to hear until there is no more.
+fn swarm(mut next: impl FnMut() -> io::Result<Vec<u8>>) -> io::Result<Swarm> {
+    let mut swarm = Swarm { heard: Vec::new(), lost: false };
+    while swarm.heard.len() < SWARM {
+        match next() {
+            Ok(bytes) => swarm.heard.extend(messages(&bytes)),
+            Err(error) if onlink::is_timeout(&error) => break,
+            // The kernel says so once, and goes on with what it kept.
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => swarm.lost = true,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(swarm)
 }
 
 /// Reads what the kernel tells unasked.
@@ -372,6 +395,37 @@ mod tests {
         for wrong in ["", "aa:bb:cc:dd:ee", "aa:bb:cc:dd:ee:ff:00", "01:00:5e:00:00:01", "g0:00:00:00:00:00", "nas"] {
             assert!(wrong.parse::<Mac>().is_err(), "{wrong}");
         }
+    }
+
+    fn packed(message: &RouteNetlinkMessage) -> Vec<u8> {
+        let mut message = NetlinkMessage::from(message.clone());
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn what_the_kernel_lost_in_the_middle_of_a_swarm_is_noticed() {
+        let told = |host: &str| Ok(packed(&told(2, NeighbourState::Stale, host, &TABLET)));
+        let none = || Err(io::ErrorKind::WouldBlock.into());
+        let hear = |said: Vec<io::Result<Vec<u8>>>| {
+            let mut said = said.into_iter();
+            swarm(|| said.next().expect("it ends when there is no more"))
+        };
+
+        let whole = hear(vec![told("192.168.1.20"), told("192.168.1.21"), none()]).unwrap();
+        let torn = hear(vec![
+            told("192.168.1.20"),
+            Err(io::Error::from_raw_os_error(libc::ENOBUFS)),
+            told("192.168.1.21"),
+            none(),
+        ])
+        .unwrap();
+
+        assert_eq!((whole.heard.len(), whole.lost), (2, false));
+        assert_eq!((torn.heard.len(), torn.lost), (2, true));
+        assert!(hear(vec![Err(io::Error::from_raw_os_error(libc::EBADF))]).is_err());
     }
 
     #[test]
