@@ -135,6 +135,11 @@ impl Devices {
         self.changed.notify_one();
     }
 
+    /// Waits until members must be made anew.
+    pub(crate) async fn to_be_made_anew(&self) {
+        self.changed.notified().await;
+    }
+
     fn table(&self) -> Arc<Table> {
         self.table.get().map(|table| table.borrow().clone()).unwrap_or_default()
     }
@@ -379,7 +384,7 @@ pub(crate) async fn keep(core: &Arc<Core>) -> std::convert::Infallible {
         };
         tokio::select! {
             () = moved => {}
-            () = devices.changed.notified() => {}
+            () = devices.to_be_made_anew() => {}
             _ = tick.tick() => {
                 if let Some((path, content)) = devices.note(core.clock.seconds()) {
                     let written = tokio::task::spawn_blocking(move || store::write(&path, &content)).await;

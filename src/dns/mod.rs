@@ -179,8 +179,12 @@ impl Core {
         let found = self.policy.compare_and_swap(before, Some(after.clone()));
         let replaced = found.as_ref().is_some_and(|found| Arc::ptr_eq(found, before));
         if replaced {
+            self.devices.changed();
             self.replaced.notify_one();
             self.count_names(&after);
+            if !after.asks_as(before) {
+                self.cache.clear();
+            }
         }
         replaced
     }
@@ -202,11 +206,10 @@ impl Core {
     fn put_in_force(&self, policy: Arc<Policy>) {
         self.tell_devices(&policy);
         let before = self.policy.swap(Some(policy.clone()));
+        // What the wire said in between was told to the policy before.
+        self.devices.changed();
         self.replaced.notify_one();
-        let same = |before: &Policy| {
-            Resolver::same(&before.config, &policy.config) && before.config.dns64 == policy.config.dns64
-        };
-        if before.is_some_and(|before| !same(&before)) {
+        if before.is_some_and(|before| !policy.asks_as(&before)) {
             self.cache.clear();
         }
     }

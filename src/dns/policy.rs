@@ -68,7 +68,7 @@ impl Policy {
     pub(crate) fn build(config: Config, before: Option<&Self>) -> Result<Self, Error> {
         let (filter, lists) = filter::Policy::build(&config, before.map(|before| &before.filter))?;
         let upstream = match before {
-            Some(before) if Resolver::same(&before.config, &config) => before.upstream.load_full(),
+            Some(before) if before.upstream.load().serves(&before.config, &config) => before.upstream.load_full(),
             _ => Arc::new(Resolver::new(&config)?),
         };
         let zones = config.forward.iter().map(|forward| local::wire(&forward.zone));
@@ -109,6 +109,11 @@ impl Policy {
         self.records.store(Arc::new(compile(&self.config, &files)));
         self.files.store(Arc::new(files));
         true
+    }
+
+    /// Says whether others are asked as another policy asks them, so that what they said is still what they say.
+    pub(crate) fn asks_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.upstream.load(), &other.upstream.load()) && self.config.dns64 == other.config.dns64
     }
 
     /// Says whether a public name may have private addresses.

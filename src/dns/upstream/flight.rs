@@ -154,10 +154,7 @@ impl Flight {
         }
         let (stored, lifetime) = store(policy, question, (resolved, leads_home), now);
         let stored = Arc::new(stored);
-        let asked_others = || {
-            !Arc::ptr_eq(&judge.upstream.load(), &policy.upstream.load()) || judge.config.dns64 != policy.config.dns64
-        };
-        if lifetime > 0 && !asked_others() {
+        if lifetime > 0 && judge.asks_as(policy) {
             core.cache.keep(question, stored.clone());
             let replaced = core.policy.load_full().as_ref().map(Arc::as_ptr) != in_force.as_ref().map(Arc::as_ptr);
             if replaced {

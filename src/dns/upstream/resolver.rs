@@ -1,7 +1,13 @@
 //! Our own resolver as the plane sees it: it asks authorities from the root, or servers that recurse for us, and
 //! checks what either say.
 
-use std::{net::IpAddr, path::Path, time::Duration};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use sha2::{Digest, Sha256};
 
 use super::{Explained, Resolved, Security, servers::Servers};
 use crate::dns::{
@@ -29,7 +35,14 @@ const MOST_THREADS: usize = 2;
 
 /// Whoever is asked.
 #[derive(Debug)]
-pub(crate) struct Resolver(Driver);
+pub(crate) struct Resolver {
+    driver: Driver,
+    /// What its files held when they were read.
+    files: Contents,
+}
+
+/// What the files that a resolver is made of hold; nothing of those that cannot be read.
+type Contents = [Option<[u8; 32]>; 3];
 
 impl Resolver {
     /// Starts what a configuration asks for. Nothing is sent yet.
@@ -46,14 +59,21 @@ impl Resolver {
             folder: Some(config.state.clone()).filter(|state| !state.as_os_str().is_empty()),
             figures: config.figures.clone(),
         };
+        // Before they are read: what changes in between is noticed next time.
+        let files = contents(config);
         let mut servers = Servers::new(config);
         let core = core_config(config, &mut servers)?;
         let wrong = |error: std::io::Error| Error::Upstream { key: "dns.resolve", problem: error.to_string() };
-        Ok(Self(Driver::start(core, settings, servers.into_encrypted()).map_err(wrong)?))
+        Ok(Self { driver: Driver::start(core, settings, servers.into_encrypted()).map_err(wrong)?, files })
     }
 
-    /// Says whether two configurations ask the same servers in the same way.
-    pub(crate) fn same(one: &Config, other: &Config) -> bool {
+    /// Says whether this, which was made for one configuration, asks as another one wants: the same servers in the
+    /// same way, with files that hold what they held.
+    pub(crate) fn serves(&self, own: &Config, other: &Config) -> bool {
+        Self::same(own, other) && self.files == contents(other)
+    }
+
+    fn same(one: &Config, other: &Config) -> bool {
         let key = |config: &Config| {
             let files = (config.root_hints.clone(), config.trust_anchors.clone(), config.upstream_ca.clone());
             let switches = (config.minimise, config.case_randomisation, config.sha1, config.rrset_cache, config.traces);
@@ -72,7 +92,7 @@ impl Resolver {
             question: wire::Question { name, rtype: question.qtype },
             checking_disabled: question.checking_disabled,
         };
-        match tokio::time::timeout(DEADLINE, self.0.ask(asked, wanted)).await {
+        match tokio::time::timeout(DEADLINE, self.driver.ask(asked, wanted)).await {
             Ok(Some(answer)) => resolved(&answer, question),
             Ok(None) => Resolved::failed(Ede::NotReady),
             Err(_) => Resolved::failed(Ede::NoReachableAuthority),
@@ -81,14 +101,14 @@ impl Resolver {
 
     /// Has everything that is known written down.
     pub(crate) async fn keep(&self) {
-        self.0.keep().await;
+        self.driver.keep().await;
     }
 
     /// Asks for somebody who wants to know why.
     pub(crate) async fn explain(&self, question: &Question, anew: bool) -> Explained {
         let Some(name) = Name::from_wire(&question.name) else { return Explained::Busy };
         let asked = Asked { question: wire::Question { name, rtype: question.qtype }, checking_disabled: false };
-        let Some(found) = self.0.explain(asked, anew).await else { return Explained::Busy };
+        let Some(found) = self.driver.explain(asked, anew).await else { return Explained::Busy };
         let resolved = resolved(&found.answer, question);
         Explained::Found {
             answers: resolved.answers,
@@ -97,6 +117,11 @@ impl Resolver {
             earlier: found.earlier.map(Box::new),
         }
     }
+}
+
+fn contents(config: &Config) -> Contents {
+    let digest = |file: &PathBuf| std::fs::read(file).ok().map(|content| Sha256::digest(content).into());
+    [&config.root_hints, &config.trust_anchors, &config.upstream_ca].map(|file| file.as_ref().and_then(digest))
 }
 
 fn core_config(config: &Config, servers: &mut Servers<'_>) -> Result<resolver::Config, Error> {
@@ -222,7 +247,7 @@ fn placed_records(placed: &Placed, signed: bool) -> Vec<Record> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dns::fuzz::House;
+    use crate::dns::{fuzz::House, policy::Policy};
 
     fn core(change: fn(&mut Config)) -> Result<resolver::Config, String> {
         let mut config = House::new(|_| {}).policy.config.clone();
@@ -270,5 +295,37 @@ mod tests {
         other = config.clone();
         other.stale += Duration::from_secs(1);
         assert!(!Resolver::same(&config, &other));
+    }
+
+    #[test]
+    fn a_file_that_holds_something_else_makes_another_resolver_and_what_the_old_one_said_is_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, content: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            path
+        };
+        let hints = |address: &str| file("root.hints", &format!(". 60 IN NS a.root.\na.root. 60 IN A {address}\n"));
+        let anchor = |tag: &str| file("root.key", &format!(". IN DS {tag} 8 2 {}\n", "00".repeat(32)));
+        let ca = |text: &str| file("ca.pem", text);
+        let house = House::new(|config| {
+            config.resolve = Resolve::Recursive;
+            config.testing.anchors = None;
+            config.root_hints = Some(hints("192.0.2.1"));
+            config.trust_anchors = Some(anchor("1"));
+            config.upstream_ca = Some(ca("one"));
+        });
+        let again = |before: &Policy| Policy::build(before.config.clone(), Some(before)).unwrap();
+        let mut before = again(&house.policy);
+        assert!(before.asks_as(&house.policy), "the same files");
+
+        let changes: [&dyn Fn() -> PathBuf; 3] = [&|| hints("192.0.2.2"), &|| anchor("2"), &|| ca("two")];
+        for change in changes {
+            change();
+            let after = again(&before);
+            assert!(!after.asks_as(&before));
+            assert!(again(&after).asks_as(&after));
+            before = after;
+        }
     }
 }
