@@ -12,7 +12,7 @@ use super::{
     counters::{Dropped, Outcome, Transport},
     encode::{self, Ede, Head, Limit, QNAME, Section, rcode, record},
     filter::{Rewrite, RuleSource, Verdict},
-    local::{self, Local, SpecialAnswer},
+    local::{self, Local, Records, SpecialAnswer},
     policy::Policy,
     query::{Edns, IN, Query, Question, Unfit, qtype},
     resolver::wire::Message,
@@ -190,34 +190,7 @@ pub(crate) fn answer(
     // Local records, and the names of routes.
     encode::start(&query, Head::local(rcode::NOERROR), out);
     let records = policy.records.load();
-    let found = match records.answer(&query, view.networks, out) {
-        Local::Absent => named(view, asker, &query, out),
-        // A zone does not know the names of routes and peers in it.
-        denied @ (Local::NoName | Local::Denied) if !records.has_data(query.name()) => {
-            let denial = std::mem::take(out);
-            encode::start(&query, Head::local(rcode::NOERROR), out);
-            match named(view, asker, &query, out) {
-                Local::Absent => {
-                    *out = denial;
-                    // RFC 8020: it has records of other types, or something below it has.
-                    let is_there = policy.routes.has(query.name(), asker.source.origin);
-                    if is_there { Local::Denied } else { denied }
-                }
-                found => found,
-            }
-        }
-        // A name of the house may lead to a route or a peer.
-        Local::Alias(target) => {
-            let lower = target.to_ascii_lowercase();
-            match known(view, asker, (&lower, target, query.qtype), out) {
-                // Strangers are not asked for what has no place in the public DNS.
-                Local::Absent if policy.special.find(&lower, query.qtype).is_some() => Local::Answered,
-                Local::Absent => Local::Alias(target),
-                found => found,
-            }
-        }
-        found => found,
-    };
+    let found = house(view, asker, &records, (query.name(), QNAME, query.qtype), out);
     let alias = match found {
         Local::Absent => None,
         Local::Alias(target) => Some(target),
@@ -258,9 +231,9 @@ pub(crate) fn answer(
     }
     let asking = policy.filter.asking(&asker.client(), view.now);
     // The other planes ask for what their own configuration names.
-    let house = asker.transport == Transport::House;
-    let mut allowed = house;
-    if policy.filter.is_offline(asking.group()) && !house {
+    let is_house = asker.transport == Transport::House;
+    let mut allowed = is_house;
+    if policy.filter.is_offline(asking.group()) && !is_house {
         return blocked(policy, &query, BlockAs::Null, RuleSource::Group(asking.group()), limit, out);
     }
     // Another name that is answered for this one.
@@ -280,14 +253,29 @@ pub(crate) fn answer(
     }
 
     // Search engines that answer for children.
-    if instead.is_none() && alias.is_none() && !house {
+    if instead.is_none() && alias.is_none() && !is_house {
         instead = policy.filter.safe_search(asking, query.name());
     }
+    let mut alias = alias;
     if let Some(target) = instead {
         encode::start(&query, Head::code(rcode::NOERROR), out);
         record(out, Section::Answer, QNAME, qtype::CNAME, BLOCKED_TTL, target);
+        // It may be a name of the house.
+        let lower = target.to_ascii_lowercase();
+        alias = match house(view, asker, &records, (&lower, target, query.qtype), out) {
+            Local::Absent if policy.special.find(&lower, query.qtype).is_none() => Some(target),
+            Local::Alias(next) => Some(next),
+            found => {
+                let code = if found == Local::NoName { rcode::NXDOMAIN } else { rcode::NOERROR };
+                if found == Local::NoData {
+                    local::no_data(&query, out);
+                }
+                encode::set_flags(&query, Head::code(code), out);
+                encode::finish(&query, code, None, limit, out);
+                return Step::Done(Outcome::Local);
+            }
+        };
     }
-    let alias = instead.or(alias);
 
     // Cache, then others.
     let question = |name: &[u8]| {
@@ -375,24 +363,59 @@ pub(crate) fn answer(
     }
 }
 
-/// Answers for a name of a route, a peer, or this server.
-fn named(view: &View<'_>, asker: &Asker, query: &Query<'_>, out: &mut Vec<u8>) -> Local<'static> {
-    match (known(view, asker, (query.name(), QNAME, query.qtype), out), &view.policy.discovery) {
-        (Local::Absent, Some(discovery)) => discovery.answer(query, asker.source.origin, out),
-        (found, _) => found,
+/// Answers for a name of the house, in wire form and lower case, behind `owner`.
+fn house<'a>(
+    view: &View<'_>,
+    asker: &Asker,
+    records: &'a Records,
+    question: (&[u8], &[u8], u16),
+    out: &mut Vec<u8>,
+) -> Local<'a> {
+    let (policy, origin) = (view.policy, asker.source.origin);
+    let (name, _, qtype) = question;
+    let begun = encode::Begun::of(out);
+    match records.answer(question, view.networks, out) {
+        Local::Absent => known(view, asker, question, out),
+        // A zone does not know the names of routes and peers in it.
+        denied @ (Local::NoName | Local::Denied) if !records.has_data(name) => {
+            begun.forget_what_follows(out);
+            match known(view, asker, question, out) {
+                Local::Absent => {
+                    records.deny(name, out);
+                    // RFC 8020: it has records of other types, or something below it has.
+                    if policy.routes.has(name, origin) { Local::Denied } else { denied }
+                }
+                found => found,
+            }
+        }
+        // A name of the house may lead to a route or a peer, also in a zone of the house.
+        Local::Alias(target) => {
+            let lower = target.to_ascii_lowercase();
+            match known(view, asker, (&lower, target, qtype), out) {
+                Local::Absent => match records.deny(&lower, out) {
+                    // Strangers are not asked for what has no place in the public DNS.
+                    Local::Absent if policy.special.find(&lower, qtype).is_some() => Local::Answered,
+                    Local::Absent => Local::Alias(target),
+                    Local::NoName if policy.routes.has(&lower, origin) => Local::Denied,
+                    denied => denied,
+                },
+                found => found,
+            }
+        }
+        found => found,
     }
 }
 
-/// Answers for a name of a route or a peer, behind `owner`.
-fn known(
-    view: &View<'_>,
-    asker: &Asker,
-    (name, owner, qtype): (&[u8], &[u8], u16),
-    out: &mut Vec<u8>,
-) -> Local<'static> {
+/// Answers for a name of a route, a peer, or this server, behind `owner`.
+fn known(view: &View<'_>, asker: &Asker, question: (&[u8], &[u8], u16), out: &mut Vec<u8>) -> Local<'static> {
     let (policy, origin) = (view.policy, asker.source.origin);
-    match policy.routes.answer((name, owner, qtype), origin, asker.client, view.networks, out) {
-        Local::Absent => policy.peers.answer((name, owner, qtype), origin, asker.client, out),
+    match policy.routes.answer(question, origin, asker.client, view.networks, out) {
+        Local::Absent => match policy.peers.answer(question, origin, asker.client, out) {
+            Local::Absent => {
+                policy.discovery.as_ref().map_or(Local::Absent, |discovery| discovery.answer(question, origin, out))
+            }
+            found => found,
+        },
         found => found,
     }
 }

@@ -187,6 +187,32 @@ pub(crate) fn record(out: &mut Vec<u8>, section: Section, owner: &[u8], rtype: u
     count(out, section);
 }
 
+/// An answer as far as it was written at some moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Begun {
+    counts: [u8; 6],
+    length: usize,
+}
+
+impl Begun {
+    /// Remembers how far it is.
+    pub(crate) fn of(out: &[u8]) -> Self {
+        let mut counts = [0; 6];
+        if let Some(written) = out.get(6..12) {
+            counts.copy_from_slice(written);
+        }
+        Self { counts, length: out.len() }
+    }
+
+    /// Takes away every record that was written since.
+    pub(crate) fn forget_what_follows(self, out: &mut Vec<u8>) {
+        out.truncate(self.length);
+        if let Some(written) = out.get_mut(6..12) {
+            written.copy_from_slice(&self.counts);
+        }
+    }
+}
+
 /// A pointer to the question's name.
 pub(crate) const QNAME: &[u8] = &[0xc0, 12];
 

@@ -363,7 +363,8 @@ fn an_alias_that_a_rule_gives_something_else_for_does_not_lead_past_it() {
 /// A house with a zone, a route and a peer in it.
 fn house_with_a_zone(folder: &std::path::Path) -> House {
     let zone = "@ 60 IN SOA ns admin 1 2 3 4 60\n@ 60 IN NS ns\nns 60 IN A 192.168.1.53\n\
-                shop 60 IN CNAME nas.vpn.other.example.\nprinter 60 IN CNAME printer.local.\n";
+                shop 60 IN CNAME nas.vpn.other.example.\nprinter 60 IN CNAME printer.local.\n\
+                pictures 60 IN CNAME photos\nfiles 60 IN CNAME nas.vpn\nlost 60 IN CNAME nothing\n";
     let path = folder.join("home.example.zone");
     std::fs::write(&path, zone).unwrap();
     House::new(|config| {
@@ -403,6 +404,14 @@ fn a_zone_of_the_house_hides_no_route_or_peer_in_it() {
     assert_eq!(told(peer, "photos.home.example", qtype::A), (0, "10.77.0.1".into(), 0));
     assert_eq!(told(peer, "photos.home.example", 16), (0, String::new(), 1), "it is there");
     assert_eq!(told(LAN, "nothing.home.example", qtype::A), (3, String::new(), 1));
+    assert_eq!(told(peer, "pictures.home.example", qtype::A), (0, "photos.home.example. 10.77.0.1".into(), 0));
+    assert_eq!(told(LAN, "files.home.example", qtype::A), (0, "nas.vpn.home.example. 10.77.0.2".into(), 0));
+    assert_eq!(told(LAN, "lost.home.example", qtype::A), (3, "nothing.home.example.".into(), 1));
+    assert_eq!(
+        told(LAN, "pictures.home.example", qtype::A),
+        (3, "photos.home.example.".into(), 1),
+        "not for this client"
+    );
 }
 
 #[test]
@@ -418,6 +427,74 @@ fn a_name_of_the_house_leads_to_a_peer_and_no_special_name_is_asked_for() {
 
     assert_eq!(told("printer.home.example"), ["printer.local."]);
     assert_eq!(told("shop.home.example"), ["nas.vpn.other.example.", "10.77.0.2"]);
+}
+
+#[test]
+fn a_list_that_gives_a_name_of_the_house_instead_gives_what_the_house_knows_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("home.example.zone");
+    let zone =
+        "@ 60 IN SOA ns admin 1 2 3 4 60\n@ 60 IN NS ns\nns 60 IN A 192.168.1.53\nout 60 IN CNAME www.example.net.\n";
+    std::fs::write(&path, zone).unwrap();
+    let to = |from: &str, to: &str| format!("||{from}.example^$dnsrewrite={to}");
+    let list = List {
+        name: "own".into(),
+        source: crate::dns::ListSource::Inline(vec![
+            to("a", "ns.home.example"),
+            to("b", "photos.home.example"),
+            to("c", "nothing.home.example"),
+            to("d", "out.home.example"),
+            to("e", "printer.local"),
+        ]),
+        action: crate::dns::Action::Block,
+        block_as: BlockAs::Null,
+        refresh: Duration::from_secs(60),
+        enabled: true,
+    };
+    let house = House::new(|config| {
+        config.zones = vec![path];
+        config.lists = vec![list];
+        config.groups = vec![Group { lists: vec![0], ..group("default", None, &[]) }];
+        config.routes.inner = vec!["10.77.0.1".parse().unwrap()];
+        config.routes.names = vec![crate::dns::RouteName {
+            host: "photos.home.example.".parse().unwrap(),
+            networks: Vec::new(),
+            peers: vec![PeerId(7)],
+        }];
+    });
+    keep(&house, "www.example.net", None, 300, 0);
+    let mut out = Vec::new();
+    let mut told = |name: &str| {
+        let bytes = query(&format!("{name}.example"), qtype::A, None);
+        let step = house.answer(&asker(Origin::Vpn(PeerId(7))), &bytes, 0, &mut out);
+        assert!(matches!(step, Step::Done(_)), "{name}: {step:?}");
+        let said = message(&out);
+        let answers: Vec<_> = said.answers.iter().map(|one| one.data.to_string()).collect();
+        (u16::from(said.metadata.response_code), answers.join(" "))
+    };
+
+    assert_eq!(told("a"), (0, "ns.home.example. 192.168.1.53".into()));
+    assert_eq!(told("b"), (0, "photos.home.example. 10.77.0.1".into()));
+    assert_eq!(told("c"), (3, "nothing.home.example.".into()));
+    assert_eq!(told("d"), (0, "out.home.example. www.example.net. 192.0.2.1".into()));
+    assert_eq!(told("e"), (0, "printer.local.".into()), "nobody outside is asked");
+}
+
+#[test]
+fn devices_are_looked_at_again_once_a_policy_is_in_force() {
+    let house = House::new(|_| {});
+    let again = || {
+        let waiting = std::pin::pin!(house.core.devices.to_be_made_anew());
+        waiting.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
+    };
+
+    house.core.put_in_force(house.policy.clone());
+    assert!(again());
+    assert!(!again());
+    let after = Arc::new(Policy::build(house.policy.config.clone(), Some(&house.policy)).unwrap());
+    assert!(house.core.replace(&house.policy, after));
+
+    assert!(again());
 }
 
 #[test]

@@ -4,8 +4,8 @@ use super::{Local, wire};
 use crate::{
     dns::{
         Encrypted,
-        encode::{QNAME, Section, record},
-        query::{Query, qtype},
+        encode::{Section, record},
+        query::qtype,
     },
     origin::{Access, Origin},
 };
@@ -57,9 +57,13 @@ impl Discovery {
         Some(Self { by_name, tls, https, inner, access: encrypted.access.clone() })
     }
 
-    /// Writes what this client can use.
-    pub(crate) fn answer(&self, query: &Query<'_>, origin: Origin, out: &mut Vec<u8>) -> Local<'static> {
-        let name = query.name();
+    /// Writes what this client can use, behind `owner`.
+    pub(crate) fn answer(
+        &self,
+        (name, owner, asked): (&[u8], &[u8], u16),
+        origin: Origin,
+        out: &mut Vec<u8>,
+    ) -> Local<'static> {
         if name != BY_ADDRESS && name != &*self.by_name {
             return Local::Absent;
         }
@@ -67,8 +71,8 @@ impl Discovery {
         let https = if matches!(origin, Origin::Vpn(_)) { &self.inner } else { &self.https };
         let https = https.iter().filter(|_| self.access.admits(origin));
         let mut written = false;
-        for data in tls.iter().chain(https).filter(|_| query.qtype == qtype::SVCB) {
-            record(out, Section::Answer, QNAME, qtype::SVCB, TTL, data);
+        for data in tls.iter().chain(https).filter(|_| asked == qtype::SVCB) {
+            record(out, Section::Answer, owner, qtype::SVCB, TTL, data);
             written = true;
         }
         if written { Local::Answered } else { Local::NoData }
@@ -103,8 +107,8 @@ mod tests {
     use super::*;
     use crate::{
         dns::{
-            encode::{self, Head},
-            query::tests::query,
+            encode::{self, Head, QNAME},
+            query::{Query, tests::query},
         },
         origin::{NetworkId, PeerId},
     };
@@ -117,7 +121,7 @@ mod tests {
         let asked = Query::parse(&bytes).unwrap();
         let mut out = Vec::new();
         encode::start(&asked, Head::local(0), &mut out);
-        match Discovery::new(encrypted).unwrap().answer(&asked, origin, &mut out) {
+        match Discovery::new(encrypted).unwrap().answer((asked.name(), QNAME, qtype::SVCB), origin, &mut out) {
             Local::Absent => None,
             _ => Some(Message::from_vec(&out).unwrap().answers.iter().map(|record| record.data.to_string()).collect()),
         }

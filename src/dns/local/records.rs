@@ -1,6 +1,7 @@
 //! The owner's records, and the reverse names that follow from them.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
@@ -15,8 +16,8 @@ use super::{Files, Lease, encoded, wire, zone::Zone};
 use crate::{
     dns::{
         LocalRecord,
-        encode::{QNAME, Section, record},
-        query::{Query, ancestors, parent, qtype},
+        encode::{Section, record},
+        query::{ancestors, parent, qtype},
     },
     origin::Networks,
 };
@@ -31,6 +32,8 @@ pub(crate) struct Records {
     above: HashSet<Box<[u8]>>,
     /// Suffixes with the names that they lead back to.
     suffixes: Vec<(Ipv6Addr, Box<[u8]>, u32)>,
+    /// Names under `ip6.arpa` of the configuration, for which suffixes are not looked at.
+    written: HashSet<Box<[u8]>>,
     /// Zones that are the house's as a whole, by their apex.
     zones: HashMap<Box<[u8]>, Apex>,
     /// Names in zones at which others have the authority.
@@ -64,7 +67,7 @@ pub(crate) enum Local<'a> {
     Denied,
     /// There is no such name in a zone of the house, whose SOA record was written.
     NoName,
-    /// CNAME records were written; they lead to this name, which is not the house's.
+    /// CNAME records were written; they lead to this name, of which nothing is known here.
     Alias(&'a [u8]),
 }
 
@@ -80,9 +83,14 @@ impl Records {
     /// `taken` are given to leases.
     pub(crate) fn new(config: &[LocalRecord], domain: &Name, files: &Files, taken: &HashSet<Box<[u8]>>) -> Self {
         let mut records = Self::default();
+        let fixed = config.iter().filter_map(|local| match local {
+            LocalRecord::Fixed(fixed) => Some(fixed),
+            LocalRecord::Suffix { .. } => None,
+        });
+        records.add_records(fixed.collect());
         for local in config {
             match local {
-                LocalRecord::Fixed(fixed) => records.add_record(fixed),
+                LocalRecord::Fixed(_) => {}
                 LocalRecord::Suffix { name, suffix, ttl } => {
                     records.add(&wire(name), Value::Suffix { suffix: *suffix, ttl: *ttl });
                     if !name.is_wildcard() {
@@ -92,9 +100,13 @@ impl Records {
                 }
             }
         }
-        for file in &files.zones {
-            records.add_zone(&file.zone);
+        if !records.suffixes.is_empty() {
+            records.written = records.names.keys().filter(|name| reverse_v6(name).is_some()).cloned().collect();
         }
+        for file in &files.zones {
+            records.add_apex(&file.zone);
+        }
+        records.add_zones(files.zones.iter().map(|file| &*file.zone));
         let mut hosts = Vec::new();
         for host in &files.hosts {
             hosts.extend(host.names.iter().filter_map(|name| Some((under(name, domain)?, host.address))));
@@ -125,31 +137,40 @@ impl Records {
         }
     }
 
-    fn add_zone(&mut self, zone: &Zone) {
+    /// Adds what the zones hold under names that the configuration does not have. A name has the data of one zone.
+    fn add_zones<'a>(&mut self, zones: impl Iterator<Item = &'a Zone>) {
+        let mut seen: HashSet<Box<[u8]>> = self.names.keys().cloned().collect();
+        let mut all = Vec::new();
+        for zone in zones {
+            let free: Vec<&Record> = zone.records.iter().filter(|record| !seen.contains(&wire(&record.name))).collect();
+            seen.extend(free.iter().map(|record| wire(&record.name)));
+            all.extend(free);
+        }
+        self.add_records(all);
+    }
+
+    fn add_apex(&mut self, zone: &Zone) {
         let apex = wire(&zone.apex);
         for record in &zone.records {
-            let name = wire(&record.name);
             if let RData::SOA(soa) = &record.data {
                 let negative_ttl = record.ttl.min(soa.minimum);
                 let soa = encoded(&record.data).expect("what was read from a file fits into a message");
                 self.zones.insert(apex.clone(), Apex { negative_ttl, soa });
             }
+            let name = wire(&record.name);
             if record.record_type() == RecordType::NS && name != apex {
-                self.cuts.insert(name.clone());
+                self.cuts.insert(name);
             }
         }
-        let free: Vec<&Record> =
-            zone.records.iter().filter(|record| !self.names.contains_key(&wire(&record.name))).collect();
-        free.into_iter().for_each(|record| self.add_record(record));
     }
 
-    /// Adds a record, and for an address the way back.
-    fn add_record(&mut self, record: &Record) {
-        self.add(&wire(&record.name), fixed(record.ttl, &record.data));
-        if let Some(address) = record.data.ip_addr()
-            && !record.name.is_wildcard()
-        {
-            let back = wire(&Name::from(address));
+    /// Adds records, and for addresses the way back where none was written.
+    fn add_records(&mut self, all: Vec<&Record>) {
+        all.iter().for_each(|record| self.add(&wire(&record.name), fixed(record.ttl, &record.data)));
+        let addresses = all.iter().filter(|record| !record.name.is_wildcard());
+        let back = addresses.filter_map(|record| Some((wire(&Name::from(record.data.ip_addr()?)), record)));
+        let made: Vec<_> = back.filter(|(back, _)| !self.has(back)).collect();
+        for (back, record) in made {
             if !self.has_ptr_of(&back, &record.name) {
                 self.add(&back, fixed(record.ttl, &RData::PTR(PTR(record.name.clone()))));
             }
@@ -189,23 +210,24 @@ impl Records {
         self.above.contains(name)
     }
 
-    /// Writes what the house knows of the query's name behind an answer's question.
-    pub(crate) fn answer<'a>(&'a self, query: &Query<'_>, networks: &Networks, out: &mut Vec<u8>) -> Local<'a> {
-        let mut owner = QNAME;
-        if self.is_elsewhere(query.name()) {
+    /// Writes what the house knows of a name in wire form and lower case, behind `owner`.
+    pub(crate) fn answer<'a>(
+        &'a self,
+        (name, owner, asked): (&[u8], &[u8], u16),
+        networks: &Networks,
+        out: &mut Vec<u8>,
+    ) -> Local<'a> {
+        if self.is_elsewhere(name) {
             return Local::Absent;
         }
-        let mut values = match self.values(query.name()) {
-            Some(values) => values,
-            None => {
-                return match self.reverse(query, networks, out) {
-                    Local::Absent => self.deny(query.name(), out),
-                    found => found,
-                };
-            }
-        };
+        match self.reverse((name, owner, asked), networks, out) {
+            Local::Absent => {}
+            found => return found,
+        }
+        let Some(mut values) = self.values(name) else { return self.deny(name, out) };
+        let (mut owner, mut name) = (owner, Cow::Borrowed(name));
         for _ in 0..MAX_ALIASES {
-            let written = write(values, owner, query.qtype, networks, out);
+            let written = write(values, owner, asked, networks, out);
             if written {
                 return Local::Answered;
             }
@@ -215,25 +237,19 @@ impl Records {
             });
             let Some((ttl, target)) = alias else { break };
             record(out, Section::Answer, owner, qtype::CNAME, ttl, target);
-            let mut lower = target.to_vec();
-            lower.make_ascii_lowercase();
+            let lower = target.to_ascii_lowercase();
             match self.values(&lower) {
                 Some(next) if !self.is_elsewhere(&lower) => values = next,
-                _ => {
-                    return match self.deny(&lower, out) {
-                        Local::Absent => Local::Alias(target),
-                        denied => denied,
-                    };
-                }
+                _ => return Local::Alias(target),
             }
-            owner = target;
+            (owner, name) = (target, Cow::Owned(lower));
         }
-        match self.zone_of(query.name()) {
-            Some(apex) if owner == QNAME => {
+        match self.zone_of(&name) {
+            Some(apex) => {
                 self.write_soa(apex, out);
                 Local::Denied
             }
-            _ => Local::NoData,
+            None => Local::NoData,
         }
     }
 
@@ -256,7 +272,7 @@ impl Records {
     }
 
     /// Says of a name in a zone of the house that it is not there.
-    fn deny<'a>(&self, name: &[u8], out: &mut Vec<u8>) -> Local<'a> {
+    pub(crate) fn deny<'a>(&self, name: &[u8], out: &mut Vec<u8>) -> Local<'a> {
         let Some(apex) = self.zone_of(name).filter(|_| !self.is_elsewhere(name)) else { return Local::Absent };
         self.write_soa(apex, out);
         // RFC 8020: what has something below it is there.
@@ -292,17 +308,22 @@ impl Records {
         }
     }
 
-    /// Answers a PTR query for an address that a suffix has under a prefix of this moment.
-    fn reverse<'a>(&self, query: &Query<'_>, networks: &Networks, out: &mut Vec<u8>) -> Local<'a> {
+    /// Answers for an address that a suffix has under a prefix of this moment.
+    fn reverse<'a>(
+        &self,
+        (name, owner, asked): (&[u8], &[u8], u16),
+        networks: &Networks,
+        out: &mut Vec<u8>,
+    ) -> Local<'a> {
         if self.suffixes.is_empty() {
             return Local::Absent;
         }
-        let Some(address) = reverse_v6(query.name()) else { return Local::Absent };
+        let Some(address) = reverse_v6(name).filter(|_| !self.written.contains(name)) else { return Local::Absent };
         let found = self.suffixes.iter().find(|(suffix, ..)| under_prefixes(*suffix, networks).any(|a| a == address));
         match found {
             None => Local::Absent,
-            Some((_, name, ttl)) if query.qtype == qtype::PTR => {
-                record(out, Section::Answer, QNAME, qtype::PTR, *ttl, name);
+            Some((_, target, ttl)) if asked == qtype::PTR => {
+                record(out, Section::Answer, owner, qtype::PTR, *ttl, target);
                 Local::Answered
             }
             Some(_) => Local::NoData,
@@ -415,8 +436,8 @@ mod tests {
 
     use super::*;
     use crate::dns::{
-        encode::{self, Head},
-        query::tests::query,
+        encode::{self, Head, QNAME},
+        query::{Query, tests::query},
     };
 
     fn fixed(name: &str, data: &str) -> LocalRecord {
@@ -460,7 +481,7 @@ mod tests {
         let asked = Query::parse(&bytes).unwrap();
         let mut out = Vec::new();
         encode::start(&asked, Head::local(0), &mut out);
-        let local = format!("{:?}", records.answer(&asked, &networks(), &mut out));
+        let local = format!("{:?}", records.answer((asked.name(), QNAME, qtype), &networks(), &mut out));
         let answers = Message::from_vec(&out).unwrap().answers;
         (local, answers.iter().map(|record| record.data.to_string()).collect())
     }
@@ -501,7 +522,7 @@ mod tests {
         let asked = Query::parse(&bytes).unwrap();
         let mut out = Vec::new();
         encode::start(&asked, Head::local(0), &mut out);
-        let local = format!("{:?}", records.answer(&asked, &networks(), &mut out));
+        let local = format!("{:?}", records.answer((asked.name(), QNAME, qtype), &networks(), &mut out));
         let message = Message::from_vec(&out).unwrap();
         let data = |records: &[Record]| records.iter().map(|record| record.data.to_string()).collect();
         (local, data(&message.answers), data(&message.authorities))
@@ -537,8 +558,7 @@ mod tests {
         ] {
             assert_eq!(ask(name, rtype), (denied.into(), vec![], vec![soa.into()]), "{name}");
         }
-        let lost = ask("lost.lab.example", qtype::A);
-        assert_eq!(lost, ("NoName".into(), vec!["missing.lab.example.".into()], vec![soa.into()]));
+        assert_eq!(ask("www.lab.example", 16), ("Denied".into(), vec!["ns.lab.example.".into()], vec![soa.into()]));
         assert!(ask("out.lab.example", qtype::A).0.starts_with("Alias"));
         for elsewhere in ["sub.lab.example", "www.sub.lab.example", "example", "other.example"] {
             assert_eq!(ask(elsewhere, qtype::A).0, "Absent", "{elsewhere}");
@@ -580,5 +600,64 @@ mod tests {
         assert_eq!(ask("tablet.home.example", qtype::AAAA), ["2001:db8:1::53"]);
         assert_eq!(ask("53.1.168.192.in-addr.arpa", qtype::PTR), ["tablet.home.example."]);
         assert_eq!(ask_of(&records, "photos.home.example", qtype::A).0, "Absent", "the name of a route");
+    }
+
+    fn zone_file(apex: &str, text: &str) -> super::super::files::ZoneFile {
+        let path = std::path::PathBuf::from(format!("{apex}.zone"));
+        let zone = super::super::zone::read(text, &path).unwrap().into();
+        super::super::files::ZoneFile { path, zone }
+    }
+
+    #[test]
+    fn the_way_back_that_is_written_comes_before_the_one_that_is_made() {
+        let head = "$TTL 60\n@ IN SOA ns hostmaster 1 2 3 4 5\n@ IN NS ns.lab.example.\n";
+        let mut files = Files::default();
+        files.zones = vec![
+            zone_file(
+                "lab.example",
+                &format!("{head}web IN A 192.168.1.30\nmail IN A 192.168.1.30\nns IN A 192.168.1.31\n"),
+            ),
+            zone_file("1.168.192.in-addr.arpa", &format!("{head}30 IN PTR mail.lab.example.\n")),
+        ];
+        let written = |name: &str, target: &str| {
+            let data = RData::PTR(PTR(target.parse().unwrap()));
+            LocalRecord::Fixed(Record::from_rdata(name.parse().unwrap(), 60, data))
+        };
+        let config = [
+            fixed("a.home.example.", "192.168.1.40"),
+            written("40.1.168.192.in-addr.arpa.", "b.home.example."),
+            fixed("b.home.example.", "192.168.1.40"),
+        ];
+        let records = compiled(&config, &files);
+        let back = |host: u8| ask_of(&records, &format!("{host}.1.168.192.in-addr.arpa"), qtype::PTR).1;
+
+        assert_eq!(back(30), ["mail.lab.example."]);
+        assert_eq!(back(31), ["ns.lab.example."]);
+        assert_eq!(back(40), ["b.home.example."]);
+    }
+
+    #[test]
+    fn a_suffix_of_the_owner_leads_back_whatever_files_say_of_the_address() {
+        let back = |address: &str| Name::from(address.parse::<IpAddr>().unwrap()).to_string();
+        let mut files = Files::default();
+        let lease =
+            |address: &str, name: &str| Lease { address: address.parse().unwrap(), mac: None, name: Some(name.into()) };
+        files.leases = vec![lease("fd00:1::10", "imposter"), lease("2001:db8:1::10", "other")];
+        let head = "$TTL 60\n@ IN SOA ns hostmaster 1 2 3 4 5\n@ IN NS ns.lab.example.\n";
+        files.zones = vec![zone_file(
+            "0.0.0.0.0.0.0.0.1.0.0.0.0.0.d.f.ip6.arpa",
+            &format!("{head}* IN PTR somebody.lab.example.\n"),
+        )];
+        let suffix = LocalRecord::Suffix {
+            name: "nas.home.example.".parse().unwrap(),
+            suffix: "::10".parse().unwrap(),
+            ttl: 60,
+        };
+        let records = compiled(&[suffix, fixed("own.home.example.", "2001:db8:1::10")], &files);
+        let ask = |address: &str| ask_of(&records, &back(address), qtype::PTR).1;
+
+        assert_eq!(ask("fd00:1::10"), ["nas.home.example."]);
+        assert_eq!(ask("2001:db8:1::10"), ["own.home.example."], "what is written as a whole comes first");
+        assert_eq!(ask("fd00:1::f000:0:0:11"), ["somebody.lab.example."]);
     }
 }
