@@ -245,6 +245,11 @@ impl Running {
         Message::from_vec(&read_frame(&mut stream).unwrap()).unwrap()
     }
 
+    /// Has it finish what it began.
+    pub(crate) fn drain(&self) {
+        self.stopper.advance(Phase::Drain);
+    }
+
     pub(crate) fn counted(&self, name: &str) -> u64 {
         let families = self.metrics.gather();
         let family = families.iter().find(|family| family.name() == name).unwrap();

@@ -70,6 +70,12 @@ pub(in crate::dns) async fn serve(
         let Some(incoming) = incoming else { return Err("QUIC endpoint: closed".into()) };
         begin(incoming, &core, &shaking, &stop);
     }
+    // Nobody comes in any more, and whoever is here gets what was asked.
+    endpoint.set_server_config(None);
+    tokio::select! {
+        () = endpoint.wait_idle() => {}
+        () = stop.reached(Phase::Now) => {}
+    }
     endpoint.close(NO_ERROR, b"");
     let _ = timeout(FAREWELL, endpoint.wait_idle()).await;
     Ok(())
@@ -198,10 +204,13 @@ async fn question(
         return;
     };
     if let Some(framed) = tcp::framed(&answer) {
-        let written = timeout(STUCK, send.write_all(&framed)).await;
-        if matches!(written, Ok(Ok(()))) {
-            let _ = send.finish();
-        }
+        let written = async {
+            send.write_all(&framed).await.ok()?;
+            send.finish().ok()?;
+            // Until the client has it all: what is closed before that is lost.
+            send.stopped().await.ok()
+        };
+        let _ = timeout(STUCK, written).await;
     }
 }
 
