@@ -343,6 +343,13 @@ pub enum Target {
     Page(Page),
     /// The DNS server of the house, over HTTPS.
     Dns,
+    /// The same, for one device that is known by the route it comes by.
+    DnsOf {
+        /// What it is called.
+        device: String,
+        /// The route's path: nothing is below it.
+        path: CanonicalPath,
+    },
 }
 
 /// A server behind the ingress.

@@ -108,7 +108,7 @@ impl Plane {
                 step("answer", format!("{} to {location}", redirect.status.as_u16()));
             }
             Target::Page(page) => step("answer", format!("{}, written in the configuration", page.status.as_u16())),
-            Target::Dns(_) => step("answer", "of the DNS server (RFC 8484)".into()),
+            Target::Dns(_) | Target::DnsOf(..) => step("answer", "of the DNS server (RFC 8484)".into()),
             Target::Upstreams(group) => {
                 if let Ok(path) = route.rules.rewrite.apply(&path)
                     && !route.rules.rewrite.is_empty()

@@ -290,6 +290,7 @@ impl Plane {
                 Target::Redirect(redirect) => TableTarget::Redirect(redirect.clone()),
                 Target::Page(page) => TableTarget::Page(page.clone()),
                 Target::Dns => TableTarget::Dns(config.dns_host.as_ref().map_or("", |host| host.as_str()).into()),
+                Target::DnsOf { device, path } => TableTarget::DnsOf(device.as_str().into(), path.clone()),
                 Target::Upstreams(upstreams) => {
                     let mut dials = |upstreams: &[Upstream]| {
                         upstreams.iter().map(|upstream| dial(key, upstream)).collect::<Result<_, _>>().map_err(fail)

@@ -359,7 +359,7 @@ pub(super) fn answer_here(
             Answer::redirect(redirect.status, &location).unwrap_or_else(|| Answer::fixed(StatusCode::BAD_REQUEST))
         }
         Target::Page(page) => Answer::page(page),
-        Target::Upstreams(_) | Target::Dns(_) => return None,
+        Target::Upstreams(_) | Target::Dns(_) | Target::DnsOf(..) => return None,
     };
     leave(&mut answer.headers, route, visitor, &[]);
     Some(answer)
@@ -412,6 +412,10 @@ pub(super) fn asks_dns(
 ) -> Option<Result<Option<Arc<str>>, Refusal>> {
     match target {
         Target::Dns(own) => Some(doh::device(own, host, path)),
+        Target::DnsOf(device, own) => Some(match path.as_str().trim_end_matches('/') == own.as_str() {
+            true => Ok(Some(device.clone())),
+            false => Err(Refusal::Status(StatusCode::NOT_FOUND)),
+        }),
         _ => None,
     }
 }

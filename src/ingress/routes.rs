@@ -109,6 +109,8 @@ pub(super) enum Target {
     Page(Page),
     /// The DNS server, with its own name.
     Dns(Arc<str>),
+    /// The DNS server for one device, at this path and nothing below it.
+    DnsOf(Arc<str>, CanonicalPath),
 }
 
 impl Route {

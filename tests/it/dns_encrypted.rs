@@ -6,9 +6,9 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use hearthgate::{
-    dns::{Config, Encrypted},
+    dns::{Config, Encrypted, Group},
     identity::Identity,
-    ingress::{Route, Target},
+    ingress::{Route, Target, canonical::CanonicalPath},
     listen::Place,
     origin::{Access, NetworkId, Networks, Origin},
 };
@@ -263,6 +263,25 @@ async fn rfc9250_each_question_over_quic_has_a_stream_of_its_own() {
 }
 
 #[tokio::test]
+async fn what_was_asked_over_quic_is_answered_though_the_server_is_told_to_stop() {
+    let house = House::start();
+    let connection = house.quic(HOST).await;
+    let question = asked(0, "slow.example.");
+
+    let asking = over_quic(&connection, &question);
+    let stopping = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        house.dns.drain();
+    };
+    let (answer, ()) = tokio::join!(asking, stopping);
+
+    assert_eq!(texts(&answer.unwrap()), ["192.0.2.81"]);
+    let reason = timeout(PATIENCE, connection.closed()).await.unwrap();
+    let quinn::ConnectionError::ApplicationClosed(closed) = reason else { panic!("{reason}") };
+    assert_eq!(closed.error_code, quinn::VarInt::from_u32(0));
+}
+
+#[tokio::test]
 async fn rfc9250_an_id_is_a_protocol_error() {
     let house = House::start();
     let connection = house.quic(HOST).await;
@@ -398,4 +417,60 @@ async fn the_dns_server_does_not_exist_for_the_internet() {
         .ask(Origin::Wan, "www.home.example", &format!("GET /dns-query HTTP/1.1\r\nHost: {HOST}\r\n\r\n"))
         .await;
     assert_eq!(ours, never);
+}
+
+#[tokio::test]
+async fn a_public_client_asks_from_the_internet_by_its_secret_and_is_known_by_it() {
+    let blocked = |config: &mut Config| {
+        let device = hearthgate::dns::Device::Client(hearthgate::dns::ClientName::new("phone").unwrap());
+        let block = vec!["games.example.".parse().unwrap()];
+        config.groups.push(Group { name: "phones".into(), devices: vec![device], block, ..Group::default() });
+    };
+    let secret = "/dns-query/0123456789abcdef0123456789abcdef";
+    let house = House::start_with(blocked, |config| {
+        let access = Access { public: true, ..Access::default() };
+        let path = CanonicalPath::parse(secret).unwrap();
+        config.routes.push(route(HOST, secret, access, Target::DnsOf { device: "phone".into(), path }));
+    });
+    let below = |rest: &str| format!("/0123456789abcdef0123456789abcdef{rest}");
+
+    let (head, body) = house.h2(Origin::Wan, HOST, get(&asked(0, "www.example."), &below(""))).await;
+    assert_eq!((head.status(), texts(&message(&body))), (StatusCode::OK, vec!["192.0.2.80".to_owned()]));
+    let (_, body) = house.h2(Origin::Wan, HOST, get(&asked(0, "games.example."), &below(""))).await;
+    assert_eq!(texts(&message(&body)), ["0.0.0.0"], "the group of this device");
+    let (_, body) = house.h2(LAN, HOST, get(&asked(0, "games.example."), &below(""))).await;
+    assert_eq!(texts(&message(&body)), ["0.0.0.0"], "at home as well");
+    for path in ["", "/phone", "/0123456789abcdef0123456789abcdee", &below("/more"), &below("0")] {
+        let (head, body) = house.h2(Origin::Wan, HOST, get(&asked(0, "www.example."), path)).await;
+        assert_eq!(head.status(), StatusCode::NOT_FOUND, "{path}: {body:?}");
+    }
+}
+
+/// The rules of a group by `doh:NAME` hold for whoever says so, by each encrypted transport.
+#[tokio::test]
+async fn a_group_knows_its_device_by_the_name_that_it_says_over_tls_quic_and_https() {
+    let house = House::start_with(
+        |config| {
+            let device = hearthgate::dns::Device::Client(hearthgate::dns::ClientName::new("kids-tablet").unwrap());
+            let block = vec!["www.example.".parse().unwrap()];
+            config.groups.push(Group { name: "kids".into(), devices: vec![device], block, ..Group::default() });
+        },
+        |_| {},
+    );
+
+    for (name, wanted) in [(HOST.to_owned(), "192.0.2.80"), (format!("Kids-Tablet.{HOST}"), "0.0.0.0")] {
+        let mut stream = house.tls(&name).await;
+        stream.write_all(&framed(&asked(7, "www.example."))).await.unwrap();
+        assert_eq!(texts(&message(&read_frame(&mut stream).await)), [wanted], "TLS, {name}");
+        let connection = house.quic(&name).await;
+        assert_eq!(texts(&over_quic(&connection, &asked(0, "www.example.")).await.unwrap()), [wanted], "QUIC, {name}");
+    }
+    for (path, wanted) in [("", "192.0.2.80"), ("/kids-tablet", "0.0.0.0"), ("/other", "192.0.2.80")] {
+        let (_, body) = house.h2(LAN, HOST, get(&asked(0, "www.example."), path)).await;
+        assert_eq!(texts(&message(&body)), [wanted], "HTTPS, {path}");
+    }
+    let below = format!("kids-tablet.{HOST}");
+    let target = format!("https://{below}/dns-query?dns={}", URL_SAFE_NO_PAD.encode(asked(0, "www.example.")));
+    let (_, body) = house.h2(LAN, &below, Request::get(target).body(Full::default()).unwrap()).await;
+    assert_eq!(texts(&message(&body)), ["0.0.0.0"], "HTTPS, {below}");
 }

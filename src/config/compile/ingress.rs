@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     config::{
-        compile::{Names, Setting, access, acme, addresses, ports},
+        compile::{Names, Setting, access, acme, addresses, ports, public_clients},
         file::{self, File, ReachWord, Target as Written},
         problems::{At, Report},
     },
@@ -80,6 +80,9 @@ pub(crate) fn compile(
             routes.push(Route { name, host, path, access, to: Target::Dns, log: false, rules });
         }
     }
+    if let Some(dns) = &file.dns {
+        public_clients::add_routes(dns, &mut routes, setting);
+    }
     let named = (0..).take(names.networks.len()).map(NetworkId::named);
     let config = Config {
         http,
@@ -125,7 +128,18 @@ fn client_cas(file: &File, setting: &Setting<'_>) -> BTreeMap<HostPattern, PathB
             }
         }
     }
-    found.into_iter().filter_map(|(host, path)| Some((host, path?))).collect()
+    let mut found: BTreeMap<_, _> = found.into_iter().filter_map(|(host, path)| Some((host, path?))).collect();
+    for client in file.dns.iter().flat_map(|dns| &dns.public_clients) {
+        if let file::Shows::Certificate { host, ca } = &client.shows {
+            let path = setting.file(ca, &client.about);
+            let other = found.insert(HostPattern::Exact(host.value.clone()), path.clone());
+            if other.is_some_and(|other| other != path) {
+                let what = format!("routes of \"{}\" have another \"client_ca\"", host.value);
+                setting.report.error(host.at, &client.about, what, "give these clients a host of their own");
+            }
+        }
+    }
+    found
 }
 
 fn covers(pattern: &HostPattern, name: &str) -> bool {

@@ -6,6 +6,7 @@ mod dns;
 mod ingress;
 mod overlap;
 mod ports;
+mod public_clients;
 mod vpn;
 mod wan;
 

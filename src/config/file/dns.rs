@@ -12,7 +12,7 @@ use toml::de::DeValue;
 
 use crate::{
     config::{
-        file::{AccessWord, Pause, Rule, Table, route::access},
+        file::{AccessWord, Pause, PublicClient, Rule, Table, route::access},
         problems::{About, At, Span, Wrong},
         value::{self, Listen},
     },
@@ -33,6 +33,7 @@ pub(crate) struct Dns {
     pub(crate) listen: Option<Vec<At<Listen>>>,
     pub(crate) encrypted: Vec<At<Listen>>,
     pub(crate) doh: Option<Doh>,
+    pub(crate) public_clients: Vec<PublicClient>,
     pub(crate) cache_size: usize,
     pub(crate) rrset_cache: usize,
     pub(crate) ttl: std::ops::RangeInclusive<u32>,
@@ -185,6 +186,11 @@ impl Dns {
             listen: table.list("listen", value::listen),
             encrypted: table.list("encrypted", value::listen).unwrap_or_default(),
             doh: table.table("doh", "dns.doh").and_then(|table| Doh::read(&table)),
+            public_clients: table
+                .tables("public_clients", "dns.public_clients")
+                .iter()
+                .filter_map(PublicClient::read)
+                .collect(),
             cache_size: table.parsed("cache_size", cache).map_or(16 << 20, |size| size.value),
             rrset_cache: table.parsed("rrset_cache", cache).map_or(8 << 20, |size| size.value),
             ttl: ttl_min..=ttl_max,

@@ -21,6 +21,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
             "listen",
             "encrypted",
             "doh",
+            "public_clients",
             "cache_size",
             "rrset_cache",
             "ttl_min",
@@ -56,6 +57,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
         ],
     ),
     ("dns.doh", &["host", "access"]),
+    ("dns.public_clients", &["name", "secret", "host", "client_ca"]),
     (
         "dns.records",
         &[
