@@ -11,29 +11,44 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError, mpsc},
     time::{Duration, Instant},
 };
 
-use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt},
-    sync::Mutex,
-    time::timeout,
-};
+use tokio::sync::oneshot;
 
 use crate::privilege::{self, User};
 
-/// How long a program may run.
+/// How long a program may run, and how much longer its answer may take.
 const PROGRAM: Duration = Duration::from_secs(120);
+const GRACE: Duration = Duration::from_secs(10);
 /// What it is asked and what it answers is one line, no longer than this.
 const LINE: u64 = 4096;
+/// Programs that wait for their turn. With a deadline for each, who waits is answered in the end.
+const WAITING: usize = 8;
+const GONE: &str = "the helper process is gone; a restart starts it again";
 
 /// The hidden command that the process is started with.
 pub const COMMAND: &str = "run-hooks";
 
 /// The helper process, as a handle. It ends when the last handle is dropped.
 #[derive(Clone, Debug)]
-pub struct Helper(Arc<Mutex<Option<UnixStream>>>);
+pub struct Helper(Arc<Mutex<Line>>);
+
+/// The way to it.
+#[derive(Debug)]
+enum Line {
+    /// Nothing was asked yet: threads begin after privileges were given up.
+    Fresh(UnixStream),
+    /// A thread talks, whatever becomes of who asked.
+    Talking(mpsc::SyncSender<Job>),
+    Gone,
+}
+
+struct Job {
+    line: String,
+    answer: oneshot::Sender<Result<(), String>>,
+}
 
 impl Helper {
     /// Starts it, as this user if there is one to become.
@@ -48,38 +63,88 @@ impl Helper {
             command.uid(user.uid()).gid(user.gid());
         }
         command.spawn()?;
-        ours.set_nonblocking(true)?;
-        Ok(Self(Arc::new(Mutex::new(Some(ours)))))
+        Ok(Self::over(ours))
     }
 
-    /// Runs a program; one after the other.
+    fn over(stream: UnixStream) -> Self {
+        Self(Arc::new(Mutex::new(Line::Fresh(stream))))
+    }
+
+    /// Runs a program; one after the other. One that has begun is not ended when its caller stops waiting.
     pub async fn run(&self, program: &Path, verb: &str, name: &str, value: &str) -> Result<(), String> {
-        let gone = "the helper process is gone; a restart starts it again";
-        let mut kept = self.0.lock().await;
-        let stream = kept.take().ok_or(gone)?;
-        let talk = async {
-            let again = stream.try_clone()?;
-            let mut stream = tokio::net::UnixStream::from_std(stream)?;
-            stream.write_all(format!("{verb}\t{name}\t{value}\t{}\n", program.display()).as_bytes()).await?;
-            let mut answer = String::new();
-            let mut limited = tokio::io::BufReader::new(tokio::io::AsyncReadExt::take(&mut stream, LINE));
-            if limited.read_line(&mut answer).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            Ok::<_, io::Error>((again, answer))
-        };
-        match timeout(PROGRAM + Duration::from_secs(10), talk).await {
-            Ok(Ok((stream, answer))) => {
-                *kept = Some(stream);
-                match answer.trim() {
-                    "ok" => Ok(()),
-                    other => Err(other.to_owned()),
-                }
-            }
-            Ok(Err(error)) => Err(format!("{gone}: {error}")),
-            Err(_) => Err(gone.to_owned()),
+        let (answer, said) = oneshot::channel();
+        let line = format!("{verb}\t{name}\t{value}\t{}\n", program.display());
+        self.hand_over(Job { line, answer })?;
+        said.await.unwrap_or_else(|_| Err(GONE.to_owned()))
+    }
+
+    fn hand_over(&self, job: Job) -> Result<(), String> {
+        let mut line = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Line::Fresh(_) = *line
+            && let Line::Fresh(stream) = std::mem::replace(&mut *line, Line::Gone)
+        {
+            let (jobs, wanted) = mpsc::sync_channel(WAITING);
+            let talk = std::thread::Builder::new().name("hooks".into()).spawn(move || talk(stream, &wanted));
+            *line = talk.map_or(Line::Gone, |_| Line::Talking(jobs));
+        }
+        let Line::Talking(jobs) = &*line else { return Err(GONE.to_owned()) };
+        jobs.try_send(job).map_err(|error| match error {
+            mpsc::TrySendError::Full(_) => format!("{WAITING} programs wait already"),
+            mpsc::TrySendError::Disconnected(_) => GONE.to_owned(),
+        })
+    }
+}
+
+/// Asks one thing after the other, until the last handle is dropped or the process is gone.
+fn talk(mut stream: UnixStream, jobs: &mpsc::Receiver<Job>) {
+    let Ok(mut answers) = stream.try_clone().map(BufReader::new) else { return };
+    let _ = stream.set_read_timeout(Some(PROGRAM + GRACE));
+    let _ = stream.set_write_timeout(Some(GRACE));
+    // An answer that took too long: it still comes first, and is nobody's.
+    let mut owed = false;
+    for Job { line, answer } in jobs {
+        if answer.is_closed() {
+            continue;
+        }
+        let said = exchange(&mut stream, &mut answers, &line, &mut owed);
+        let over = matches!(&said, Err(error) if !is_timeout(error));
+        let _ = answer.send(match said {
+            Ok(said) if said.trim() == "ok" => Ok(()),
+            Ok(said) => Err(said.trim().to_owned()),
+            Err(error) if over => Err(format!("{GONE}: {error}")),
+            Err(_) => Err("the helper process does not answer in time".to_owned()),
+        });
+        if over {
+            return;
         }
     }
+}
+
+fn exchange(
+    stream: &mut UnixStream,
+    answers: &mut BufReader<UnixStream>,
+    line: &str,
+    owed: &mut bool,
+) -> io::Result<String> {
+    if std::mem::replace(owed, true) {
+        read_line(answers)?;
+    }
+    stream.write_all(line.as_bytes())?;
+    let said = read_line(answers)?;
+    *owed = false;
+    Ok(said)
+}
+
+fn read_line(answers: &mut BufReader<UnixStream>) -> io::Result<String> {
+    let mut said = String::new();
+    if io::Read::take(answers, LINE).read_line(&mut said)? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(said)
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 /// Is the helper process: answers lines until there are no more.
@@ -143,6 +208,38 @@ fn run(program: &Path, arguments: &[&str; 3]) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_caller_that_stops_waiting_does_not_end_the_conversation() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let helper = Helper::over(ours);
+        let program = Path::new("/etc/hearthgate/dns");
+        let mut asked = BufReader::new(theirs.try_clone().unwrap());
+        let (begun, has_begun) = oneshot::channel();
+        let process = std::thread::spawn(move || {
+            let mut lines = [String::new(), String::new()];
+            asked.read_line(&mut lines[0]).unwrap();
+            begun.send(()).unwrap();
+            // The answer to the first comes when nobody waits for it any more.
+            theirs.write_all(b"too slow\n").unwrap();
+            asked.read_line(&mut lines[1]).unwrap();
+            theirs.write_all(b"ok\n").unwrap();
+            lines
+        });
+
+        let first = helper.run(program, "present", "a.example", "one");
+        tokio::select! {
+            biased;
+            said = first => panic!("{said:?}"),
+            _ = has_begun => {}
+        }
+        let second = helper.run(program, "cleanup", "a.example", "one").await;
+
+        assert_eq!(second, Ok(()));
+        let [first, second] = process.join().unwrap();
+        assert!(first.starts_with("present\t") && second.starts_with("cleanup\t"), "{first}{second}");
+        assert!(helper.run(program, "present", "a.example", "two").await.unwrap_err().starts_with(GONE));
+    }
 
     #[test]
     fn only_two_things_of_known_programs_are_done() {
