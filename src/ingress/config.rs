@@ -259,7 +259,7 @@ pub struct Rules {
 }
 
 /// How a server is asked whether it is well.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HealthCheck {
     /// What is asked for.
     pub path: CanonicalPath,

@@ -1,6 +1,6 @@
 //! Asks servers whether they are well, as their routes say, and tells how all of them are.
 
-use std::{collections::HashMap, future::poll_fn, rc::Rc, sync::Arc};
+use std::{collections::{HashMap, HashSet}, future::poll_fn, rc::Rc, sync::Arc};
 
 use hyper::{HeaderMap, Method, StatusCode};
 use tokio::{
@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::ingress::{
-    Change, HealthCheck, HostPattern, Policy, Target, Upstream,
+    Change, HealthCheck, HostPattern, Policy, Route, Target, Upstream,
     canonical::CanonicalHost,
     headers::Told,
     server::Core,
@@ -22,45 +22,61 @@ const MOST_AT_ONCE: usize = 32;
 /// Its connections are never kept, so they are in no pool.
 const NO_POOL: u32 = u32::MAX;
 
+/// What a server is asked, and as whom. Routes that ask another way may hear another answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Question {
+    host: CanonicalHost,
+    check: HealthCheck,
+}
+
+impl Question {
+    /// Returns what the servers of a route are asked, if they are.
+    pub(super) fn of(route: &Route) -> Option<Self> {
+        let (HostPattern::Exact(host) | HostPattern::Wildcard(host)) = &route.host;
+        Some(Self { host: host.clone(), check: route.rules.health.clone()? })
+    }
+}
+
 /// Goes round for as long as the plane runs.
 pub(super) async fn rounds(core: Rc<Core>) {
-    let mut asked: HashMap<Upstream, Instant> = HashMap::new();
+    let mut asked: HashMap<(Upstream, Question), Instant> = HashMap::new();
     let mut under_way = JoinSet::new();
     loop {
         let policy = core.shared.policy.load_full();
         let now = Instant::now();
-        for (upstream, host, check) in wanted(&policy) {
-            let due = asked.get(upstream).is_none_or(|last| now.duration_since(*last) >= check.every);
+        let wanted: HashSet<_> = wanted(&policy).collect();
+        asked.retain(|one, _| wanted.contains(one));
+        for one in wanted {
+            let due = asked.get(&one).is_none_or(|last| now.duration_since(*last) >= one.1.check.every);
             if due && under_way.len() < MOST_AT_ONCE {
-                asked.insert(upstream.clone(), now);
-                under_way.spawn_local(ask(core.clone(), upstream.clone(), host, check.clone()));
+                asked.insert(one.clone(), now);
+                under_way.spawn_local(ask(core.clone(), policy.clone(), one.0, one.1));
             }
         }
-        asked.retain(|upstream, _| wanted(&policy).any(|(wanted, ..)| wanted == upstream));
         tell(&core, &policy, now);
         sleep(STEP).await;
         while under_way.try_join_next().is_some() {}
     }
 }
 
-/// The servers of routes that say how they are asked, with the name that they are asked for.
-fn wanted(policy: &Policy) -> impl Iterator<Item = (&Upstream, CanonicalHost, &HealthCheck)> {
+/// The servers of routes that say how they are asked, with the question.
+fn wanted(policy: &Policy) -> impl Iterator<Item = (Upstream, Question)> {
     policy.config.routes.iter().flat_map(|route| {
-        let upstreams = match (&route.to, &route.rules.health) {
-            (Target::Upstreams(upstreams), Some(_)) => upstreams.as_slice(),
-            _ => &[],
+        let (upstreams, question) = match &route.to {
+            Target::Upstreams(upstreams) => (upstreams.as_slice(), Question::of(route)),
+            _ => (&[][..], None),
         };
-        let (HostPattern::Exact(host) | HostPattern::Wildcard(host)) = &route.host;
-        let all = upstreams.iter().chain(if upstreams.is_empty() { &[] } else { route.rules.backup.as_slice() });
-        all.filter_map(move |upstream| Some((upstream, host.clone(), route.rules.health.as_ref()?)))
+        let all = upstreams.iter().chain(&route.rules.backup);
+        all.filter_map(move |upstream| Some((upstream.clone(), question.clone()?)))
     })
 }
 
-async fn ask(core: Rc<Core>, upstream: Upstream, host: CanonicalHost, check: HealthCheck) {
-    let health = core.shared.health(&upstream);
+async fn ask(core: Rc<Core>, policy: Arc<Policy>, upstream: Upstream, question: Question) {
+    let health = core.shared.health(&upstream, Some(&question));
     let was_up = health.is_up(Instant::now());
     let Ok(dial) = Dial::new(&upstream, NO_POOL, health.clone(), &core.shared.provider) else { return };
-    let status = timeout(check.timeout, status(&core, &dial, &host, &check)).await.ok().flatten();
+    let check = &question.check;
+    let status = timeout(check.timeout, status(&core, &policy, &dial, &question)).await.ok().flatten();
     let good = match check.status {
         Some(wanted) => status == Some(wanted),
         None => status.is_some_and(|status| status.as_u16() < 400),
@@ -75,14 +91,16 @@ async fn ask(core: Rc<Core>, upstream: Upstream, host: CanonicalHost, check: Hea
     }
 }
 
-async fn status(core: &Core, dial: &Dial, host: &CanonicalHost, check: &HealthCheck) -> Option<StatusCode> {
+async fn status(core: &Core, policy: &Policy, dial: &Dial, question: &Question) -> Option<StatusCode> {
+    let Question { host, check } = question;
     let mut wire = Wire::new(NO_POOL, dial.connect(&core.shared.lookup, check.timeout).await.ok()?);
     let client = std::net::Ipv4Addr::LOCALHOST.into();
     let change = Change::default();
     let told = Told {
         host,
         client,
-        scheme: "https",
+        // As clients come: what is told otherwise may be sent on to where they are.
+        scheme: if policy.config.has_tls() { "https" } else { "http" },
         protocol: "1.1",
         change: &change,
         id: None,
@@ -102,8 +120,9 @@ async fn status(core: &Core, dial: &Dial, host: &CanonicalHost, check: &HealthCh
 fn tell(core: &Core, policy: &Policy, now: Instant) {
     for route in &policy.config.routes {
         if let Target::Upstreams(upstreams) = &route.to {
+            let question = Question::of(route);
             for (place, upstream) in upstreams.iter().chain(&route.rules.backup).enumerate() {
-                let health: Arc<_> = core.shared.health(upstream);
+                let health: Arc<_> = core.shared.health(upstream, question.as_ref());
                 core.shared.series.upstream(&route.name, place, health.is_up(now));
             }
         }

@@ -77,10 +77,14 @@ pub(super) fn to_upstream(out: &mut BytesMut, headers: &HeaderMap, nominated: &[
             put_field(out, name.as_bytes(), value);
         }
     };
-    // RFC 9110 §7.6.3: a gateway must say that it was on the way.
-    let via = headers.get_all(header::VIA).iter().map(HeaderValue::as_bytes);
-    let here = [told.protocol.as_bytes(), b" hearthgate"].concat();
-    say("via", &via.chain([&here[..]]).collect::<Vec<_>>().join(&b", "[..]));
+    // RFC 9110 §7.6.3 wants a gateway to say in each request that it was on the way. nginx and others take any Via for
+    // a shared proxy and stop compressing, so HAProxy and nginx say nothing, and nor do we: the owner runs both ends. Where
+    // a proxy before us has said it, the server is no worse off if the list is whole.
+    if headers.contains_key(header::VIA) {
+        let via = headers.get_all(header::VIA).iter().map(HeaderValue::as_bytes);
+        let here = [told.protocol.as_bytes(), b" hearthgate"].concat();
+        say("via", &via.chain([&here[..]]).collect::<Vec<_>>().join(&b", "[..]));
+    }
     say("x-forwarded-host", told.host.as_str().as_bytes());
     say("x-forwarded-proto", told.scheme.as_bytes());
     if let Some(prefix) = told.prefix {
@@ -249,7 +253,7 @@ mod tests {
         let mut out = BytesMut::new();
         to_upstream(&mut out, &headers, &nominated, &told);
 
-        let expected = "host: photos.home.example\r\naccept: */*\r\nvia: 1.1 hearthgate\r\n\
+        let expected = "host: photos.home.example\r\naccept: */*\r\n\
                         x-forwarded-host: photos.home.example\r\nx-forwarded-proto: https\r\n\
                         x-forwarded-for: 203.0.113.9\r\nx-real-ip: 203.0.113.9\r\n";
         assert_eq!(str::from_utf8(&out).unwrap(), expected);

@@ -71,6 +71,7 @@ use self::{
     auth::{Guard, Passwords, Warden},
     census::Census,
     certs::Certificates,
+    doctor::Question,
     h1::connection::Service,
     routes::{Route as TableRoute, Tables, Target as TableTarget},
     series::Series,
@@ -185,8 +186,8 @@ struct Shared {
     /// table and realm, also over a reload.
     tickets: Mutex<HashMap<Sealed, Arc<dyn ProducesTickets>>>,
     pools: Mutex<HashMap<(Origin, Upstream), u32>>,
-    /// How each server is, whichever table leads to it.
-    health: Mutex<HashMap<Upstream, Arc<Health>>>,
+    /// How each server is, whichever table leads to it: as requests find it, and for each question that it is asked.
+    health: Mutex<HashMap<(Upstream, Option<Question>), Arc<Health>>>,
     passwords: Passwords,
     strangers: Strangers,
 }
@@ -271,14 +272,14 @@ impl Plane {
         } else {
             Certificates::default()
         };
-        let mut dials: HashMap<u32, Arc<Dial>> = HashMap::new();
-        let mut dial = |key: Origin, upstream: &Upstream| {
+        let mut dials: HashMap<(u32, Option<Question>), Arc<Dial>> = HashMap::new();
+        let mut dial = |key: Origin, upstream: &Upstream, question: Option<&Question>| {
             let pool = shared.pool(key, upstream);
-            match dials.get(&pool) {
+            match dials.get(&(pool, question.cloned())) {
                 Some(dial) => Ok(dial.clone()),
-                None => Dial::new(upstream, pool, shared.health(upstream), &shared.provider).map(|dial| {
+                None => Dial::new(upstream, pool, shared.health(upstream, question), &shared.provider).map(|dial| {
                     let dial = Arc::new(dial);
-                    dials.insert(pool, dial.clone());
+                    dials.insert((pool, question.cloned()), dial.clone());
                     dial
                 }),
             }
@@ -292,8 +293,10 @@ impl Plane {
                 Target::Dns => TableTarget::Dns(config.dns_host.as_ref().map_or("", |host| host.as_str()).into()),
                 Target::DnsOf { device, path } => TableTarget::DnsOf(device.as_str().into(), path.clone()),
                 Target::Upstreams(upstreams) => {
+                    let question = Question::of(written);
                     let mut dials = |upstreams: &[Upstream]| {
-                        upstreams.iter().map(|upstream| dial(key, upstream)).collect::<Result<_, _>>().map_err(fail)
+                        let dials = upstreams.iter().map(|upstream| dial(key, upstream, question.as_ref()));
+                        dials.collect::<Result<_, _>>().map_err(fail)
                     };
                     let (turns, backups) = (dials(upstreams)?, dials(&written.rules.backup)?);
                     TableTarget::Upstreams(Group::new(turns, backups, written.rules.sticky))
@@ -303,7 +306,7 @@ impl Plane {
                 Auth::None => Guard::None,
                 Auth::Basic(basic) => Guard::Basic(basic.clone()),
                 Auth::Forward(forward) => {
-                    let dials = [dial(key, &forward.to).map_err(fail)?];
+                    let dials = [dial(key, &forward.to, None).map_err(fail)?];
                     Guard::Forward(Box::new(Warden { forward: forward.clone(), dials }))
                 }
             };
@@ -329,6 +332,7 @@ impl Plane {
         // Last: who sees the new number finds the new policy.
         shared.generation.store(generation, Ordering::Release);
         shared.changed.send_replace(generation);
+        shared.forget_health();
     }
 
     /// Serves until told to stop. The sockets stay with the plane, so it can be run again.
@@ -427,9 +431,15 @@ impl Shared {
         Ok(made)
     }
 
-    fn health(&self, upstream: &Upstream) -> Arc<Health> {
+    fn health(&self, upstream: &Upstream, question: Option<&Question>) -> Arc<Health> {
         let mut known = self.health.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        known.entry(upstream.clone()).or_default().clone()
+        known.entry((upstream.clone(), question.cloned())).or_default().clone()
+    }
+
+    /// Forgets how those are that nobody sends to any more.
+    fn forget_health(&self) {
+        let mut known = self.health.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        known.retain(|_, health| Arc::strong_count(health) > 1);
     }
 
     fn pool(&self, key: Origin, upstream: &Upstream) -> u32 {
@@ -440,6 +450,11 @@ impl Shared {
 }
 
 impl Config {
+    /// Whether clients come over TLS.
+    fn has_tls(&self) -> bool {
+        !self.https.is_empty() || !self.peers.is_empty()
+    }
+
     /// What holds before the first commit: no routes.
     fn nothing(like: &Self) -> Self {
         let mut config = like.clone();

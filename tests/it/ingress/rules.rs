@@ -128,11 +128,12 @@ async fn fields_change_in_both_directions_and_browsers_are_told_to_be_careful() 
     });
 
     let answer = edge.ask(Origin::Wan, HOST, &get("/x", "X-Theirs: a\r\nX-Ours: b\r\n")).await;
-    let bare = edge.ask(Origin::Wan, HOST, &get("/bare", "")).await;
+    let bare = edge.ask(Origin::Wan, HOST, &get("/bare", "Via: 1.0 cache\r\n")).await;
 
     let (head, sent) = answer.split_once("\r\n\r\n").unwrap();
     assert!(sent.contains("x-ours: 1\r\n") && !sent.contains("x-theirs") && !sent.contains("x-ours: b"), "{sent}");
-    assert!(sent.contains("via: 1.1 hearthgate\r\n"), "{sent}");
+    // nginx would not compress for who says that there is a proxy.
+    assert!(!sent.contains("via:") && bare.contains("via: 1.0 cache, 1.1 hearthgate\r\n"), "{sent}{bare}");
     for field in ["x-out: 2", "x-content-type-options: nosniff", "strict-transport-security: ", "x-frame-options: "] {
         assert!(head.contains(field), "{field}: {head}");
     }

@@ -262,6 +262,96 @@ async fn a_server_that_says_it_is_not_well_gets_nothing() {
     tokio::time::timeout(edge::PATIENCE, settled).await.expect("the check is done");
 }
 
+fn check(path: &str) -> Option<HealthCheck> {
+    Some(HealthCheck {
+        path: CanonicalPath::parse(path).unwrap(),
+        every: std::time::Duration::from_millis(100),
+        timeout: std::time::Duration::from_secs(5),
+        status: None,
+    })
+}
+
+#[tokio::test]
+async fn what_a_check_found_ends_with_the_check() {
+    let ill = server(|head| match head.starts_with("GET /health ") {
+        true => "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n".into(),
+        false => says("ill"),
+    })
+    .await;
+    let well = server(|_| says("well")).await;
+    let app = || route(HOST, "/", public(), Target::Upstreams(vec![upstream(ill), upstream(well)]));
+    let edge = Edge::start(|config| {
+        let mut checked = app();
+        checked.rules.health = check("/health");
+        config.routes.push(checked);
+    });
+    let answers = async || {
+        let mut answers = Vec::new();
+        for _ in 0..4 {
+            answers.push(edge.ask(Origin::Wan, HOST, &get("/", "")).await);
+        }
+        answers
+    };
+    let settled = async { while !answers().await.iter().all(|answer| answer.ends_with("well")) {} };
+    tokio::time::timeout(edge::PATIENCE, settled).await.expect("the check is done");
+
+    edge.reload(|config| config.routes.push(app()));
+
+    assert_eq!(answers().await.iter().filter(|answer| answer.ends_with("ill")).count(), 2);
+}
+
+#[tokio::test]
+async fn routes_that_ask_one_server_differently_hear_their_own_answers() {
+    let behind = server(|head| match head.starts_with("GET /broken ") {
+        true => "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n".into(),
+        false => says("itself"),
+    })
+    .await;
+    let other = server(|_| says("backup")).await;
+    let edge = Edge::start(|config| {
+        for (path, asked) in [("/good", "/fine"), ("/bad", "/broken")] {
+            let mut app = route(HOST, path, public(), to(behind));
+            app.rules.health = check(asked);
+            app.rules.backup = vec![upstream(other)];
+            config.routes.push(app);
+        }
+    });
+
+    let settled = async { while !edge.ask(Origin::Wan, HOST, &get("/bad", "")).await.ends_with("backup") {} };
+    tokio::time::timeout(edge::PATIENCE, settled).await.expect("the check is done");
+
+    for _ in 0..10 {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        assert!(edge.ask(Origin::Wan, HOST, &get("/good", "")).await.ends_with("itself"));
+        assert!(edge.ask(Origin::Wan, HOST, &get("/bad", "")).await.ends_with("backup"));
+    }
+}
+
+#[tokio::test]
+async fn a_check_comes_by_the_scheme_that_clients_come_by() {
+    for (tls, scheme) in [(true, "https"), (false, "http")] {
+        let (seen, mut heads) = tokio::sync::mpsc::unbounded_channel();
+        let behind = server(move |head| {
+            let _ = seen.send(head.to_owned());
+            says("")
+        })
+        .await;
+        let _edge = Edge::start(|config| {
+            if !tls {
+                config.https.clear();
+                config.peers.clear();
+            }
+            let mut app = route(HOST, "/", public(), to(behind));
+            app.rules.health = check("/health");
+            config.routes.push(app);
+        });
+
+        let head = tokio::time::timeout(edge::PATIENCE, heads.recv()).await.unwrap().unwrap();
+
+        assert!(head.contains(&format!("x-forwarded-proto: {scheme}\r\n")), "{head}");
+    }
+}
+
 #[tokio::test]
 async fn a_unix_socket_is_a_server_too() {
     let folder = tempfile::tempdir().unwrap();
