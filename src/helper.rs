@@ -216,11 +216,13 @@ mod tests {
         let program = Path::new("/etc/hearthgate/dns");
         let mut asked = BufReader::new(theirs.try_clone().unwrap());
         let (begun, has_begun) = oneshot::channel();
+        let (left, has_left) = mpsc::channel();
         let process = std::thread::spawn(move || {
             let mut lines = [String::new(), String::new()];
             asked.read_line(&mut lines[0]).unwrap();
             begun.send(()).unwrap();
             // The answer to the first comes when nobody waits for it any more.
+            has_left.recv().unwrap();
             theirs.write_all(b"too slow\n").unwrap();
             asked.read_line(&mut lines[1]).unwrap();
             theirs.write_all(b"ok\n").unwrap();
@@ -233,6 +235,7 @@ mod tests {
             said = first => panic!("{said:?}"),
             _ = has_begun => {}
         }
+        left.send(()).unwrap();
         let second = helper.run(program, "cleanup", "a.example", "one").await;
 
         assert_eq!(second, Ok(()));

@@ -361,11 +361,28 @@ pub struct Upstream {
     pub port: u16,
     /// TLS towards it, if any.
     pub tls: Option<UpstreamTls>,
+    /// What is spoken there.
+    pub http: Http,
+}
+
+/// The HTTP that a server behind speaks. All servers of a route speak the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Http {
+    /// HTTP/1.1, which has WebSockets.
+    #[default]
+    One,
+    /// HTTP/2, which has gRPC: by ALPN in TLS, without further ado in plain text.
+    Two,
 }
 
 impl std::fmt::Display for Upstream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let scheme = match (self.http, self.tls.is_some()) {
+            (Http::One, false) => "http",
+            (Http::One, true) => "https",
+            (Http::Two, false) => "h2c",
+            (Http::Two, true) => "h2",
+        };
         match &self.host {
             UpstreamHost::Unix(path) => write!(f, "unix:{}", path.display()),
             UpstreamHost::Name(name) => write!(f, "{scheme}://{name}:{}", self.port),

@@ -1,6 +1,11 @@
 //! Asks servers whether they are well, as their routes say, and tells how all of them are.
 
-use std::{collections::{HashMap, HashSet}, future::poll_fn, rc::Rc, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    future::poll_fn,
+    rc::Rc,
+    sync::Arc,
+};
 
 use hyper::{HeaderMap, Method, StatusCode};
 use tokio::{
@@ -13,7 +18,7 @@ use crate::ingress::{
     canonical::CanonicalHost,
     headers::Told,
     server::Core,
-    upstream::{Dial, Outgoing, RequestBody, Wire},
+    upstream::{Dial, Outgoing, RequestBody},
 };
 
 const STEP: Duration = Duration::from_millis(500);
@@ -93,7 +98,7 @@ async fn ask(core: Rc<Core>, policy: Arc<Policy>, upstream: Upstream, question: 
 
 async fn status(core: &Core, policy: &Policy, dial: &Dial, question: &Question) -> Option<StatusCode> {
     let Question { host, check } = question;
-    let mut wire = Wire::new(NO_POOL, dial.connect(&core.shared.lookup, check.timeout).await.ok()?);
+    let mut lane = dial.lane(&core.shared.lookup, check.timeout).await.ok()?;
     let client = std::net::Ipv4Addr::LOCALHOST.into();
     let change = Change::default();
     let told = Told {
@@ -106,12 +111,14 @@ async fn status(core: &Core, policy: &Policy, dial: &Dial, question: &Question) 
         id: None,
         prefix: None,
         websocket: false,
+        trailers: false,
     };
     let body = RequestBody::Empty;
-    let mut outgoing = Outgoing::new(Method::GET, (&check.path, None), (&HeaderMap::new(), &[]), &told, body);
+    let (http, target) = (dial.upstream.http, (&check.path, None));
+    let mut outgoing = Outgoing::new(http, Method::GET, target, (&HeaderMap::new(), &[]), &told, body);
     let head = poll_fn(|cx| {
-        let _ = wire.send(&mut outgoing, cx);
-        wire.poll_head(&core.pools.scratch, cx)
+        let _ = lane.send(&mut outgoing, cx);
+        lane.poll_head(&core.pools.scratch, cx)
     });
     head.await.ok().map(|head| head.status)
 }

@@ -13,6 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use h2::Reason;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Uri,
@@ -30,6 +31,7 @@ use tokio::{
 
 use crate::{
     ingress::{
+        Http,
         canonical::{CanonicalHost, CanonicalPath},
         deadline::Deadline,
         doh,
@@ -39,7 +41,7 @@ use crate::{
         record::Record,
         serve::{Answer, Refusal},
         server::{Core, caught, close_in_order},
-        upstream::{Arrival, Outgoing, RequestBody, UpstreamBody},
+        upstream::{Arrival, Fault, Outgoing, RequestBody, UpstreamBody},
     },
     questions::LONGEST,
     supervise::Phase,
@@ -340,6 +342,7 @@ async fn answer(
         true => RequestBody::Empty,
         false => RequestBody::Stream { incoming: body, left: rules.limits.body },
     };
+    let http = admitted.route.http();
     let told = Told {
         host: &host,
         client: admitted.client,
@@ -349,9 +352,10 @@ async fn answer(
         change: granted.request.as_ref().unwrap_or(&rules.request),
         prefix: rules.rewrite.strip.as_ref().map(CanonicalPath::as_str),
         websocket: false,
+        trailers: takes_trailers(&headers) && http == Http::Two,
     };
     let target = (rewritten.as_ref().unwrap_or(&path), query.as_deref());
-    let outgoing = Outgoing::new(method.clone(), target, (&headers, &[]), &told, body);
+    let outgoing = Outgoing::new(http, method.clone(), target, (&headers, &[]), &told, body);
     let wanted = admitted.route.wanted(&headers);
     let permit = core.permits.issue(visitor.origin, host, path, method, admitted.route);
     let mut deadline = Deadline::after(policy.config.timeouts.response);
@@ -372,13 +376,19 @@ async fn answer(
         date(core, &mut head.headers);
     }
     let limit = policy.config.timeouts.body;
+    let silence = proxy::silence(&head.headers, &body, limit);
     let progress = PROGRESS.with(Rc::clone);
     progress.moved(limit);
-    let theirs = Theirs { body, permit, record, progress, limit };
+    let theirs = Theirs { body, permit, record, progress, limit, silence, waiting: false };
     let mut response = Response::new(Outbound::Theirs(Box::new(theirs)));
     *response.status_mut() = head.status;
     *response.headers_mut() = head.headers;
     response
+}
+
+/// RFC 9113 §8.2.2: `trailers` is all that TE may say here.
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"))
 }
 
 fn date(core: &Core, headers: &mut HeaderMap) {
@@ -424,12 +434,45 @@ struct Theirs {
     record: Record,
     progress: Rc<Progress>,
     limit: Duration,
+    /// How long the server behind may be silent.
+    silence: Duration,
+    /// It was the server behind that was waited for.
+    waiting: bool,
 }
 
-/// A response that cannot be ended as it began; the stream is reset.
+impl Theirs {
+    /// Moves the deadline on: after each step, and when the next one is not the client's any more.
+    fn progress(&mut self, waiting: bool) {
+        if !waiting {
+            self.progress.moved(self.limit);
+        } else if !self.waiting {
+            self.progress.moved(self.silence);
+        }
+        self.waiting = waiting;
+    }
+}
+
+/// A response that cannot be ended as it began; the stream is reset for the reason that its source gives.
 #[derive(Debug, thiserror::Error)]
 #[error("the response broke off")]
-struct BrokenOff;
+struct BrokenOff(#[source] h2::Error);
+
+impl BrokenOff {
+    /// What the client is told of a reset behind: whose business it is. What concerns only our connection is ours.
+    fn because(fault: &Fault) -> Self {
+        let reason = match fault {
+            Fault::Stream(Some(reason @ (Reason::CANCEL | Reason::REFUSED_STREAM | Reason::ENHANCE_YOUR_CALM))) => {
+                *reason
+            }
+            _ => Reason::INTERNAL_ERROR,
+        };
+        Self(reason.into())
+    }
+
+    fn ours() -> Self {
+        Self(Reason::CANCEL.into())
+    }
+}
 
 impl Body for Outbound {
     type Data = Bytes;
@@ -441,30 +484,37 @@ impl Body for Outbound {
             Self::Ours(body) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(body))))),
             Self::Theirs(theirs) => {
                 if theirs.permit.poll_revoked(cx).is_ready() {
-                    return Poll::Ready(Some(Err(BrokenOff)));
+                    return Poll::Ready(Some(Err(BrokenOff::ours())));
                 }
                 if theirs.body.send(cx).is_err() {
-                    return Poll::Ready(Some(Err(BrokenOff)));
+                    return Poll::Ready(Some(Err(BrokenOff::ours())));
                 }
-                theirs.body.poll_data(cx).map(|data| {
-                    theirs.progress.moved(theirs.limit);
-                    data.map(|data| match data {
-                        Ok(data) => {
-                            theirs.record.bytes += data.len() as u64;
-                            Ok(Frame::data(data))
-                        }
-                        Err(_) => {
-                            theirs.record.upstream_broke_off();
-                            Err(BrokenOff)
-                        }
-                    })
+                let step = theirs.body.poll_data(cx);
+                theirs.progress(step.is_pending());
+                step.map(|data| match data {
+                    Some(Ok(data)) => {
+                        theirs.record.bytes += data.len() as u64;
+                        Some(Ok(Frame::data(data)))
+                    }
+                    Some(Err(fault)) => {
+                        theirs.record.upstream_broke_off();
+                        Some(Err(BrokenOff::because(&fault)))
+                    }
+                    None => theirs.body.take_trailers().map(|mut trailers| {
+                        headers::trailers(&mut trailers);
+                        Ok(Frame::trailers(trailers))
+                    }),
                 })
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Ours(body) if body.is_empty())
+        match self {
+            Self::Ours(body) => body.is_empty(),
+            // A response of gRPC that is nothing but its trailers says so by ending with its head.
+            Self::Theirs(theirs) => theirs.body.is_end(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -1,8 +1,8 @@
 //! Fields between two connections: what belongs to one hop is taken off, what speaks of the client is ours.
 
-use std::{fmt::Write, net::IpAddr};
+use std::net::IpAddr;
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 use hyper::{
     HeaderMap,
     header::{self, HeaderName, HeaderValue},
@@ -11,6 +11,26 @@ use hyper::{
 use crate::ingress::{Change, canonical::CanonicalHost, h1::response::put_field};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Where fields are written to: the text of HTTP/1.1, or what HTTP/2 packs.
+pub(super) trait Fields {
+    fn put(&mut self, name: &str, value: &[u8]);
+}
+
+impl Fields for BytesMut {
+    fn put(&mut self, name: &str, value: &[u8]) {
+        put_field(self, name.as_bytes(), value);
+    }
+}
+
+impl Fields for HeaderMap {
+    fn put(&mut self, name: &str, value: &[u8]) {
+        // All of it has been a field before, or is ours.
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value)) {
+            self.append(name, value);
+        }
+    }
+}
 
 /// What an upstream is told of the client.
 pub(super) struct Told<'a> {
@@ -28,13 +48,21 @@ pub(super) struct Told<'a> {
     pub(super) prefix: Option<&'a str>,
     /// The request is a good WebSocket handshake.
     pub(super) websocket: bool,
+    /// The client takes trailers, and can be given them.
+    pub(super) trailers: bool,
 }
 
-/// Writes the fields of a request as they are sent upstream, framing excepted; `nominated` is what Connection named.
-pub(super) fn to_upstream(out: &mut BytesMut, headers: &HeaderMap, nominated: &[HeaderName], told: &Told<'_>) {
-    out.reserve(320 + headers.len() * 48);
+impl Told<'_> {
+    /// The host, as the upstream is asked for it.
+    pub(super) fn host(&self) -> &[u8] {
+        self.change.value("host").map_or(self.host.as_str().as_bytes(), HeaderValue::as_bytes)
+    }
+}
+
+/// Writes the fields of a request as they are sent upstream, host and framing excepted; `nominated` is what Connection
+/// named.
+pub(super) fn to_upstream(out: &mut impl Fields, headers: &HeaderMap, nominated: &[HeaderName], told: &Told<'_>) {
     let change = told.change;
-    put_field(out, b"host", change.value("host").map_or(told.host.as_str().as_bytes(), HeaderValue::as_bytes));
     // Ours are not theirs to take away: what Connection names is left out of what the client sent.
     let passes =
         |name: &HeaderName| passes_up(name.as_str()) && !nominated.contains(name) && !change.replaces(name.as_str());
@@ -43,38 +71,38 @@ pub(super) fn to_upstream(out: &mut BytesMut, headers: &HeaderMap, nominated: &[
         if *name == header::COOKIE {
             // RFC 9113 §8.2.3: cookie crumbs are one field again before they leave HTTP/2.
             let crumbs: Vec<&[u8]> = values.collect();
-            put_field(out, b"cookie", &crumbs.join(&b"; "[..]));
+            out.put("cookie", &crumbs.join(&b"; "[..]));
         } else {
-            values.for_each(|value| put_field(out, name.as_str().as_bytes(), value));
+            values.for_each(|value| out.put(name.as_str(), value));
         }
     }
     if told.websocket {
-        out.put_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
+        out.put("connection", b"upgrade");
+        out.put("upgrade", b"websocket");
+    }
+    if told.trailers {
+        out.put("te", b"trailers");
     }
     if let Some(hops) = headers.get(header::MAX_FORWARDS) {
         // RFC 9110 §7.6.2.
         let left =
             hops.to_str().ok().and_then(|hops| hops.parse::<u32>().ok()).map_or(0, |hops| hops.saturating_sub(1));
-        let _ = write!(out, "max-forwards: {left}\r\n");
+        out.put("max-forwards", left.to_string().as_bytes());
     }
     if let Some(id) = told.id {
         let mut said = [0; 32];
         write_hex(&mut said, id);
         if !change.replaces("x-request-id") {
-            put_field(out, b"x-request-id", &said);
+            out.put("x-request-id", &said);
         }
         if !headers.contains_key("traceparent") && !change.replaces("traceparent") {
             // W3C Trace Context; whoever is behind decides by the flag whether to record.
-            out.put_slice(b"traceparent: 00-");
-            out.put_slice(&said);
-            out.put_u8(b'-');
-            out.put_slice(&said[16..]);
-            out.put_slice(b"-01\r\n");
+            out.put("traceparent", &[b"00-", &said[..], b"-", &said[16..], b"-01"].concat());
         }
     }
     let mut say = |name: &str, value: &[u8]| {
         if !change.replaces(name) {
-            put_field(out, name.as_bytes(), value);
+            out.put(name, value);
         }
     };
     // RFC 9110 §7.6.3 wants a gateway to say in each request that it was on the way. nginx and others take any Via for
@@ -94,7 +122,33 @@ pub(super) fn to_upstream(out: &mut BytesMut, headers: &HeaderMap, nominated: &[
     say("x-forwarded-for", client.as_bytes());
     say("x-real-ip", client.as_bytes());
     for (name, value) in change.said().filter(|(name, _)| **name != header::HOST) {
-        put_field(out, name.as_str().as_bytes(), value.as_bytes());
+        out.put(name.as_str(), value.as_bytes());
+    }
+}
+
+/// Leaves of a response's trailers what may come so late (RFC 9110 §6.5.1): nothing that says how the response is read,
+/// who somebody is, or what is kept of it.
+pub(super) fn trailers(headers: &mut HeaderMap) {
+    to_client(headers);
+    for name in [
+        header::CONTENT_LENGTH,
+        header::CONTENT_TYPE,
+        header::CONTENT_ENCODING,
+        header::CONTENT_RANGE,
+        header::SET_COOKIE,
+        header::LOCATION,
+        header::WWW_AUTHENTICATE,
+        header::CACHE_CONTROL,
+        header::EXPIRES,
+        header::VARY,
+        header::AGE,
+        header::DATE,
+        header::HOST,
+        header::RETRY_AFTER,
+        header::STRICT_TRANSPORT_SECURITY,
+        header::CONTENT_SECURITY_POLICY,
+    ] {
+        headers.remove(name);
     }
 }
 
@@ -210,7 +264,17 @@ mod tests {
 
     fn told<'a>(host: &'a CanonicalHost, change: &'a Change) -> Told<'a> {
         let client = "203.0.113.9".parse().unwrap();
-        Told { host, client, scheme: "https", protocol: "1.1", change, id: None, prefix: None, websocket: false }
+        Told {
+            host,
+            client,
+            scheme: "https",
+            protocol: "1.1",
+            change,
+            id: None,
+            prefix: None,
+            websocket: false,
+            trailers: false,
+        }
     }
 
     #[test]
@@ -227,9 +291,10 @@ mod tests {
         let mut out = BytesMut::new();
         to_upstream(&mut out, &headers, &[], &told(&host, &change));
 
-        let expected = "host: inner.example\r\nx-b: one\r\nmax-forwards: 2\r\nx-forwarded-host: a.example\r\n\
+        let expected = "x-b: one\r\nmax-forwards: 2\r\nx-forwarded-host: a.example\r\n\
                         x-forwarded-for: 203.0.113.9\r\nx-forwarded-proto: http\r\nx-a: ours\r\nx-b: two\r\n";
         assert_eq!(str::from_utf8(&out).unwrap(), expected);
+        assert_eq!(told(&host, &change).host(), b"inner.example");
     }
 
     #[test]
@@ -253,7 +318,7 @@ mod tests {
         let mut out = BytesMut::new();
         to_upstream(&mut out, &headers, &nominated, &told);
 
-        let expected = "host: photos.home.example\r\naccept: */*\r\n\
+        let expected = "accept: */*\r\n\
                         x-forwarded-host: photos.home.example\r\nx-forwarded-proto: https\r\n\
                         x-forwarded-for: 203.0.113.9\r\nx-real-ip: 203.0.113.9\r\n";
         assert_eq!(str::from_utf8(&out).unwrap(), expected);

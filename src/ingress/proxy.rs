@@ -16,7 +16,7 @@ use hyper::{
 
 use crate::{
     ingress::{
-        Policy,
+        Http, Policy,
         auth::{self, Granted, Guard},
         canonical::{CanonicalHost, CanonicalPath},
         change,
@@ -28,7 +28,7 @@ use crate::{
         routes::{Route, Target},
         serve::{Answer, Refusal},
         server::Core,
-        upstream::{Arrival, Dial, DialError, Outgoing, UpstreamBody, Wire},
+        upstream::{Arrival, Dial, DialError, Lane, Outgoing, SILENCE, UpstreamBody, Wire},
     },
     limit::Client,
     origin::Origin,
@@ -210,8 +210,8 @@ async fn forward_in_turn<'a>(
     let mut dials = dials.peekable();
     while let Some(dial) = dials.next() {
         loop {
-            let mut wire = match obtain(core, policy, dial, fresh_only).await {
-                Ok(wire) => wire,
+            let mut lane = match obtain(core, policy, dial, fresh_only).await {
+                Ok(lane) => lane,
                 Err(error) => {
                     dial.health.failed(tokio::time::Instant::now());
                     failure = core.dial_failed(dial, error);
@@ -219,22 +219,26 @@ async fn forward_in_turn<'a>(
                 }
             };
             uplink.go_ahead();
-            match exchange(core, policy, permit, &mut wire, &mut outgoing, uplink, deadline).await {
+            match exchange(core, policy, permit, &mut lane, &mut outgoing, uplink, deadline).await {
                 Ok(head) => {
                     dial.health.worked();
-                    let body = UpstreamBody::new(&head, outgoing, wire, core.pools.clone());
+                    let body = UpstreamBody::new(&head, outgoing, lane, core.pools.clone());
                     return Ok((Arrival { head, body }, dial));
                 }
                 Err(Broken::Client(failure)) => return Err(failure),
                 Err(Broken::TimedOut) => {
+                    lane.give_up();
                     dial.health.failed(tokio::time::Instant::now());
                     core.shared.series.upstream_failure("response_timeout");
                     return Err(Failure::Status(StatusCode::GATEWAY_TIMEOUT));
                 }
-                Err(Broken::Upstream) if wire.was_stale() && outgoing.rewind() => fresh_only = true,
+                Err(Broken::Upstream) if lane.was_stale() && outgoing.rewind() => fresh_only = true,
+                Err(Broken::Upstream) if !fresh_only && lane.was_unprocessed() && outgoing.rewind_unprocessed() => {
+                    fresh_only = true;
+                }
                 Err(Broken::Upstream) => {
                     dial.health.failed(tokio::time::Instant::now());
-                    let another = dials.peek().is_some() && wire.was_silent() && outgoing.rewind();
+                    let another = dials.peek().is_some() && lane.was_silent() && outgoing.rewind();
                     if another && core.may_retry(&permit.route().name) {
                         core.shared.series.retries.inc();
                         fresh_only = false;
@@ -249,13 +253,18 @@ async fn forward_in_turn<'a>(
     Err(Failure::Status(failure))
 }
 
-async fn obtain(core: &Core, policy: &Policy, dial: &Arc<Dial>, fresh_only: bool) -> Result<Box<Wire>, DialError> {
-    if !fresh_only && let Some(wire) = core.pools.take(dial.pool) {
-        return Ok(wire);
+async fn obtain(core: &Core, policy: &Policy, dial: &Arc<Dial>, fresh_only: bool) -> Result<Lane, DialError> {
+    let (lookup, limit) = (&core.shared.lookup, policy.config.timeouts.connect);
+    // Connecting is seldom needed, so its room is not part of every connection's.
+    match dial.upstream.http {
+        Http::One => {
+            if !fresh_only && let Some(wire) = core.pools.take(dial.pool) {
+                return Ok(Lane::Wire(wire));
+            }
+            Ok(Lane::Wire(Wire::new(dial.pool, Box::pin(dial.connect(lookup, limit)).await?)))
+        }
+        Http::Two => Box::pin(core.pools.stream(dial, lookup, limit, fresh_only)).await,
     }
-    // Seldom needed, so its room is not part of every connection's.
-    let stream = Box::pin(dial.connect(&core.shared.lookup, policy.config.timeouts.connect)).await?;
-    Ok(Wire::new(dial.pool, stream))
 }
 
 enum Broken {
@@ -268,14 +277,19 @@ async fn exchange(
     core: &Core,
     policy: &Policy,
     permit: &Permit,
-    wire: &mut Wire,
+    lane: &mut Lane,
     outgoing: &mut Outgoing,
     uplink: &mut impl Uplink,
     deadline: &mut Deadline,
 ) -> Result<ReplyHead, Broken> {
     let timeouts = &policy.config.timeouts;
     let mut gone = false;
-    let limit = |owed| if owed { timeouts.body } else { timeouts.response };
+    let conversation = outgoing.is_conversation();
+    let limit = |owed| match owed {
+        _ if conversation => SILENCE,
+        true => timeouts.body,
+        false => timeouts.response,
+    };
     deadline.set(limit(uplink.is_owed() || outgoing.is_owed()));
     poll_fn(|cx| {
         loop {
@@ -284,11 +298,11 @@ async fn exchange(
                 Poll::Ready(Err(status)) => return Poll::Ready(Err(Broken::Client(Failure::Status(status)))),
                 Poll::Pending => false,
             };
-            match wire.send(outgoing, cx) {
+            match lane.send(outgoing, cx) {
                 Ok(sent) => moved |= sent,
                 Err(broken) => return Poll::Ready(Err(Broken::Client(Failure::Status(broken.status())))),
             }
-            if let Poll::Ready(head) = wire.poll_head(&core.pools.scratch, cx) {
+            if let Poll::Ready(head) = lane.poll_head(&core.pools.scratch, cx) {
                 return Poll::Ready(head.map_err(|fault| {
                     tracing::debug!(%fault, "no response");
                     Broken::Upstream
@@ -389,6 +403,14 @@ fn refusal(core: &Core, route: &Route, client: IpAddr, asked: &Asked<'_>) -> Opt
 /// RFC 9110 §7.6.2: an OPTIONS that may go no further is answered where it is.
 fn is_last_hop(asked: &Asked<'_>) -> bool {
     *asked.method == Method::OPTIONS && asked.headers.get(header::MAX_FORWARDS).is_some_and(|hops| hops == "0")
+}
+
+/// How long a server may be silent in the midst of a response: events and messages come when there are some, and a client
+/// that is gone is noticed without them.
+pub(super) fn silence(headers: &HeaderMap, body: &UpstreamBody, limit: Duration) -> Duration {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let is_events = kind.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"));
+    if is_events || body.is_conversation() { SILENCE.max(limit) } else { limit }
 }
 
 /// Turns the fields of a response into what the route's clients get.

@@ -15,8 +15,8 @@ use rustls::{ServerConfig, sign::CertifiedKey};
 
 use crate::{
     ingress::{
-        Builtin, Conditions, Config, HostPattern, Page, PeerReach, Redirect, Route as Written, RoutesReach, Rules,
-        auth::Guard, canonical::CanonicalPath, certs::Certificate, clients::ClientCa, series::RouteSeries,
+        Builtin, Conditions, Config, HostPattern, Http, Page, PeerReach, Redirect, Route as Written, RoutesReach,
+        Rules, auth::Guard, canonical::CanonicalPath, certs::Certificate, clients::ClientCa, series::RouteSeries,
         upstream::Group,
     },
     origin::{NetworkId, Origin, PeerId},
@@ -114,6 +114,14 @@ pub(super) enum Target {
 }
 
 impl Route {
+    /// Returns what is spoken to the servers behind.
+    pub(super) fn http(&self) -> Http {
+        match &self.to {
+            Target::Upstreams(group) => group.http(),
+            _ => Http::One,
+        }
+    }
+
     /// Returns the server that a client had before.
     pub(super) fn wanted(&self, headers: &HeaderMap) -> Option<u64> {
         match &self.to {

@@ -208,6 +208,7 @@ impl Core {
             DialError::Name => ("name", StatusCode::BAD_GATEWAY),
             DialError::Refused => ("connect", StatusCode::BAD_GATEWAY),
             DialError::Tls => ("tls", StatusCode::BAD_GATEWAY),
+            DialError::Protocol => ("protocol", StatusCode::BAD_GATEWAY),
             DialError::TimedOut => ("connect_timeout", StatusCode::GATEWAY_TIMEOUT),
         };
         self.shared.series.upstream_failure(reason);

@@ -2,6 +2,7 @@
 
 pub(crate) mod edge;
 mod frames;
+mod grpc;
 mod probes;
 mod rules;
 mod servers;
@@ -9,7 +10,7 @@ mod strangers;
 mod upstream;
 
 use hearthgate::{
-    ingress::{CertificateFiles, HostPattern, Target, Upstream, UpstreamHost, UpstreamTls},
+    ingress::{CertificateFiles, HostPattern, Http, Target, Upstream, UpstreamHost, UpstreamTls},
     origin::{Access, NetworkId, Origin},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
@@ -522,7 +523,8 @@ async fn an_upstream_must_prove_who_it_is_as_the_route_says() {
     let ca = inner.state.path().join("ca.pem");
     let ask = async |tls: UpstreamTls| {
         let port = inner.https().port();
-        let upstream = Upstream { host: UpstreamHost::Name("www.home.example".into()), port, tls: Some(tls) };
+        let upstream =
+            Upstream { host: UpstreamHost::Name("www.home.example".into()), port, tls: Some(tls), http: Http::One };
         let outer = Edge::start(|config| config.routes[0].to = Target::Upstreams(vec![upstream]));
         let answer = outer.ask(Origin::Wan, "www.home.example", &get("www.home.example", "/")).await;
         answer.split(' ').nth(1).unwrap().to_owned()

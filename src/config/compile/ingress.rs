@@ -239,7 +239,7 @@ fn target(
     for to in route.to.iter().chain(&route.backup) {
         match &to.value {
             Written::Builtin(builtin) => page = Some((to.at, *builtin)),
-            Written::Upstream { tls, host, port } => {
+            Written::Upstream { tls, http, host, port } => {
                 let address = match host {
                     UpstreamHost::Address(address) => Some(*address),
                     UpstreamHost::Name(name) if name == "localhost" => Some(IpAddr::from([127, 0, 0, 1])),
@@ -268,9 +268,19 @@ fn target(
                     Some(tls) => tls.value.clone(),
                     None => UpstreamTls::Public,
                 };
-                upstreams.push(Upstream { host: host.clone(), port: *port, tls: tls.then_some(trust) });
+                upstreams.push(Upstream { host: host.clone(), port: *port, tls: tls.then_some(trust), http: *http });
             }
         }
+    }
+    let mut spoken = route.to.iter().chain(&route.backup).filter_map(|to| match to.value {
+        Written::Upstream { http, .. } => Some((to.at, http)),
+        Written::Builtin(_) => None,
+    });
+    if let Some((_, first)) = spoken.next()
+        && let Some((at, _)) = spoken.find(|(_, http)| *http != first)
+    {
+        let hint = "write all of them with \"http://\" and \"https://\", or all with \"h2c://\" and \"h2://\"";
+        report.error(at, &route.about, "servers of a route speak the same HTTP", hint);
     }
     if let Some(tls) = &route.upstream_tls
         && !upstreams.iter().any(|upstream| upstream.tls.is_some())

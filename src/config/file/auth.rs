@@ -87,7 +87,7 @@ fn forward(table: &Table<'_>) -> Option<Forward> {
 
 fn server(text: &str) -> Result<(Upstream, CanonicalHost), Wrong> {
     let wrong = || Wrong::new(format!("\"{text}\" is no server that can be asked"), "write \"http://authelia:9091\"");
-    let Target::Upstream { tls, host, port } = target(text)? else { return Err(wrong()) };
+    let Target::Upstream { tls, http, host, port } = target(text)? else { return Err(wrong()) };
     let named = match &host {
         UpstreamHost::Name(name) => CanonicalHost::parse(name),
         UpstreamHost::Address(std::net::IpAddr::V6(v6)) => CanonicalHost::parse(&format!("[{v6}]")),
@@ -95,5 +95,5 @@ fn server(text: &str) -> Result<(Upstream, CanonicalHost), Wrong> {
         UpstreamHost::Unix(_) => CanonicalHost::parse("localhost"),
     };
     let named = named.map_err(|_| wrong())?;
-    Ok((Upstream { host, port, tls: tls.then_some(UpstreamTls::Public) }, named))
+    Ok((Upstream { host, port, tls: tls.then_some(UpstreamTls::Public), http }, named))
 }

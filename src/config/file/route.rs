@@ -9,7 +9,7 @@ use crate::{
         value,
     },
     ingress::{
-        Builtin, HostPattern, Page, Redirect, Rules, UpstreamHost, UpstreamTls,
+        Builtin, HostPattern, Http, Page, Redirect, Rules, UpstreamHost, UpstreamTls,
         canonical::{CanonicalHost, CanonicalPath},
     },
 };
@@ -56,8 +56,8 @@ pub(crate) enum AccessWord {
 /// A word of `to`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// `http://nas:8080`, `https://192.168.1.5:8006`
-    Upstream { tls: bool, host: UpstreamHost, port: u16 },
+    /// `http://nas:8080`, `https://192.168.1.5:8006`, `h2c://grpc:50051`
+    Upstream { tls: bool, http: Http, host: UpstreamHost, port: u16 },
     /// `builtin:welcome`
     Builtin(Builtin),
 }
@@ -173,17 +173,24 @@ pub(super) fn target(text: &str) -> Result<Target, Wrong> {
         if !path.starts_with('/') {
             return Err(Wrong::new(format!("upstream \"{text}\" has no whole path"), "write \"unix:/run/app.sock\""));
         }
-        return Ok(Target::Upstream { tls: false, host: UpstreamHost::Unix(PathBuf::from(path)), port: 0 });
+        return Ok(Target::Upstream {
+            tls: false,
+            http: Http::One,
+            host: UpstreamHost::Unix(PathBuf::from(path)),
+            port: 0,
+        });
     }
     let Some((scheme, rest)) = text.split_once("://") else {
         return Err(Wrong::new(format!("upstream \"{text}\" has no scheme"), format!("write \"http://{text}\"")));
     };
-    let (tls, default_port) = match scheme {
-        "http" => (false, 80),
-        "https" => (true, 443),
+    let (tls, http, default_port) = match scheme {
+        "http" => (false, Http::One, 80),
+        "https" => (true, Http::One, 443),
+        "h2c" => (false, Http::Two, 80),
+        "h2" => (true, Http::Two, 443),
         _ => {
             let what = format!("upstream \"{text}\" has the scheme \"{scheme}\"");
-            return Err(Wrong::new(what, "write \"http://\" or \"https://\""));
+            return Err(Wrong::new(what, "write \"http://\" or \"https://\", or \"h2c://\" or \"h2://\" for HTTP/2"));
         }
     };
     let authority = rest.strip_suffix('/').unwrap_or(rest);
@@ -209,7 +216,7 @@ pub(super) fn target(text: &str) -> Result<Target, Wrong> {
             Err(_) => UpstreamHost::Name(value::host(host).map_err(|_| wrong())?.as_str().to_owned()),
         },
     };
-    Ok(Target::Upstream { tls, host, port })
+    Ok(Target::Upstream { tls, http, host, port })
 }
 
 fn read_tls(table: &Table<'_>) -> Option<At<UpstreamTls>> {

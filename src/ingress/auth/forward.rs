@@ -169,8 +169,10 @@ pub(super) async fn check(
         id: None,
         prefix: None,
         websocket: false,
+        trailers: false,
     };
-    let outgoing = Outgoing::new(Method::GET, (&forward.path, None), (&sent, &[]), &told, RequestBody::Empty);
+    let (http, target) = (forward.to.http, (&forward.path, None));
+    let outgoing = Outgoing::new(http, Method::GET, target, (&sent, &[]), &told, RequestBody::Empty);
     let (host, path) = (asked.host.clone(), asked.path.clone());
     let permit = core.permits.issue(visitor.origin, host, path, asked.method.clone(), route.clone());
     let answer = async {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     ingress::{
-        Policy,
+        Http, Policy,
         auth::Granted,
         canonical::CanonicalPath,
         deadline::Deadline,
@@ -261,7 +261,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
             })
         });
         let body = feed.clone().map_or(RequestBody::Empty, RequestBody::Fed);
-        let key = head.websocket;
+        let http = admitted.route.http();
+        // HTTP/2 has no upgrade; RFC 9110 §7.8 lets it go unanswered.
+        let key = head.websocket.filter(|_| http == Http::One);
         let told = Told {
             host: &head.host,
             client: admitted.client,
@@ -271,9 +273,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
             change: granted.request.as_ref().unwrap_or(&rules.request),
             prefix: rules.rewrite.strip.as_ref().map(CanonicalPath::as_str),
             websocket: key.is_some(),
+            trailers: false,
         };
         let target = (path.as_ref().unwrap_or(&head.path), head.query.as_deref());
-        let outgoing = Outgoing::new(head.method.clone(), target, (&head.headers, &head.nominated), &told, body);
+        let outgoing = Outgoing::new(http, head.method.clone(), target, (&head.headers, &head.nominated), &told, body);
         let left = rules.limits.body;
         let wanted = admitted.route.wanted(&head.headers);
         drop(head.headers);
@@ -424,6 +427,7 @@ async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Next {
     let Arrival { mut head, mut body } = arrival;
     let limit = policy.config.timeouts.body;
+    let silence = proxy::silence(&head.headers, &body, limit);
     let bodiless = *reply.method == Method::HEAD || head.status == StatusCode::NOT_MODIFIED;
     let length = if bodiless { announced(&head.headers) } else { body.length() };
     let framing = ResponseFraming::choose(reply.method, head.status, reply.version, length);
@@ -488,7 +492,13 @@ async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
                 }
             } else if unflushed && !moved {
                 match Pin::new(&mut *upload.stream).poll_flush(cx) {
-                    Poll::Ready(Ok(())) => unflushed = false,
+                    Poll::Ready(Ok(())) => {
+                        unflushed = false;
+                        // From here on it is the server that is waited for.
+                        if silence > limit && !gone {
+                            deadline.set(silence);
+                        }
+                    }
                     Poll::Ready(Err(_)) => return Poll::Ready(Next::Abort),
                     Poll::Pending => {}
                 }
@@ -497,6 +507,8 @@ async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
                 return Poll::Ready(Next::Request);
             }
             if moved {
+                let waits_for_client = !out.is_empty() || unflushed;
+                let limit = if waits_for_client { limit } else { silence };
                 deadline.set(if gone { limit.min(GONE) } else { limit });
                 continue;
             }

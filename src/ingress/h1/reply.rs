@@ -13,9 +13,9 @@ use memchr::{memchr, memchr_iter};
 use super::head::{Framing, Version, is_token_byte, options, read_length, trim_blanks};
 
 /// Bytes of a head.
-const HEAD_MAX: usize = 64 * 1024;
+pub(in crate::ingress) const HEAD_MAX: usize = 64 * 1024;
 /// Fields of a head.
-const FIELDS_MAX: usize = 128;
+pub(in crate::ingress) const FIELDS_MAX: usize = 128;
 
 /// A response that cannot be read on, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

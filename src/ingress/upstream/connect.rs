@@ -15,9 +15,9 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{Health, UpstreamStream};
+use super::{Health, Lane, UpstreamStream, Wire, h2::Connection};
 use crate::{
-    ingress::{Upstream, UpstreamHost, UpstreamTls},
+    ingress::{Http, Upstream, UpstreamHost, UpstreamTls},
     lookup::Lookup,
 };
 
@@ -61,6 +61,8 @@ pub(in crate::ingress) enum DialError {
     Refused,
     /// TLS failed, or it is somebody else.
     Tls,
+    /// It does not speak HTTP/2.
+    Protocol,
     /// The deadline came first.
     TimedOut,
 }
@@ -84,10 +86,35 @@ impl Dial {
                         ServerName::try_from(name.clone()).map_err(|_| TlsError::Name(name.clone()))?
                     }
                 };
-                Some((client_config(tls, provider)?, name))
+                Some((client_config(tls, upstream.http, provider)?, name))
             }
         };
         Ok(Self { upstream: upstream.clone(), pool, tag, health, tls })
+    }
+
+    /// Connects for one request alone.
+    pub(in crate::ingress) async fn lane(&self, lookup: &Lookup, limit: Duration) -> Result<Lane, DialError> {
+        let stream = self.connect(lookup, limit).await?;
+        match self.upstream.http {
+            Http::One => Ok(Lane::Wire(Wire::new(self.pool, stream))),
+            Http::Two => Ok(Lane::Stream(self.begin(stream).await?.open(self.scheme()))),
+        }
+    }
+
+    /// Begins to speak HTTP/2.
+    pub(super) async fn begin(&self, stream: UpstreamStream) -> Result<Connection, DialError> {
+        // RFC 9113 §3.3: in TLS both must have said so.
+        if let UpstreamStream::Tls(tls) = &stream
+            && tls.get_ref().1.alpn_protocol() != Some(b"h2")
+        {
+            return Err(DialError::Protocol);
+        }
+        Connection::begin(stream).await
+    }
+
+    /// The scheme that requests of HTTP/2 have there.
+    pub(super) fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
     }
 
     /// Connects within a deadline for the whole.
@@ -135,7 +162,7 @@ async fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-fn client_config(tls: &UpstreamTls, provider: &Arc<CryptoProvider>) -> Result<Arc<ClientConfig>, TlsError> {
+fn client_config(tls: &UpstreamTls, http: Http, provider: &Arc<CryptoProvider>) -> Result<Arc<ClientConfig>, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
     let pinned = |pin| Pinned { pin, provider: provider.clone() };
@@ -163,7 +190,10 @@ fn client_config(tls: &UpstreamTls, provider: &Arc<CryptoProvider>) -> Result<Ar
             builder.dangerous().with_custom_certificate_verifier(Arc::new(pinned(None))).with_no_client_auth()
         }
     };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = match http {
+        Http::One => vec![b"http/1.1".to_vec()],
+        Http::Two => vec![b"h2".to_vec()],
+    };
     Ok(Arc::new(config))
 }
 

@@ -12,6 +12,7 @@ use hyper::{
 use tokio::time::{Duration, Instant};
 
 use super::Dial;
+use crate::ingress::Http;
 
 /// Failures in a row after which a server is left alone, and for how long at first and at most.
 const FAILURES: u32 = 3;
@@ -93,6 +94,11 @@ impl Group {
         Self { dials, turns, next: AtomicUsize::new(0), sticky }
     }
 
+    /// Returns what all of them speak.
+    pub(in crate::ingress) fn http(&self) -> Http {
+        self.dials.first().map_or(Http::One, |dial| dial.upstream.http)
+    }
+
     /// Returns the servers in the order in which they are asked: those that are well and take turns, those that are
     /// well and stand in, and then all others, because who is not well may be better than nobody.
     pub(in crate::ingress) fn order(&self, wanted: Option<u64>, now: Instant) -> impl Iterator<Item = &Arc<Dial>> {
@@ -149,7 +155,10 @@ mod tests {
     fn dial(port: u16) -> Arc<Dial> {
         let host = UpstreamHost::Address([127, 0, 0, 1].into());
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        Arc::new(Dial::new(&Upstream { host, port, tls: None }, u32::from(port), Arc::default(), &provider).unwrap())
+        Arc::new(
+            Dial::new(&Upstream { host, port, tls: None, http: Http::One }, u32::from(port), Arc::default(), &provider)
+                .unwrap(),
+        )
     }
 
     fn ports<'a>(order: impl Iterator<Item = &'a Arc<Dial>>) -> Vec<u16> {

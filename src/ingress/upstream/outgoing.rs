@@ -3,26 +3,40 @@
 use std::{
     io::IoSlice,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use hyper::{HeaderMap, Method, body::Body, header::HeaderName};
+use hyper::{
+    HeaderMap, Method, Request, Uri,
+    body::{Body, Frame},
+    header::{self, HeaderName},
+};
 use tokio::io::AsyncWrite;
 
 use super::{RequestBody, body::BrokenOff};
 use crate::ingress::{
+    Http,
     canonical::CanonicalPath,
-    h1::{body::Encoder, response::put_decimal},
+    h1::{
+        body::Encoder,
+        response::{put_decimal, put_field},
+    },
     headers::{self, Told},
 };
 
 /// Data below this is copied behind the head.
 const COALESCE: usize = 16 * 1024;
 
+/// What a whole day's silence of a stream of messages may come to: as with a WebSocket, pings are the ends' business.
+pub(in crate::ingress) const SILENCE: Duration = Duration::from_secs(60 * 60);
+
 /// A request that is on its way upstream.
 pub(in crate::ingress) struct Outgoing {
     method: Method,
+    /// Its head, for HTTP/2.
+    packed: Option<Box<Packed>>,
     /// The head, and small data behind it.
     head: BytesMut,
     /// How much of `head` was written.
@@ -37,20 +51,33 @@ pub(in crate::ingress) struct Outgoing {
     unflushed: bool,
     /// Something of it was written.
     begun: bool,
+    /// Something of the body was taken.
+    taken: bool,
     /// The upstream takes no more of it.
     refused: bool,
+}
+
+struct Packed {
+    authority: Vec<u8>,
+    target: String,
+    headers: HeaderMap,
 }
 
 impl Outgoing {
     /// Makes the request as the upstream will see it: exactly what was matched.
     pub(in crate::ingress) fn new(
+        http: Http,
         method: Method,
         (path, query): (&CanonicalPath, Option<&str>),
         (headers, nominated): (&HeaderMap, &[HeaderName]),
         told: &Told<'_>,
         body: RequestBody,
     ) -> Self {
-        let mut head = BytesMut::with_capacity(1000);
+        match http {
+            Http::One => {}
+            Http::Two => return Self::packed(method, (path, query), (headers, nominated), told, body),
+        }
+        let mut head = BytesMut::with_capacity(1000 + headers.len() * 48);
         head.put_slice(method.as_str().as_bytes());
         head.put_u8(b' ');
         head.put_slice(path.as_str().as_bytes());
@@ -59,6 +86,7 @@ impl Outgoing {
             head.put_slice(query.as_bytes());
         }
         head.put_slice(b" HTTP/1.1\r\n");
+        put_field(&mut head, b"host", told.host());
         headers::to_upstream(&mut head, headers, nominated, told);
         let encoder = match body.length() {
             Some(0) => Encoder::Empty,
@@ -79,8 +107,34 @@ impl Outgoing {
             _ => {}
         }
         head.put_slice(b"\r\n");
+        Self::whole(method, head, None, body, encoder)
+    }
+
+    /// The same for HTTP/2.
+    fn packed(
+        method: Method,
+        (path, query): (&CanonicalPath, Option<&str>),
+        (headers, nominated): (&HeaderMap, &[HeaderName]),
+        told: &Told<'_>,
+        body: RequestBody,
+    ) -> Self {
+        let mut fields = HeaderMap::with_capacity(headers.len() + 8);
+        headers::to_upstream(&mut fields, headers, nominated, told);
+        if let Some(length @ 1..) = body.length() {
+            fields.insert(header::CONTENT_LENGTH, length.into());
+        }
+        let target = match query {
+            Some(query) => format!("{path}?{query}"),
+            None => path.to_string(),
+        };
+        let packed = Packed { authority: told.host().to_vec(), target, headers: fields };
+        Self::whole(method, BytesMut::new(), Some(Box::new(packed)), body, Encoder::Empty)
+    }
+
+    fn whole(method: Method, head: BytesMut, packed: Option<Box<Packed>>, body: RequestBody, encoder: Encoder) -> Self {
         Self {
             method,
+            packed,
             head,
             written: 0,
             data: Bytes::new(),
@@ -90,8 +144,73 @@ impl Outgoing {
             encoder,
             unflushed: false,
             begun: false,
+            taken: false,
             refused: false,
         }
+    }
+
+    /// Returns the head for HTTP/2; `None` if it cannot be said there.
+    pub(super) fn request(&self, scheme: &'static str) -> Option<Request<()>> {
+        let packed = self.packed.as_ref()?;
+        let authority = packed.authority.as_slice();
+        let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(packed.target.as_str());
+        let mut request = Request::new(());
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = uri.build().ok()?;
+        *request.version_mut() = hyper::Version::HTTP_2;
+        request.headers_mut().clone_from(&packed.headers);
+        Some(request)
+    }
+
+    /// Whether messages may pass to and fro for as long as both ends like, with silence between them.
+    pub(in crate::ingress) fn is_conversation(&self) -> bool {
+        let kind = self.packed.as_ref().and_then(|packed| packed.headers.get(header::CONTENT_TYPE));
+        kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    }
+
+    /// Says that its head has left.
+    pub(super) fn begin(&mut self) {
+        self.begun = true;
+    }
+
+    /// Says that the upstream takes no more of it.
+    pub(super) fn refuse(&mut self) {
+        self.refused = true;
+    }
+
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused
+    }
+
+    /// Whether nothing more of the body is to come.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Returns the next piece of the body.
+    pub(super) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
+        loop {
+            let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
+                self.complete = true;
+                return Poll::Ready(None);
+            };
+            self.taken = true;
+            match frame.map(Frame::into_data) {
+                Ok(Ok(data)) if data.is_empty() => {}
+                Ok(Ok(data)) => return Poll::Ready(Some(Ok(data))),
+                // Trailers are not passed on: they could say again what the head said otherwise.
+                Ok(Err(_)) => {}
+                Err(broken) => return Poll::Ready(Some(Err(broken))),
+            }
+        }
+    }
+
+    /// Makes it ready for another connection after the upstream said that it did nothing for it.
+    pub(in crate::ingress) fn rewind_unprocessed(&mut self) -> bool {
+        if !self.taken {
+            self.begun = false;
+        }
+        self.rewind()
     }
 
     pub(super) fn method(&self) -> &Method {

@@ -10,13 +10,13 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use hyper::{Method, StatusCode};
+use hyper::{HeaderMap, Method, StatusCode, header};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, ReadBuf},
     time::Instant,
 };
 
-use super::{Outgoing, Pools, UpstreamStream, body::BrokenOff};
+use super::{Lane, Outgoing, Pools, UpstreamStream, body::BrokenOff};
 use crate::ingress::h1::{
     body::{Decoder, Piece},
     head::Framing,
@@ -55,12 +55,16 @@ pub(in crate::ingress) struct Arrival {
 
 /// The body of a response, with the connection that it comes over.
 pub(in crate::ingress) struct UpstreamBody {
-    wire: Option<Box<Wire>>,
+    /// `None` once all of it has come.
+    lane: Option<Lane>,
     /// The request, some of which may still be on its way.
     outgoing: Outgoing,
     /// `None` if the body ends with the connection.
     decoder: Option<Decoder>,
+    /// What was announced of a body that comes over HTTP/2.
+    length: Option<u64>,
     keep_alive: bool,
+    trailers: Option<HeaderMap>,
     pools: Rc<Pools>,
 }
 
@@ -76,6 +80,9 @@ pub(in crate::ingress) enum Fault {
     /// The connection was closed too early.
     #[error("closed before the end")]
     Closed,
+    /// The upstream ended the stream, or its connection failed.
+    #[error("the stream was reset: {0:?}")]
+    Stream(Option<h2::Reason>),
 }
 
 impl Wire {
@@ -178,75 +185,114 @@ impl Wire {
 }
 
 impl UpstreamBody {
-    pub(in crate::ingress) fn new(head: &ReplyHead, outgoing: Outgoing, wire: Box<Wire>, pools: Rc<Pools>) -> Self {
+    pub(in crate::ingress) fn new(head: &ReplyHead, outgoing: Outgoing, lane: Lane, pools: Rc<Pools>) -> Self {
         let bodiless = *outgoing.method() == Method::HEAD
             || head.status.is_informational()
             || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let framing = if bodiless { Some(Framing::None) } else { head.framing };
-        Self { wire: Some(wire), outgoing, decoder: framing.map(Decoder::new), keep_alive: head.keep_alive, pools }
+        let length = match bodiless {
+            true => Some(0),
+            false => head.headers.get(header::CONTENT_LENGTH).and_then(|said| said.to_str().ok()?.parse().ok()),
+        };
+        let (decoder, keep_alive) = (framing.map(Decoder::new), head.keep_alive);
+        Self { lane: Some(lane), outgoing, decoder, length, keep_alive, trailers: None, pools }
     }
 
     /// Returns how many bytes are to come, if the head said so.
     pub(in crate::ingress) fn length(&self) -> Option<u64> {
-        self.decoder.as_ref().and_then(Decoder::remaining)
+        match self.lane {
+            Some(Lane::Stream(_)) => self.length,
+            _ => self.decoder.as_ref().and_then(Decoder::remaining),
+        }
+    }
+
+    /// Whether it is known that nothing is to come, trailers among it.
+    pub(in crate::ingress) fn is_end(&self) -> bool {
+        matches!(&self.lane, Some(Lane::Stream(stream)) if stream.is_end())
+    }
+
+    /// Whether the request is one of a conversation.
+    pub(in crate::ingress) fn is_conversation(&self) -> bool {
+        self.outgoing.is_conversation()
+    }
+
+    /// Returns what came after the last byte; only HTTP/2 has use for it.
+    pub(in crate::ingress) fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.trailers.take()
     }
 
     /// Sends on what is left of the request; says whether that was anything.
     pub(in crate::ingress) fn send(&mut self, cx: &mut Context<'_>) -> Result<bool, BrokenOff> {
-        match &mut self.wire {
-            Some(wire) if !self.outgoing.is_sent() => wire.send(&mut self.outgoing, cx),
+        match &mut self.lane {
+            Some(Lane::Wire(wire)) if !self.outgoing.is_sent() => wire.send(&mut self.outgoing, cx),
+            Some(Lane::Stream(stream)) if !self.outgoing.is_complete() || !stream.is_sent() => {
+                stream.send(&mut self.outgoing, cx)
+            }
             _ => Ok(false),
         }
     }
 
-    /// Returns the next bytes. At the end the connection goes back to its pool; trailers are dropped.
+    /// Returns the next bytes. At the end the connection goes back to its pool; trailers of HTTP/1.1 are dropped.
     pub(in crate::ingress) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Fault>>> {
-        let step = ready!(self.poll_piece(cx));
-        if !matches!(step, Ok(Some(_)))
-            && let Some(wire) = self.wire.take()
-            && step.is_ok()
-            && self.decoder.is_some()
-            && self.keep_alive
-            && self.outgoing.is_sent()
-        {
-            self.pools.give(wire);
+        let step = match &mut self.lane {
+            None => Ok(None),
+            Some(Lane::Stream(stream)) => ready!(stream.poll_data(cx)),
+            Some(Lane::Wire(wire)) => ready!(poll_piece(wire, &mut self.decoder, &self.pools, cx)),
+        };
+        if !matches!(step, Ok(Some(_))) {
+            match self.lane.take() {
+                Some(Lane::Wire(wire))
+                    if step.is_ok() && self.decoder.is_some() && self.keep_alive && self.outgoing.is_sent() =>
+                {
+                    self.pools.give(wire);
+                }
+                Some(Lane::Stream(mut stream)) => self.trailers = stream.take_trailers(),
+                _ => {}
+            }
         }
         Poll::Ready(step.transpose())
     }
 
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
-        let Some(wire) = &mut self.wire else { return Poll::Ready(Ok(None)) };
-        loop {
-            let mut large = wire.full;
-            match &mut self.decoder {
-                None if wire.input.is_empty() => {}
-                None => return Poll::Ready(Ok(Some(std::mem::take(&mut wire.input)))),
-                Some(decoder) => {
-                    let malformed = |_| Fault::Unreadable(Unreadable("body: malformed"));
-                    match decoder.decode(&wire.input).map_err(malformed)? {
-                        Piece::Data(range) => {
-                            let mut data = wire.input.split_to(range.end);
-                            data.advance(range.start);
-                            return Poll::Ready(Ok(Some(data)));
-                        }
-                        Piece::End(used) => {
-                            wire.input.advance(used);
-                            return Poll::Ready(Ok(None));
-                        }
-                        Piece::More(used) => wire.input.advance(used),
-                    }
-                    large |= decoder.remaining().is_some_and(|left| left >= LARGE as u64);
-                }
-            }
-            let read = if large { wire.poll_read_bulk(cx) } else { wire.poll_read(&self.pools.scratch, cx) };
-            if ready!(read)? == 0 {
-                return Poll::Ready(if self.decoder.is_none() { Ok(None) } else { Err(Fault::Closed) });
-            }
-        }
-    }
-
     /// Takes the connection out after a 101, with what was read beyond the head.
     pub(in crate::ingress) fn into_stream(self) -> Option<(UpstreamStream, Bytes)> {
-        self.wire.map(|wire| (wire.stream, wire.input))
+        match self.lane {
+            Some(Lane::Wire(wire)) => Some((wire.stream, wire.input)),
+            _ => None,
+        }
+    }
+}
+
+fn poll_piece(
+    wire: &mut Wire,
+    decoder: &mut Option<Decoder>,
+    pools: &Pools,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Option<Bytes>, Fault>> {
+    loop {
+        let mut large = wire.full;
+        match decoder {
+            None if wire.input.is_empty() => {}
+            None => return Poll::Ready(Ok(Some(std::mem::take(&mut wire.input)))),
+            Some(decoder) => {
+                let malformed = |_| Fault::Unreadable(Unreadable("body: malformed"));
+                match decoder.decode(&wire.input).map_err(malformed)? {
+                    Piece::Data(range) => {
+                        let mut data = wire.input.split_to(range.end);
+                        data.advance(range.start);
+                        return Poll::Ready(Ok(Some(data)));
+                    }
+                    Piece::End(used) => {
+                        wire.input.advance(used);
+                        return Poll::Ready(Ok(None));
+                    }
+                    Piece::More(used) => wire.input.advance(used),
+                }
+                large |= decoder.remaining().is_some_and(|left| left >= LARGE as u64);
+            }
+        }
+        let read = if large { wire.poll_read_bulk(cx) } else { wire.poll_read(&pools.scratch, cx) };
+        if ready!(read)? == 0 {
+            return Poll::Ready(if decoder.is_none() { Ok(None) } else { Err(Fault::Closed) });
+        }
     }
 }

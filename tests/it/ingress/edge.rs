@@ -14,7 +14,7 @@ use std::{
 use arc_swap::ArcSwap;
 use hearthgate::{
     ingress::{
-        AccessLog, Builtin, Config, HostPattern, PeerReach, Plane, Route, RoutesReach, Rules, Target, Timeouts,
+        AccessLog, Builtin, Config, HostPattern, Http, PeerReach, Plane, Route, RoutesReach, Rules, Target, Timeouts,
         Upstream, UpstreamHost,
         canonical::{CanonicalHost, CanonicalPath},
     },
@@ -305,7 +305,7 @@ pub(crate) fn vpn() -> Access {
 }
 
 pub(crate) fn upstream(address: SocketAddr) -> Upstream {
-    Upstream { host: UpstreamHost::Address(address.ip()), port: address.port(), tls: None }
+    Upstream { host: UpstreamHost::Address(address.ip()), port: address.port(), tls: None, http: Http::One }
 }
 
 pub(crate) fn to(address: SocketAddr) -> Target {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hearthgate::{
     ingress::{
-        Auth, Basic, Forward, HealthCheck, PasswordHash, Preset, Route, Target, Upstream, UpstreamHost,
+        Auth, Basic, Forward, HealthCheck, Http, PasswordHash, Preset, Route, Target, Upstream, UpstreamHost,
         canonical::CanonicalPath,
     },
     origin::Origin,
@@ -364,7 +364,7 @@ async fn a_unix_socket_is_a_server_too() {
         let _ = stream.write_all(says("by socket").as_bytes()).await;
     });
     let edge = Edge::start(|config| {
-        let socket = Upstream { host: UpstreamHost::Unix(path), port: 0, tls: None };
+        let socket = Upstream { host: UpstreamHost::Unix(path), port: 0, tls: None, http: Http::One };
         config.routes.push(route(HOST, "/", public(), Target::Upstreams(vec![socket])));
     });
 
