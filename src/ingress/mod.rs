@@ -163,6 +163,9 @@ struct Policy {
 /// What a ticket is good for: a table, and the realm of a host whose clients show certificates.
 type Sealed = (Origin, Option<Arc<str>>);
 
+/// A server as requests find it, or as it answers a question.
+type Watched = (Upstream, Option<Question>);
+
 /// What the cores share.
 #[derive(Debug)]
 struct Shared {
@@ -187,7 +190,7 @@ struct Shared {
     tickets: Mutex<HashMap<Sealed, Arc<dyn ProducesTickets>>>,
     pools: Mutex<HashMap<(Origin, Upstream), u32>>,
     /// How each server is, whichever table leads to it: as requests find it, and for each question that it is asked.
-    health: Mutex<HashMap<(Upstream, Option<Question>), Arc<Health>>>,
+    health: Mutex<HashMap<Watched, Arc<Health>>>,
     passwords: Passwords,
     strangers: Strangers,
 }
