@@ -110,6 +110,7 @@ fn list(name: String, path: PathBuf) -> List {
         name,
         source: ListSource::Path(path),
         action: Action::Block,
+        purpose: hearthgate::dns::Purpose::Filter,
         block_as: BlockAs::Null,
         refresh,
         enabled: true,

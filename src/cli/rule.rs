@@ -36,7 +36,7 @@ pub(super) struct Pause {
     /// For this group only
     #[arg(long, conflicts_with = "device")]
     group: Option<String>,
-    /// For one device only: its address, or peer:NAME
+    /// For one device only: its MAC address, DHCP name or address, or peer:NAME
     #[arg(long)]
     device: Option<String>,
     /// End it now

@@ -14,7 +14,7 @@ use super::{
     filter::{Rewrite, RuleSource, Verdict},
     local::{self, Local, Records, SpecialAnswer},
     policy::Policy,
-    query::{Edns, IN, Query, Question, Unfit, qtype},
+    query::{Edns, IN, Query, Question, Unfit, Way, qtype},
     resolver::wire::Message,
     room::Place,
 };
@@ -45,7 +45,7 @@ impl Asker {
 
     /// This box and a router that speaks for the whole house are bounded as a whole only.
     pub(crate) fn is_limited(&self) -> bool {
-        !self.source.relay && self.source.origin != Origin::Lan(NetworkId::HOST)
+        !self.source.relay && self.source.origin != Origin::Lan(NetworkId::HOST) && self.transport != Transport::House
     }
 
     /// What an answer to this client may be and carries besides.
@@ -222,7 +222,7 @@ pub(crate) fn answer(
     if resolved.is_none()
         && asker.transport == Transport::Udp
         && view.core.devices.is_stranger(asker, &policy.filter, view.networks)
-        && view.core.strangers.must_ask_again(asker.client, view.now)
+        && view.core.strangers.is_due(asker.client, view.now)
     {
         // Room for nothing but the question.
         encode::start(&query, Head::code(rcode::NOERROR), out);
@@ -242,7 +242,12 @@ pub(crate) fn answer(
         _ if allowed => {}
         Verdict::Pass => {}
         Verdict::Allow(_) => allowed = true,
-        Verdict::Block { answer, source } => return blocked(policy, &query, answer, source, limit, out),
+        Verdict::Block { answer, source } => {
+            if policy.filter.leads_past(source) {
+                view.core.past.tell(asker, asking, source, &policy.filter, (query.name(), view.now));
+            }
+            return blocked(policy, &query, answer, source, limit, out);
+        }
         Verdict::Silence(_) => return Step::Silence(Dropped::Rule),
         // A name of the house is what its owner wrote.
         Verdict::Rewrite { .. } if alias.is_some() => {}
@@ -278,17 +283,15 @@ pub(crate) fn answer(
     }
 
     // Cache, then others.
-    let question = |name: &[u8]| {
-        let mut question = query.question();
-        question.name = name.to_ascii_lowercase().into();
-        question
-    };
+    let way = if is_house { Way::HOUSE } else { policy.ways.of(asking.group()) };
+    let own = || Question { way, ..query.question() };
+    let question = |name: &[u8]| Question { name: name.to_ascii_lowercase().into(), ..own() };
     let cached;
     let (stored, outcome, ending) = match resolved {
         Some(stored) => (stored, resolved_outcome(stored), false),
         None => {
             let found = match alias {
-                None => view.core.cache.find(&query),
+                None => view.core.cache.find(&query, way),
                 Some(target) => view.core.cache.find_question(&question(target)),
             };
             let age = found.as_ref().map_or(Age::Dead, |stored| stored.age(view.now));
@@ -303,7 +306,7 @@ pub(crate) fn answer(
                     code(rcode::REFUSED, None, out);
                     return Step::Done(Outcome::Refused);
                 }
-                _ => return Step::Ask(alias.map_or_else(|| query.question(), question)),
+                _ => return Step::Ask(alias.map_or_else(own, question)),
             }
         }
     };
@@ -358,7 +361,7 @@ pub(crate) fn answer(
     }
     encode::finish(&query, stored.rcode, stored.ede, limit, out);
     match ending && policy.config.prefetch && stored.claim_refresh() {
-        true => Step::Refresh(outcome, alias.map_or_else(|| query.question(), question)),
+        true => Step::Refresh(outcome, alias.map_or_else(own, question)),
         false => Step::Done(outcome),
     }
 }

@@ -20,7 +20,7 @@ use arc_swap::ArcSwapOption;
 
 use super::{
     encode::{self, Ede, Head, rcode},
-    query::{Query, Question},
+    query::{Query, Question, Way},
     resolver::wire::Message,
     upstream::rebind,
 };
@@ -230,15 +230,15 @@ impl Cache {
         Self { shards: (0..SHARDS).map(|_| shard()).collect(), key: RandomState::new() }
     }
 
-    /// Finds the answer to a query.
-    pub(crate) fn find(&self, query: &Query<'_>) -> Option<Arc<Stored>> {
-        let flags = flags(query.dnssec_ok(), query.checking_disabled());
+    /// Finds the answer to a query that came this way.
+    pub(crate) fn find(&self, query: &Query<'_>, way: Way) -> Option<Arc<Stored>> {
+        let flags = flags(query.dnssec_ok(), query.checking_disabled(), way);
         self.find_key(query.name(), query.qtype, flags)
     }
 
     /// Finds the answer to a question.
     pub(crate) fn find_question(&self, question: &Question) -> Option<Arc<Stored>> {
-        let flags = flags(question.dnssec_ok, question.checking_disabled);
+        let flags = flags(question.dnssec_ok, question.checking_disabled, question.way);
         self.find_key(&question.name, question.qtype, flags)
     }
 
@@ -267,7 +267,7 @@ impl Cache {
 
     /// Keeps an answer; what was known before for the same question goes.
     pub(crate) fn keep(&self, question: &Question, stored: Arc<Stored>) {
-        let flags = flags(question.dnssec_ok, question.checking_disabled);
+        let flags = flags(question.dnssec_ok, question.checking_disabled, question.way);
         let hash = self.hash(&question.name, question.qtype, flags);
         let (name, qtype, asked) = (question.name.clone(), question.qtype, AtomicBool::new(false));
         let entry = Entry { hash, name, qtype, flags, asked, stored };
@@ -276,7 +276,7 @@ impl Cache {
 
     /// Forgets the answer to a question.
     pub(crate) fn forget(&self, question: &Question) {
-        let flags = flags(question.dnssec_ok, question.checking_disabled);
+        let flags = flags(question.dnssec_ok, question.checking_disabled, question.way);
         let hash = self.hash(&question.name, question.qtype, flags);
         let mut shard = self.shard(hash);
         if let Some(place) = shard.places.get(&hash).copied() {
@@ -333,8 +333,8 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn flags(dnssec_ok: bool, checking_disabled: bool) -> u8 {
-    u8::from(dnssec_ok) | u8::from(checking_disabled) << 1
+fn flags(dnssec_ok: bool, checking_disabled: bool, way: Way) -> u8 {
+    u8::from(dnssec_ok) | u8::from(checking_disabled) << 1 | way.0 << 2
 }
 
 struct Entry {
@@ -482,7 +482,7 @@ mod tests {
         let asked = Query::parse(&bytes).unwrap();
         let mut out = Vec::new();
 
-        cache.find(&asked).unwrap().write(&asked, 1100, &mut out);
+        cache.find(&asked, Way::HOUSE).unwrap().write(&asked, 1100, &mut out);
 
         assert_eq!(out[..2], bytes[..2]);
         assert_eq!(out[12..28], wire("PHOTOS.example"));

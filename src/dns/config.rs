@@ -334,6 +334,8 @@ pub struct List {
     pub source: ListSource,
     /// What it does.
     pub action: Action,
+    /// What it is for.
+    pub purpose: Purpose,
     /// What a blocked name gets.
     pub block_as: BlockAs,
     /// How often it is read again.
@@ -351,6 +353,16 @@ pub enum ListSource {
     Url(hyper::Uri),
     /// Names given in place (the quick start's list).
     Inline(Vec<String>),
+}
+
+/// What a list is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// To block or allow what its owner wants.
+    #[default]
+    Filter,
+    /// Its names lead past the house: they belong to [`Config::keep_clients`].
+    KeepClients,
 }
 
 /// What a list does with its names.
@@ -394,6 +406,8 @@ pub struct Group {
     pub allow: Vec<Name>,
     /// Names blocked, with everything below them.
     pub block: Vec<Name>,
+    /// Servers that are asked for it instead of everybody's; empty if these are.
+    pub upstreams: Vec<Upstream>,
     /// Services that are blocked as a whole.
     pub services: Vec<&'static str>,
     /// Search engines that answer for children.
@@ -412,6 +426,7 @@ impl Default for Group {
             lists: Vec::new(),
             allow: Vec::new(),
             block: Vec::new(),
+            upstreams: Vec::new(),
             timed: Vec::new(),
             offline: Spans::default(),
             services: Vec::new(),

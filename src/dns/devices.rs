@@ -223,14 +223,15 @@ impl Inner {
             for address in addresses {
                 let name = wire.name(*mac, *address);
                 let group = policy.group_of_device(Some(*mac), name, is_new);
-                members.push((*address, Member { group, activity: activity.clone() }));
+                let (mac, name, activity) = (Some(*mac), name.map(Arc::from), activity.clone());
+                members.push((*address, Member { group, mac, name, activity }));
             }
         }
         // Behind another router there are leases and no neighbours.
         for (address, name) in &wire.strangers {
-            if let Some(group) = policy.group_of_device(None, Some(name), false) {
-                members.push((*address, Member { group: Some(group), activity: Arc::default() }));
-            }
+            let group = policy.group_of_device(None, Some(name), false);
+            let (mac, name, activity) = (None, Some(Arc::from(*name)), Arc::default());
+            members.push((*address, Member { group, mac, name, activity }));
         }
         Members::new(members)
     }
@@ -583,5 +584,91 @@ mod tests {
         let other = Asker { client: "192.0.2.78".parse().unwrap(), ..asker };
         wired.house.answer(&other, &bytes, 1000, &mut out);
         assert!(matches!(wired.house.answer(&other, &bytes, 1001, &mut out), Step::Ask(_)), "told once");
+    }
+
+    #[test]
+    fn a_rule_for_a_client_knows_it_by_what_it_is_called() {
+        let lines = [
+            "||by-dhcp.example^$client=kids-tablet",
+            "||by-mac.example^$client='00:1b:21:00:00:07'",
+            "||by-itself.example^$client=phone",
+            "||not-for.example^$client=~kids-tablet",
+        ];
+        let list = crate::dns::List {
+            name: "own".into(),
+            source: crate::dns::ListSource::Inline(lines.map(str::to_owned).to_vec()),
+            action: crate::dns::Action::Block,
+            purpose: crate::dns::Purpose::Filter,
+            block_as: crate::dns::BlockAs::Null,
+            refresh: Duration::from_secs(60),
+            enabled: true,
+        };
+        let house = House::new(|config| {
+            config.lists = vec![list];
+            config.groups = vec![Group { lists: vec![0], ..group("default", vec![]) }];
+        });
+        let table = watch::Sender::new(Arc::default());
+        house.core.devices.follow(table.subscribe());
+        let wired = Wired { house, table, turn: AtomicU8::new(0) };
+        wired.learn("192.168.1.20", TABLET);
+        wired.learn("2001:db8:1::7", TABLET);
+        wired.learn("192.168.1.21", PHONE);
+        wired.apply(&[Lease { address: "192.168.1.20".parse().unwrap(), mac: None, name: Some("Kids-Tablet".into()) }]);
+        let blocked = |address: &str, itself: Option<&str>, name: &str| {
+            let name_of_its_own = itself.and_then(crate::dns::ClientName::new);
+            let client = Client {
+                origin: Origin::Lan(NetworkId::MAIN),
+                address: address.parse().unwrap(),
+                relay: false,
+                name: name_of_its_own,
+            };
+            let filter = &wired.house.policy.filter;
+            let wire = crate::dns::query::tests::wire(name);
+            let verdict = filter.verdict(filter.asking(&client, 0), &wire, 1);
+            let told = filter.explain(filter.asking(&client, 0), &wire, 1).unwrap();
+            assert_eq!(told.is_empty(), verdict == crate::dns::filter::Verdict::Pass, "{name}: {told:?}");
+            verdict != crate::dns::filter::Verdict::Pass
+        };
+
+        for address in ["192.168.1.20", "2001:db8:1::7"] {
+            assert!(blocked(address, None, "by-dhcp.example") && blocked(address, None, "by-mac.example"), "{address}");
+            assert!(!blocked(address, None, "not-for.example"), "{address}");
+        }
+        assert!(!blocked("192.168.1.21", None, "by-dhcp.example") && !blocked("192.168.1.21", None, "by-mac.example"));
+        assert!(blocked("192.168.1.21", None, "not-for.example"));
+        assert!(blocked("192.168.1.21", Some("phone"), "by-itself.example"));
+        assert!(!blocked("192.168.1.21", None, "by-itself.example"));
+    }
+
+    #[test]
+    fn a_pause_for_a_device_holds_on_all_its_addresses_and_for_nobody_else() {
+        for device in [Word::Mac(TABLET), Word::Name("kids-tablet".into())] {
+            let house = House::new(|config| {
+                let block = vec!["games.example.".parse().unwrap()];
+                config.groups = vec![Group { block, ..group("default", vec![]) }];
+                let whom = crate::dns::Paused::Device(device.clone());
+                config.pauses = vec![crate::dns::Pause { whom, until: 100 }];
+            });
+            let table = watch::Sender::new(Arc::default());
+            house.core.devices.follow(table.subscribe());
+            let wired = Wired { house, table, turn: AtomicU8::new(0) };
+            wired.learn("192.168.1.20", TABLET);
+            wired.learn("2001:db8:1::7", TABLET);
+            wired.learn("192.168.1.21", PHONE);
+            let name = Some("kids-tablet".into());
+            wired.apply(&[Lease { address: "192.168.1.20".parse().unwrap(), mac: None, name }]);
+            let passes = |address: &str, now: u64| {
+                let origin = Origin::Lan(NetworkId::MAIN);
+                let client = Client { origin, address: address.parse().unwrap(), relay: false, name: None };
+                let filter = &wired.house.policy.filter;
+                let wire = crate::dns::query::tests::wire("games.example");
+                filter.verdict(filter.asking(&client, now), &wire, 1) == crate::dns::filter::Verdict::Pass
+            };
+
+            for address in ["192.168.1.20", "2001:db8:1::7"] {
+                assert!(passes(address, 99) && !passes(address, 100), "{device:?} {address}");
+            }
+            assert!(!passes("192.168.1.21", 99), "{device:?}");
+        }
     }
 }

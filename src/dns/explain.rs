@@ -214,7 +214,9 @@ async fn explain(core: &Arc<Core>, curious: &Curious) -> Result<Explained, Unexp
     name.set_fqdn(true);
     let rtype = type_number(&curious.rtype).ok_or_else(|| Unexplained::Type(curious.rtype.clone()))?;
     let wire_name = local::wire(&name);
-    let question = Question { name: wire_name.clone(), qtype: rtype, dnssec_ok: true, checking_disabled: false };
+    let client = asker(core, curious.client);
+    let way = policy.ways.of(policy.filter.group_of(&client));
+    let question = Question { name: wire_name.clone(), qtype: rtype, dnssec_ok: true, checking_disabled: false, way };
     let mut explained = Explained {
         name: name.to_lowercase().to_string(),
         rtype: type_name(rtype),
@@ -225,27 +227,28 @@ async fn explain(core: &Arc<Core>, curious: &Curious) -> Result<Explained, Unexp
         earlier: None,
         records: Vec::new(),
     };
-    let asked = match decided(core, &policy, &question) {
+    let (step, said) = decided(core, &policy, &client, &question);
+    let asked = match step {
         Decided::Done(outcome) | Decided::Refresh(outcome, _) => match outcome {
-            Outcome::Local => {
-                explained.answered_by = AnsweredBy::House;
-                return Ok(explained);
-            }
-            Outcome::Special | Outcome::Refused | Outcome::Malformed => {
-                explained.answered_by = AnsweredBy::Special;
+            Outcome::Local | Outcome::Special | Outcome::Refused | Outcome::Malformed => {
+                let is_local = outcome == Outcome::Local;
+                explained.answered_by = if is_local { AnsweredBy::House } else { AnsweredBy::Special };
+                if let Ok(message) = wire::Message::parse(&said) {
+                    explained.records = message.answer.iter().chain(&message.authority).map(written).collect();
+                }
                 return Ok(explained);
             }
             // What is cached as an answer says nothing of how it was found.
             _ => question,
         },
-        Decided::Ask(asked) => Question { dnssec_ok: true, ..asked },
+        Decided::Ask(asked) => Question { dnssec_ok: true, way, ..asked },
         Decided::Silence(_) => return Err(Unexplained::Busy),
     };
-    explained.judged = Some(judged(core, &policy, curious.client, &wire_name, rtype).await?);
+    explained.judged = Some(judged(core, &policy, client, &wire_name, rtype).await?);
     if asked.name != wire_name {
         explained.alias = resolver_name(&asked).map(|name| name.to_string());
     }
-    match policy.upstream.load_full().explain(&asked, curious.anew).await {
+    match policy.asks(way).explain(&asked, curious.anew).await {
         Looked::Busy => return Err(Unexplained::Busy),
         Looked::Found { answers, authorities, course, earlier } => {
             explained.records = answers.iter().chain(&authorities).map(written).collect();
@@ -260,13 +263,10 @@ async fn explain(core: &Arc<Core>, curious: &Curious) -> Result<Explained, Unexp
 async fn judged(
     core: &Arc<Core>,
     policy: &Arc<Policy>,
-    client: Option<IpAddr>,
+    client: Client,
     name: &[u8],
     qtype: u16,
 ) -> Result<Judged, Unexplained> {
-    let address = client.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
-    let source = core.networks.load().classify(address, None);
-    let client = Client { origin: source.origin, address, relay: source.relay, name: None };
     let now = core.clock.seconds();
     policy.filter.keep_time(now);
     let asking = policy.filter.asking(&client, now);
@@ -279,7 +279,8 @@ async fn judged(
         Verdict::Rewrite { source, .. } => format!("answered otherwise by {}", by(source)),
         Verdict::Silence(source) => format!("not answered at all, by {}", by(source)),
     };
-    let question = Question { name: name.into(), qtype, dnssec_ok: false, checking_disabled: false };
+    let way = policy.ways.of(asking.group());
+    let question = Question { name: name.into(), qtype, dnssec_ok: false, checking_disabled: false, way };
     let cached = core.cache.find_question(&question).map(|stored| {
         let how = match stored.age(now) {
             Age::Fresh | Age::Ending => "good",
@@ -291,11 +292,18 @@ async fn judged(
     let (policy, name, group) = (policy.clone(), name.to_vec(), policy.filter.group_name(asking.group()).to_owned());
     let lines = tokio::task::spawn_blocking(move || policy.filter.explain(asking, &name, qtype));
     let rules = lines.await.map_err(|_| Unexplained::Down)?.map_err(|error| Unexplained::Lists(error.to_string()))?;
-    Ok(Judged { client: address, group, verdict, rules, cached })
+    Ok(Judged { client: client.address, group, verdict, rules, cached })
+}
+
+/// Returns who is curious, or for whom; this box if nobody is named.
+fn asker(core: &Core, address: Option<IpAddr>) -> Client {
+    let address = address.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+    let source = core.networks.load().classify(address, None);
+    Client { origin: source.origin, address, relay: source.relay, name: None }
 }
 
 /// Says what this box would do, by the same function that answers clients.
-fn decided(core: &Core, policy: &super::policy::Policy, question: &Question) -> Decided {
+fn decided(core: &Core, policy: &super::policy::Policy, client: &Client, question: &Question) -> (Decided, Vec<u8>) {
     let mut bytes = vec![0, 0, 0x01, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     bytes.extend(question.name.iter());
     bytes.extend(question.qtype.to_be_bytes());
@@ -303,9 +311,16 @@ fn decided(core: &Core, policy: &super::policy::Policy, question: &Question) -> 
     let networks = core.networks.load();
     let now = core.clock.seconds();
     let view = View { core, policy, networks: &networks, now, instant: Instant::now() };
-    let source = Source { origin: Origin::Lan(NetworkId::HOST), relay: false };
-    let asker = Asker { source, client: [127, 0, 0, 1].into(), transport: Transport::House, name: None };
-    answer(&view, &asker, &bytes, None, &mut Vec::new())
+    // The Internet is told nothing, which explains nothing.
+    let (origin, address) = match client.origin {
+        Origin::Wan => (Origin::Lan(NetworkId::HOST), [127, 0, 0, 1].into()),
+        origin => (origin, client.address),
+    };
+    let source = Source { origin, relay: false };
+    let asker = Asker { source, client: address, transport: Transport::House, name: None };
+    let mut said = Vec::new();
+    let step = answer(&view, &asker, &bytes, None, &mut said);
+    (step, said)
 }
 
 fn resolver_name(question: &Question) -> Option<super::resolver::name::Name> {

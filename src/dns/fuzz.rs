@@ -10,12 +10,16 @@ use std::{
 
 use arc_swap::ArcSwap;
 
+use hickory_proto::rr::{Name, RData, Record, rdata};
+
 use super::{
-    Config, Core, Resolve, Testing,
+    Action, BlockAs, Config, Core, Group, List, ListSource, LocalRecord, Purpose, Resolve, Testing,
     answer::{Asker, Step, View, answer},
+    cache::Stored,
     counters::Transport,
     encode,
     policy::Policy,
+    query::{Question, Way, qtype},
 };
 use crate::{
     metrics::Metrics,
@@ -62,19 +66,120 @@ pub(super) fn asker(origin: Origin) -> Asker {
     Asker { source, client: [192, 0, 2, 77].into(), transport: Transport::Udp, name: None }
 }
 
-/// Gives any bytes to the server. What it says must be a message that can be walked and fits a datagram.
+/// A house in which every kind of answer is there to be found: records and aliases of the house, lists that block and give
+/// something else, a search engine for children, and cached answers, one of them too long for a datagram.
+fn furnished() -> House {
+    let name = |text: &str| text.parse::<Name>().expect("it is a name");
+    let fixed = |owner: &str, data| LocalRecord::Fixed(Record::from_rdata(name(owner), 60, data));
+    let house = House::new(|config| {
+        config.keep_clients = true;
+        config.block_reason = true;
+        config.records = vec![
+            fixed("nas.home.example.", RData::A(rdata::A::new(192, 168, 1, 10))),
+            fixed("shop.home.example.", RData::CNAME(rdata::CNAME(name("a.example.")))),
+            fixed("*.apps.home.example.", RData::A(rdata::A::new(192, 168, 1, 20))),
+        ];
+        config.lists = vec![List {
+            name: "ads".into(),
+            source: ListSource::Inline(
+                [
+                    "b.example",
+                    "||c.example^$dnsrewrite=nas.home.example",
+                    "||d.example^$dnsrewrite=192.0.2.9",
+                    "/^e[0-9]+/",
+                ]
+                .map(str::to_owned)
+                .to_vec(),
+            ),
+            action: Action::Block,
+            purpose: Purpose::Filter,
+            block_as: BlockAs::Null,
+            refresh: Duration::from_secs(3600),
+            enabled: true,
+        }];
+        config.groups =
+            vec![Group { name: "default".into(), lists: vec![0], safe_search: vec!["google"], ..Group::default() }];
+    });
+    for (owner, records) in [(&b"\x01a\x07example\0"[..], 1_u8), (b"\x01l\x07example\0", 120)] {
+        let mut writer = encode::Writer::new(owner, qtype::A);
+        for last in 0..records {
+            let record = super::resolver::wire::Record {
+                name: super::resolver::name::Name::from_wire(owner).expect("it is a name"),
+                rtype: qtype::A,
+                class: super::query::IN,
+                ttl: u32::MAX >> 1,
+                rdata: [192, 0, 2, last].into(),
+            };
+            writer.record(encode::Section::Answer, &record);
+        }
+        let message = writer.finish().expect("it is a message");
+        let stored = Stored::new(message, Box::default(), (0, true, None), 0, u32::MAX, 0).expect("it can be walked");
+        let question = Question {
+            name: owner.into(),
+            qtype: qtype::A,
+            dnssec_ok: false,
+            checking_disabled: false,
+            way: Way::HOUSE,
+        };
+        house.core.cache.keep(&question, Arc::new(stored));
+    }
+    house
+}
+
+/// Gives any bytes to the server, as they come by UDP and by TLS, from this box and from the LAN. What it says must be a message that can be walked, and fits the way that it goes.
 pub fn message(bytes: &[u8]) {
     static HOUSE: OnceLock<House> = OnceLock::new();
     /// Goes on with each message, so that no limit stands between the bytes and their answer.
     static SECONDS: AtomicU64 = AtomicU64::new(1000);
-    let house = HOUSE.get_or_init(|| House::new(|_| {}));
+    let house = HOUSE.get_or_init(furnished);
     let mut out = Vec::new();
     let now = SECONDS.fetch_add(1, Ordering::Relaxed);
-    match house.answer(&asker(Origin::Lan(NetworkId::HOST)), bytes, now, &mut out) {
-        Step::Done(_) | Step::Refresh(..) => {
-            assert!(encode::ttl_offsets(&out).is_some(), "an answer that cannot be read: {out:?}");
-            assert!(out.len() <= usize::from(encode::UDP_SIZE) && bytes.get(..2) == out.get(..2));
+    for transport in [Transport::Udp, Transport::Tls] {
+        for origin in [Origin::Lan(NetworkId::HOST), Origin::Lan(NetworkId::MAIN)] {
+            match house.answer(&Asker { transport, ..asker(origin) }, bytes, now, &mut out) {
+                Step::Done(_) | Step::Refresh(..) => {
+                    assert!(encode::ttl_offsets(&out).is_some(), "an answer that cannot be read: {out:?}");
+                    let most = if transport == Transport::Udp { encode::UDP_SIZE } else { u16::MAX };
+                    assert!(out.len() <= usize::from(most) && bytes.get(..2) == out.get(..2));
+                    assert!(out.get(2).is_some_and(|flags| flags & 0x80 != 0), "a question: {out:?}");
+                }
+                Step::Silence(_) | Step::Ask(_) => {}
+            }
         }
-        Step::Silence(_) | Step::Ask(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::query::tests::query;
+
+    #[test]
+    fn what_is_pushed_against_has_every_kind_of_answer() {
+        let house = furnished();
+        let mut out = Vec::new();
+        let mut ask = |name: &str, transport| {
+            let asker = Asker { transport, ..asker(Origin::Lan(NetworkId::MAIN)) };
+            let step = house.answer(&asker, &query(name, qtype::A, Some(4096)), 1000, &mut out);
+            (step, out[2] & 2 != 0)
+        };
+
+        use crate::dns::counters::Outcome::{Blocked, Cached, Local};
+        for (name, outcome) in [
+            ("nas.home.example", Local),
+            ("shop.home.example", Cached),
+            ("x.apps.home.example", Local),
+            ("a.example", Cached),
+            ("b.example", Blocked),
+            ("c.example", Local),
+            ("d.example", Blocked),
+            ("e7.example", Blocked),
+            ("use-application-dns.net", Blocked),
+        ] {
+            assert_eq!(ask(name, Transport::Udp), (Step::Done(outcome), false), "{name}");
+        }
+        assert_eq!(ask("l.example", Transport::Udp), (Step::Done(Cached), true));
+        assert_eq!(ask("l.example", Transport::Tls), (Step::Done(Cached), false));
+        assert!(matches!(ask("www.google.com", Transport::Udp).0, Step::Ask(_)));
     }
 }

@@ -24,6 +24,8 @@ pub mod explain;
 pub mod filter;
 pub mod fuzz;
 mod local;
+mod once;
+mod past;
 mod policy;
 mod query;
 mod refresh;
@@ -32,9 +34,9 @@ pub mod resolver;
 mod room;
 mod server;
 mod status;
-mod strangers;
 mod timed;
 mod upstream;
+mod ways;
 
 use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
@@ -59,18 +61,20 @@ pub use devices::Device as KnownDevice;
 pub use policy::Error;
 pub use status::Status;
 pub use timed::Timed;
+pub use ways::MOST_WAYS;
 
 use self::{
     cache::Cache,
     cookie::Cookies,
     counters::Series,
     devices::Devices,
+    once::Once,
+    past::Past,
     policy::Policy,
     refresh::Fetches,
     resolver::wall::{Bounds, Wall},
     room::Room,
     server::tls::Secure,
-    strangers::Strangers,
     upstream::{Flights, Resolver},
 };
 use crate::{
@@ -139,7 +143,10 @@ struct Core {
     trusted_clock: OnceLock<crate::clock::Clock>,
     fetches: Fetches,
     devices: Devices,
-    strangers: Strangers,
+    /// Addresses whose device is not known yet, which were told to ask again.
+    strangers: Once,
+    /// What was said of questions that lead past the house.
+    past: Past,
     /// Told when a policy comes into force.
     committed: Notify,
     /// Told as well, whoever made it.
@@ -162,7 +169,8 @@ impl Core {
             trusted_clock: OnceLock::new(),
             fetches: Fetches::default(),
             devices: Devices::default(),
-            strangers: Strangers::default(),
+            strangers: Once::in_seconds(STRANGE),
+            past: Past::default(),
             committed: Notify::new(),
             replaced: Notify::new(),
         }
@@ -224,6 +232,10 @@ impl Clock {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
     }
 }
+
+/// Seconds in which an address whose device is not known is told once to ask again: the kernel learns whose it is when
+/// it answers, and the client comes back over TCP or in a while. One that is not found by then cannot be told apart.
+const STRANGE: u64 = 60;
 
 /// Questions that wait for others at once: of everybody, and of one client.
 const WAITING: usize = 1024;
@@ -309,6 +321,7 @@ impl Plane {
         if self.ran.swap(true, Ordering::Relaxed) {
             let upstream = Resolver::new(&policy.config).map_err(|error| error.to_string())?;
             policy.upstream.store(Arc::new(upstream));
+            policy.ways.renew(&policy.config).map_err(|error| error.to_string())?;
         }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("dns-task")

@@ -8,7 +8,9 @@ use super::{
     Clock, Config,
     filter::{self, ListStatus},
     local::{self, Discovery, Files, Peers, Records, Routes, Special},
+    query::Way,
     upstream::Resolver,
+    ways::Ways,
 };
 
 /// What keeps a configuration from being prepared.
@@ -42,6 +44,8 @@ pub(crate) struct Policy {
     pub(crate) config: Config,
     /// Groups and lists.
     pub(crate) filter: filter::Policy,
+    /// Which connectivity checks lists would break, in sentences.
+    broken_checks: Vec<String>,
     /// What the lists hold.
     pub(crate) lists: Vec<ListStatus>,
     /// The owner's records, with those of files.
@@ -58,6 +62,8 @@ pub(crate) struct Policy {
     pub(crate) special: Special,
     /// Whoever is asked; made anew when the plane is started again, whose connections ended with it.
     pub(crate) upstream: ArcSwap<Resolver>,
+    /// Who is asked by groups that have servers of their own.
+    pub(crate) ways: Ways,
     /// Names that may have private addresses, in wire form and lower case.
     pub(crate) rebind_allow: Vec<Box<[u8]>>,
 }
@@ -71,6 +77,7 @@ impl Policy {
             Some(before) if before.upstream.load().serves(&before.config, &config) => before.upstream.load_full(),
             _ => Arc::new(Resolver::new(&config)?),
         };
+        let ways = Ways::build(&config, &filter, before.map(|before| (&before.ways, &before.config)))?;
         let zones = config.forward.iter().map(|forward| local::wire(&forward.zone));
         let special = Special::new(zones.clone().collect(), config.testing.special_names);
         // The owner's own domain may lead home.
@@ -80,6 +87,9 @@ impl Policy {
         let files = Files::read(&config, last.as_deref(), Clock.seconds())
             .map_err(|(key, problem)| Error::File { key, problem })?;
         files.problems.iter().for_each(|problem| tracing::warn!("{problem}"));
+        let broken = filter.broken_checks(&config);
+        let told = before.map(|before| before.broken_checks.clone()).unwrap_or_default();
+        broken.iter().filter(|check| !told.contains(check)).for_each(|check| tracing::info!("{check}"));
         let records = compile(&config, &files);
         let routes = Routes::new(&config.routes);
         let discovery = config.encrypted.as_ref().and_then(Discovery::new);
@@ -87,6 +97,7 @@ impl Policy {
         Ok(Self {
             config,
             filter,
+            broken_checks: broken,
             lists,
             records: ArcSwap::from_pointee(records),
             files: ArcSwap::from_pointee(files),
@@ -95,6 +106,7 @@ impl Policy {
             discovery,
             special,
             upstream: upstream.into(),
+            ways,
             rebind_allow,
         })
     }
@@ -113,7 +125,14 @@ impl Policy {
 
     /// Says whether others are asked as another policy asks them, so that what they said is still what they say.
     pub(crate) fn asks_as(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.upstream.load(), &other.upstream.load()) && self.config.dns64 == other.config.dns64
+        Arc::ptr_eq(&self.upstream.load(), &other.upstream.load())
+            && self.ways.lead_as(&other.ways)
+            && self.config.dns64 == other.config.dns64
+    }
+
+    /// Returns who is asked by a way.
+    pub(crate) fn asks(&self, way: Way) -> Arc<Resolver> {
+        self.ways.resolver(way).unwrap_or_else(|| self.upstream.load_full())
     }
 
     /// Says whether a public name may have private addresses.

@@ -8,6 +8,7 @@ pub(crate) const MAX_NAME: usize = 255;
 /// QTYPEs which are treated by number.
 pub(crate) mod qtype {
     pub(crate) const A: u16 = 1;
+    pub(crate) const NS: u16 = 2;
     pub(crate) const CNAME: u16 = 5;
     pub(crate) const SOA: u16 = 6;
     pub(crate) const PTR: u16 = 12;
@@ -62,6 +63,17 @@ pub(crate) struct Question {
     pub(crate) dnssec_ok: bool,
     /// Without the resolver's judgement (RFC 4035 §3.2.2).
     pub(crate) checking_disabled: bool,
+    /// Who is asked.
+    pub(crate) way: Way,
+}
+
+/// Who is asked by a group: everybody's resolver, or one of those that groups have for themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Way(pub(crate) u8);
+
+impl Way {
+    /// Everybody's.
+    pub(crate) const HOUSE: Self = Self(0);
 }
 
 /// A query, borrowed from the datagram or frame that it came in.
@@ -163,6 +175,7 @@ impl<'a> Query<'a> {
             qtype: self.qtype,
             dnssec_ok: self.dnssec_ok(),
             checking_disabled: self.checking_disabled(),
+            way: Way::HOUSE,
         }
     }
 }

@@ -164,6 +164,7 @@ pub(crate) fn config(upstream: SocketAddr) -> Config {
             name: "ads".into(),
             source: ListSource::Inline(vec!["ads.example".into(), "tracker.example".into()]),
             action: Action::Block,
+            purpose: hearthgate::dns::Purpose::Filter,
             block_as: BlockAs::Null,
             refresh: Duration::from_secs(86400),
             enabled: true,

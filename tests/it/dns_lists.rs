@@ -232,6 +232,7 @@ fn house(server: &ListServer, state: &Path) -> Config {
         name: "ads".into(),
         source: ListSource::Url(server.url("/ads")),
         action: Action::Block,
+        purpose: hearthgate::dns::Purpose::Filter,
         block_as: BlockAs::NxDomain,
         refresh: Duration::from_millis(200),
         enabled: true,

@@ -5,6 +5,7 @@ mod acme;
 mod config;
 mod dns;
 mod dns_encrypted;
+mod dns_groups;
 mod dns_lists;
 mod dns_names;
 mod edge;

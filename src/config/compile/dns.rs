@@ -20,8 +20,9 @@ use crate::{
         value::{self, Listen},
     },
     dns::{
-        Config, Device, Encrypted, Forward, GateName, Group, HouseRoutes, List, ListSource, LocalRecord, OwnRule,
-        Pause, Paused, PeerName, Resolve, RouteName, Testing, Transport, Upstream, UpstreamHost, filter::Spans,
+        Config, Device, Encrypted, Forward, GateName, Group, HouseRoutes, List, ListSource, LocalRecord, MOST_WAYS,
+        OwnRule, Pause, Paused, PeerName, Purpose, Resolve, RouteName, Testing, Transport, Upstream, UpstreamHost,
+        filter::Spans,
     },
     ingress::{self, HostPattern, RoutesReach},
     onlink,
@@ -322,7 +323,8 @@ fn bootstrap(dns: &file::Dns, report: &Report) -> Vec<SocketAddr> {
         }));
     }
     let by_zone = dns.forward.iter().flat_map(|forward| forward.to.iter().map(|server| (server, &forward.about)));
-    let all = everybody.iter().map(|server| (server, &dns.about)).chain(by_zone);
+    let of_groups = dns.groups.iter().flat_map(|group| group.upstreams.iter().map(|server| (server, &group.about)));
+    let all = everybody.iter().map(|server| (server, &dns.about)).chain(by_zone).chain(of_groups);
     for (server, about) in all.filter(|_| servers.is_empty()) {
         if let UpstreamHost::Name { name, .. } = &server.value.host {
             let name = name.to_ascii();
@@ -384,6 +386,7 @@ fn lists(written: &[file::List], setting: &Setting<'_>) -> Vec<List> {
             name: name.value.clone(),
             source,
             action: list.action,
+            purpose: list.purpose,
             block_as: list.block_as,
             refresh: list.refresh,
             enabled: list.enabled,
@@ -395,6 +398,12 @@ fn lists(written: &[file::List], setting: &Setting<'_>) -> Vec<List> {
 fn groups(dns: &file::Dns, names: &Names, report: &Report) -> Vec<Group> {
     let place = |word: &At<file::ListWord>, group: &file::Group| {
         let found = dns.lists.iter().position(|list| list.name.value == word.value.name);
+        if let Some(list) =
+            found.and_then(|list| dns.lists.get(list)).filter(|list| list.purpose == Purpose::KeepClients)
+        {
+            let what = format!("list \"{}\" belongs to keep_clients, not to groups", list.name.value);
+            report.error(word.at, &group.about, what, "take it out: it holds for every group with keep_clients = true");
+        }
         if found.is_none() {
             let known = dns.lists.iter().map(|list| list.name.value.as_str());
             let what = format!("there is no list \"{}\"", word.value.name);
@@ -413,7 +422,8 @@ fn groups(dns: &file::Dns, names: &Names, report: &Report) -> Vec<Group> {
         Some(default) => named(default),
         None => {
             let claimed: Vec<usize> = dns.groups.iter().flat_map(named).map(|(list, _)| list).collect();
-            let free = (0..dns.lists.len()).filter(|list| !claimed.contains(list));
+            let is_free = |list: &usize| !claimed.contains(list) && dns.lists[*list].purpose == Purpose::Filter;
+            let free = (0..dns.lists.len()).filter(is_free);
             free.map(|list| (list, Spans::default())).collect()
         }
     };
@@ -437,6 +447,7 @@ fn groups(dns: &file::Dns, names: &Names, report: &Report) -> Vec<Group> {
             offline: Spans::new(group.offline.iter().copied()),
             allow: group.allow.clone(),
             block: group.block.clone(),
+            upstreams: values(&group.upstreams),
             services: group.services.clone(),
             safe_search: group.safe_search.clone(),
             keep_clients: group.keep_clients,
@@ -448,7 +459,25 @@ fn groups(dns: &file::Dns, names: &Names, report: &Report) -> Vec<Group> {
         groups.insert(0, Group { name: "default".into(), lists, timed, ..Group::default() });
     }
     repeated_devices(dns, report);
+    many_ways(dns, report);
     groups
+}
+
+/// Each set of servers has a resolver of its own, with a thread and a cache.
+fn many_ways(dns: &file::Dns, report: &Report) {
+    let mut sets: Vec<Vec<Upstream>> = Vec::new();
+    for group in &dns.groups {
+        let Some(first) = group.upstreams.first() else { continue };
+        let servers = values(&group.upstreams);
+        if sets.contains(&servers) {
+            continue;
+        }
+        sets.push(servers);
+        if sets.len() == MOST_WAYS + 1 {
+            let what = format!("groups have more than {MOST_WAYS} different sets of upstreams");
+            report.error(first.at, &group.about, what, "let groups share their servers");
+        }
+    }
 }
 
 /// Takes the lists that always apply out of those that apply in spans of time.
@@ -519,19 +548,7 @@ fn pauses(dns: &file::Dns, names: &Names, report: &Report) -> Vec<Pause> {
     let compile = |pause: &file::Pause| {
         let whom = match (&pause.group, &pause.device) {
             (Some(group), _) => Paused::Group(group_named(group, &pause.about, dns, report)?),
-            (None, Some(word)) => match device(word, &pause.about, names, report)? {
-                Device::Mac(_) | Device::Name(_) => {
-                    let hint = "name its address, or a group that it is in";
-                    report.error(
-                        word.at,
-                        &pause.about,
-                        "a pause does not know devices by MAC address or DHCP name",
-                        hint,
-                    );
-                    return None;
-                }
-                device => Paused::Device(device),
-            },
+            (None, Some(word)) => Paused::Device(device(word, &pause.about, names, report)?),
             (None, None) => Paused::Everybody,
         };
         Some(Pause { whom, until: pause.until })

@@ -17,7 +17,7 @@ use crate::{
         value::{self, Listen},
     },
     dns::{
-        Action, BlockAs, ClientName, Dns64, Fallback, Rebind, Testing, Transport, Upstream, UpstreamHost,
+        Action, BlockAs, ClientName, Dns64, Fallback, Purpose, Rebind, Testing, Transport, Upstream, UpstreamHost,
         filter::{self, WeekSpan},
         resolver::master,
     },
@@ -114,6 +114,7 @@ pub(crate) struct List {
     pub(crate) source: Option<At<Source>>,
     pub(crate) names: Option<Vec<Name>>,
     pub(crate) action: Action,
+    pub(crate) purpose: Purpose,
     pub(crate) block_as: BlockAs,
     pub(crate) refresh: Duration,
     pub(crate) enabled: bool,
@@ -135,6 +136,7 @@ pub(crate) struct Group {
     pub(crate) lists: Option<Vec<At<ListWord>>>,
     pub(crate) allow: Vec<Name>,
     pub(crate) block: Vec<Name>,
+    pub(crate) upstreams: Vec<At<Upstream>>,
     pub(crate) offline: Vec<WeekSpan>,
     pub(crate) services: Vec<&'static str>,
     pub(crate) safe_search: Vec<&'static str>,
@@ -499,15 +501,23 @@ impl List {
             }
             _ => {}
         }
-        let action = table.word("action", &[("block", Action::Block), ("allow", Action::Allow)]);
+        let actions = [
+            ("block", (Action::Block, Purpose::Filter)),
+            ("allow", (Action::Allow, Purpose::Filter)),
+            ("keep_clients", (Action::Block, Purpose::KeepClients)),
+        ];
+        let (action, purpose) = table.word("action", &actions).map_or(actions[0].1, |action| action.value);
+        // To a device that looks for another way out, a null address says that there is one.
+        let answer = if purpose == Purpose::KeepClients { BlockAs::NxDomain } else { BlockAs::Null };
         let source = table.parsed("source", list_source);
         let refresh = table.parsed("refresh", value::wait);
         Some(Self {
             about: table.about.clone(),
             source,
             names: table.has("names").then(|| names(table, "names")),
-            action: action.map_or(Action::Block, |action| action.value),
-            block_as: table.parsed("block_as", block_as).map_or(BlockAs::Null, |block_as| block_as.value),
+            action,
+            purpose,
+            block_as: table.parsed("block_as", block_as).map_or(answer, |block_as| block_as.value),
             refresh: refresh.map_or(Duration::from_secs(86400), |refresh| refresh.value),
             enabled: table.boolean("enabled").is_none_or(|enabled| enabled.value),
             name: table.parsed("name", value::label)?,
@@ -555,6 +565,7 @@ impl Group {
             lists: table.list("lists", list_word),
             allow: names(table, "allow"),
             block: names(table, "block"),
+            upstreams: table.list("upstreams", upstream).unwrap_or_default(),
             offline: table.list("offline", span).unwrap_or_default().into_iter().map(|span| span.value).collect(),
             services: table.list("services", service).unwrap_or_default().into_iter().map(|word| word.value).collect(),
             safe_search: safe_search(table),

@@ -285,6 +285,7 @@ fn who_blocked_is_told_where_the_owner_wants_it() {
         name: "ads".into(),
         source: crate::dns::ListSource::Inline(vec!["ads.example".into()]),
         action: crate::dns::Action::Block,
+        purpose: crate::dns::Purpose::Filter,
         block_as: BlockAs::Refused,
         refresh: Duration::from_secs(60),
         enabled: true,
@@ -340,6 +341,7 @@ fn an_alias_that_a_rule_gives_something_else_for_does_not_lead_past_it() {
             "||moved.example^$dnsrewrite=other.example".into(),
         ]),
         action: crate::dns::Action::Block,
+        purpose: crate::dns::Purpose::Filter,
         block_as: BlockAs::Null,
         refresh: Duration::from_secs(60),
         enabled: true,
@@ -447,6 +449,7 @@ fn a_list_that_gives_a_name_of_the_house_instead_gives_what_the_house_knows_of_i
             to("e", "printer.local"),
         ]),
         action: crate::dns::Action::Block,
+        purpose: crate::dns::Purpose::Filter,
         block_as: BlockAs::Null,
         refresh: Duration::from_secs(60),
         enabled: true,
@@ -495,6 +498,26 @@ fn devices_are_looked_at_again_once_a_policy_is_in_force() {
     assert!(house.core.replace(&house.policy, after));
 
     assert!(again());
+}
+
+#[test]
+fn rfc6303_a_zone_without_names_has_a_soa_and_an_ns_record_and_nothing_below() {
+    let house = House::new(|_| {});
+    let mut out = Vec::new();
+    let mut told = |name: &str, rtype| {
+        assert_eq!(ask(&house, name, rtype, &mut out), Step::Done(Outcome::Special), "{name}");
+        let said = message(&out);
+        let records: Vec<_> = said.answers.iter().map(|one| format!("{} {}", one.name, one.data)).collect();
+        (u16::from(said.metadata.response_code), records, said.authorities.len())
+    };
+
+    for zone in ["10.in-addr.arpa", "d.f.ip6.arpa", "onion", "home.arpa", "resolver.arpa", "64.100.in-addr.arpa"] {
+        assert_eq!(told(zone, qtype::NS), (0, vec![format!("{zone}. localhost.")], 0), "{zone}");
+        assert_eq!(told(zone, qtype::SOA).1.len(), 1, "{zone}");
+        assert_eq!(told(zone, qtype::PTR), (0, vec![], 1), "{zone}");
+    }
+    assert_eq!(told("1.10.in-addr.arpa", qtype::NS), (3, vec![], 1));
+    assert_eq!(told("_dns.resolver.arpa", qtype::NS), (0, vec![], 1));
 }
 
 #[test]

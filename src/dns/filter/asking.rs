@@ -2,10 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::group::{GroupId, Groups, canonical};
+use super::{
+    group::{GroupId, Groups, canonical},
+    members::Members,
+};
 use crate::{
-    dns::{Client, Config, Device, Paused},
-    origin::Origin,
+    dns::{Client, ClientName, Config, Device, Paused},
+    origin::{NetworkId, Origin},
 };
 
 /// Who asks, for one question.
@@ -13,6 +16,9 @@ use crate::{
 pub struct Asking {
     pub(super) group: GroupId,
     pub(super) address: IpAddr,
+    pub(super) origin: Origin,
+    /// What it calls itself.
+    pub(super) name: Option<ClientName>,
     /// Seconds since 1970.
     pub(super) now: u64,
     /// The rules that block do not hold for it now.
@@ -29,7 +35,8 @@ impl Asking {
 /// Somebody of the group, whoever it is.
 impl From<GroupId> for Asking {
     fn from(group: GroupId) -> Self {
-        Self { group, address: Ipv4Addr::UNSPECIFIED.into(), now: 0, paused: false }
+        let origin = Origin::Lan(NetworkId::MAIN);
+        Self { group, address: Ipv4Addr::UNSPECIFIED.into(), origin, name: None, now: 0, paused: false }
     }
 }
 
@@ -56,16 +63,25 @@ impl Pauses {
         Self(pauses.collect())
     }
 
+    /// Says that there are none.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Says whether the rules do not hold for a client now.
-    pub(super) fn cover(&self, client: &Client, group: GroupId, now: u64) -> bool {
+    pub(super) fn cover(&self, client: &Client, group: GroupId, now: u64, members: &Members) -> bool {
+        let member = || members.find(client.address.to_canonical());
         self.0.iter().filter(|(_, until)| *until > now).any(|(whom, _)| match whom {
             Whom::Everybody => true,
             Whom::Group(paused) => *paused == group,
             Whom::Device(Device::Net(net)) => net.contains(&client.address.to_canonical()),
             Whom::Device(Device::Peer(peer)) => client.origin == Origin::Vpn(*peer),
             Whom::Device(Device::Client(name)) => client.name == Some(*name),
-            // Refused by whoever reads the configuration.
-            Whom::Device(Device::Mac(_) | Device::Name(_)) => false,
+            Whom::Device(Device::Mac(mac)) => member().is_some_and(|member| member.mac == Some(*mac)),
+            Whom::Device(Device::Name(name)) => {
+                let called = member().and_then(|member| member.name.as_deref());
+                called.is_some_and(|called| called.eq_ignore_ascii_case(name))
+            }
         })
     }
 }

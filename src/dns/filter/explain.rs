@@ -69,14 +69,10 @@ impl Policy {
     /// The lists are read as they stand now: what changed since the policy was built may be missing.
     pub fn explain(&self, asking: impl Into<Asking>, name: &[u8], qtype: u16) -> Result<Vec<Match>, Error> {
         let asking = asking.into();
-        let lower = Lower::of(name);
-        let asked = Asked {
-            name: lower.wire(),
-            text: lower.text(),
-            qtype,
-            client: asking.address,
-            group: self.groups.name(asking.group),
-        };
+        self.asked(asking, &Lower::of(name), qtype, |asked| self.explain_asked(asking, asked))
+    }
+
+    fn explain_asked(&self, asking: Asking, asked: &Asked<'_>) -> Result<Vec<Match>, Error> {
         let mut matches = Vec::new();
         let mut take = |strength: Strength, rule: Rule, length: usize, list: &str, line, text: &[u8]| {
             if !(asking.paused && strength.is_paused()) {
@@ -119,10 +115,17 @@ impl Policy {
                     Found::Pattern { expression, sense, terms } if expression.fits(asked.text) => (sense, terms, 0),
                     _ => return,
                 };
-                if terms.hold(&asked) && !terms.bad {
+                if terms.hold(asked) && !terms.bad {
                     let (action, important) = (sense.action(list.action), sense.is_important());
                     let rule = Rule { source, action, reach: Reach::Exact, important, terms: 0 };
-                    take(Strength::of_list(rule, Some(terms)), rule, length, &list.name, Some(line), text);
+                    take(
+                        Strength::of_list(list.purpose, rule, Some(terms)),
+                        rule,
+                        length,
+                        &list.name,
+                        Some(line),
+                        text,
+                    );
                 }
             })
             .map_err(|error| list_error(list, state, error))?;

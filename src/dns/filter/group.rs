@@ -20,7 +20,7 @@ use super::{
     schedule::Spans,
 };
 use crate::{
-    dns::{self, Client, Device, Rebind},
+    dns::{self, Client, Device, Purpose, Rebind},
     neighbours::Mac,
     origin::{Origin, PeerId},
 };
@@ -34,6 +34,11 @@ impl GroupId {
     pub const DEFAULT: Self = Self(0);
     /// Who asks through a gateway that speaks for others.
     pub const ROUTER: Self = Self(1);
+
+    /// Returns the group at a place.
+    pub(crate) fn at(place: usize) -> Option<Self> {
+        u16::try_from(place).ok().map(Self)
+    }
 
     /// Returns its place, to index what is kept per group.
     pub const fn index(self) -> usize {
@@ -129,10 +134,17 @@ impl Groups {
             let mut always = bits(config.lists.len(), std::iter::empty());
             let (mut timed, mut offline) = (Vec::new(), Spans::default());
             let (mut safe, mut rebind) = (None, Rebind::Refused);
+            let keeps = group.is_none_or(|group| config.groups[group].keep_clients) && config.keep_clients;
+            let past = |(_, list): &(usize, &dns::List)| keeps && list.enabled && list.purpose == Purpose::KeepClients;
+            let past: Vec<usize> = config.lists.iter().enumerate().filter(past).map(|(list, _)| list).collect();
+            if group.is_none() {
+                always = bits(config.lists.len(), past.iter().copied());
+            }
             if let Some(group) = group {
                 let written = &config.groups[group];
                 let enabled = |list: usize| config.lists.get(list).is_some_and(|list| list.enabled);
-                always = bits(config.lists.len(), written.lists.iter().copied().filter(|list| enabled(*list)));
+                let lists = written.lists.iter().copied().filter(|list| enabled(*list)).chain(past);
+                always = bits(config.lists.len(), lists);
                 safe = (!written.safe_search.is_empty()).then(|| data::safe(&written.safe_search));
                 rebind = written.rebind;
                 timed.extend(written.timed.iter().filter(|(list, _)| enabled(*list)).cloned());
@@ -209,7 +221,7 @@ impl Groups {
         by_mac.or_else(by_name).or(self.new.filter(|_| is_new))
     }
 
-    /// Says whether devices are told apart by more than their addresses.
+    /// Says whether groups tell devices apart by more than their addresses.
     pub(super) fn knows_devices(&self) -> bool {
         !self.macs.is_empty() || !self.names.is_empty() || self.new.is_some()
     }

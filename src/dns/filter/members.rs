@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::GroupId;
+use crate::neighbours::Mac;
 
 /// Addresses with their groups.
 #[derive(Debug, Default)]
@@ -20,6 +21,10 @@ pub(crate) struct Members(HashMap<IpAddr, Member>);
 pub(crate) struct Member {
     /// The group of its device; `None` if that is told by the address alone.
     pub(crate) group: Option<GroupId>,
+    /// Its device.
+    pub(crate) mac: Option<Mac>,
+    /// What a DHCP server calls it.
+    pub(crate) name: Option<Arc<str>>,
     /// Shared by all addresses of the device.
     pub(crate) activity: Arc<Activity>,
 }
@@ -51,6 +56,11 @@ impl Members {
     /// Says whether the device behind an address is known.
     pub(crate) fn knows(&self, address: IpAddr) -> bool {
         self.0.contains_key(&address)
+    }
+
+    /// Returns what is known of an address.
+    pub(crate) fn find(&self, address: IpAddr) -> Option<&Member> {
+        self.0.get(&address)
     }
 
     /// Notes that an address asks, and returns the group of its device.

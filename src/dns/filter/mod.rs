@@ -9,7 +9,7 @@
 //! 1. the group's own `allow`, and what `hearthgate allow` added,
 //! 2. the group's own `block`, and what `hearthgate block` added,
 //! 3. a service that the group does without,
-//! 4. `keep_clients`: what leads past the house,
+//! 4. `keep_clients`: what leads past the house, also by lists for that,
 //! 5. names that no list can break: the house's own, its lists' servers, connectivity checks,
 //! 6. another answer that a list gives (`$dnsrewrite`, local data of a policy zone),
 //! 7. what a list calls `$important`: an exception, then a block,
@@ -79,9 +79,15 @@ use self::{
     parse::Found,
     source::{Stamp, list_error, open},
     table::Table,
+    terms::Asked,
+    verdict::Lower,
 };
-use super::{BlockAs, Client, Config, List, ListSource, Rebind};
-use crate::{neighbours::Mac, store};
+use super::{BlockAs, Client, ClientName, Config, List, ListSource, Purpose, Rebind};
+use crate::{
+    neighbours::Mac,
+    origin::{Origin, PeerId},
+    store,
+};
 
 /// The rules of all groups, ready to be asked.
 pub struct Policy {
@@ -89,6 +95,8 @@ pub struct Policy {
     own: Own,
     groups: Groups,
     pauses: Pauses,
+    /// What peers are called.
+    peers: Vec<(PeerId, String)>,
     lists: Vec<ListRules>,
     sources: Sources,
     /// What each list was when it was read; `None` for those that are off.
@@ -107,6 +115,7 @@ struct Compiled {
 /// What a verdict needs to know of a list.
 struct ListRules {
     name: String,
+    purpose: Purpose,
     block_as: BlockAs,
 }
 
@@ -217,12 +226,13 @@ impl Policy {
         for (status, list) in statuses.iter_mut().zip(config.lists.iter().filter(|list| list.enabled)) {
             tell_kept(status, list, &config.state);
         }
-        let lists = config.lists.iter().map(|list| ListRules { name: list.name.clone(), block_as: list.block_as });
+        let rules = |list: &List| ListRules { name: list.name.clone(), purpose: list.purpose, block_as: list.block_as };
+        let lists = config.lists.iter().map(rules);
         let own = Own::build(config, compiled.seed)?;
         let groups = Groups::build(config, &own).ok_or(Error::TooMany)?;
         let pauses = Pauses::new(config, &groups);
-        let (lists, sources) = (lists.collect(), Sources::new(config));
-        Ok((Self { compiled, own, groups, pauses, lists, sources, stamps }, statuses))
+        let (lists, sources, peers) = (lists.collect(), Sources::new(config), config.directory.peers.clone());
+        Ok((Self { compiled, own, groups, pauses, peers, lists, sources, stamps }, statuses))
     }
 
     /// Says which group a client is in: a peer by its key, a device by its MAC address, then by its DHCP name,
@@ -268,7 +278,9 @@ impl Policy {
     /// Says who a client is to the rules at a moment, in seconds since 1970.
     pub fn asking(&self, client: &Client, now: u64) -> Asking {
         let group = self.group_of(client);
-        Asking { group, address: client.address.to_canonical(), now, paused: self.pauses.cover(client, group, now) }
+        let address = client.address.to_canonical();
+        let paused = !self.pauses.is_empty() && self.pauses.cover(client, group, now, &self.groups.members().load());
+        Asking { group, address, origin: client.origin, name: client.name, now, paused }
     }
 
     /// Returns the name that a search engine's name is answered as for a client, both in wire form.
@@ -290,6 +302,68 @@ impl Policy {
                 self.own.sources.get(usize::from(source)).map_or("", |source| &source.name)
             }
         }
+    }
+
+    /// Puts a question together with what is known of its client.
+    fn asked<R>(&self, asking: Asking, lower: &Lower, qtype: u16, then: impl FnOnce(&Asked<'_>) -> R) -> R {
+        let members = self.groups.members().load();
+        let member = members.find(asking.address);
+        let peer = match asking.origin {
+            Origin::Vpn(peer) => self.peers.iter().find(|(id, _)| *id == peer).map(|(_, name)| name.as_str()),
+            Origin::Wan | Origin::Lan(_) => None,
+        };
+        let dhcp = member.and_then(|member| member.name.as_deref());
+        then(&Asked {
+            name: lower.wire(),
+            text: lower.text(),
+            qtype,
+            client: asking.address,
+            group: self.groups.name(asking.group),
+            called: [dhcp, asking.name.as_ref().map(ClientName::as_str), peer],
+            mac: member.and_then(|member| member.mac),
+        })
+    }
+
+    /// Says whether a rule keeps clients with the house.
+    pub(crate) fn leads_past(&self, source: RuleSource) -> bool {
+        match source {
+            RuleSource::Past(_) => true,
+            RuleSource::List(list) => {
+                self.lists.get(usize::from(list)).is_some_and(|list| list.purpose == Purpose::KeepClients)
+            }
+            _ => false,
+        }
+    }
+
+    /// Returns the name, as text, by which one of the house's own rules covers another one in wire form.
+    pub(crate) fn own_entry(&self, source: RuleSource, name: &[u8]) -> Option<String> {
+        let (RuleSource::Service(source) | RuleSource::Past(source) | RuleSource::Kept(source)) = source else {
+            return None;
+        };
+        let lower = name.to_ascii_lowercase();
+        let entries = &self.own.sources.get(usize::from(source))?.entries;
+        let entry = entries.iter().find(|entry| parse::covers(&entry.name, entry.reach, &lower))?;
+        let text = crate::dns::resolver::name::Name::from_wire(&entry.name)?.to_string();
+        Some(text.trim_end_matches('.').to_owned())
+    }
+
+    /// Says which connectivity checks lists would break for a group if they could.
+    pub(crate) fn broken_checks(&self, config: &Config) -> Vec<String> {
+        let mut found = Vec::new();
+        for group in (0..self.group_count()).filter_map(GroupId::at) {
+            for name in data::connectivity() {
+                let Some(wire) = data::wire(name) else { continue };
+                let kept = matches!(self.verdict(group, &wire, 1), Verdict::Allow(RuleSource::Kept(_)));
+                if let Some(list) = self.list_that_blocks(group, &wire).filter(|_| kept && config.keep_clients) {
+                    found.push(format!(
+                        "list \"{list}\" blocks \"{name}\", by which devices find out that they are online: it is let \
+                         through for the group \"{group}\" while keep_clients is on there",
+                        group = self.group_name(group)
+                    ));
+                }
+            }
+        }
+        found
     }
 
     /// Says whether the lists that are fetched are still those that it was built from; reads the folder they are

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{glob::Glob, parse::covers};
+use crate::neighbours::Mac;
 
 /// The terms of a rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -45,8 +46,10 @@ pub(super) struct Client {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) enum Who {
     Net(IpNet),
-    /// The group of that name, in lower case.
+    /// A group, a device by its DHCP name or what it calls itself, or a peer, of that name in lower case.
     Name(String),
+    /// The device with that MAC address.
+    Mac(Mac),
 }
 
 /// What a rule gives instead of an answer.
@@ -85,6 +88,9 @@ pub(super) struct Asked<'a> {
     pub(super) qtype: u16,
     pub(super) client: IpAddr,
     pub(super) group: &'a str,
+    /// What the client is called otherwise: by a DHCP server, by itself, as a peer.
+    pub(super) called: [Option<&'a str>; 3],
+    pub(super) mac: Option<Mac>,
 }
 
 impl Terms {
@@ -104,7 +110,11 @@ impl Terms {
     fn clients_hold(&self, asked: &Asked<'_>) -> bool {
         let is = |client: &Client| match &client.who {
             Who::Net(net) => net.contains(&asked.client),
-            Who::Name(name) => asked.group.eq_ignore_ascii_case(name),
+            Who::Name(name) => {
+                let mut called = asked.called.iter().flatten().chain([&asked.group]);
+                called.any(|called| called.eq_ignore_ascii_case(name))
+            }
+            Who::Mac(mac) => asked.mac == Some(*mac),
         };
         if self.clients.iter().any(|client| client.excluded && is(client)) {
             return false;

@@ -27,6 +27,7 @@ pub(super) fn list(name: &str, action: Action, lines: &[&str]) -> List {
         name: name.into(),
         source: ListSource::Inline(lines.iter().map(ToString::to_string).collect()),
         action,
+        purpose: crate::dns::Purpose::Filter,
         block_as: BlockAs::Null,
         refresh: Duration::from_secs(86400),
         enabled: true,
@@ -289,6 +290,8 @@ fn a_device_is_in_the_group_of_its_name_its_mac_or_its_dhcp_name_whatever_its_ad
     let policy = policy(Vec::new(), groups);
     let member = |mac, name, is_new| Member {
         group: policy.group_of_device(mac, name, is_new),
+        mac,
+        name: name.map(Arc::from),
         activity: Arc::new(Activity::default()),
     };
     let address = |text: &str| text.parse::<IpAddr>().unwrap();

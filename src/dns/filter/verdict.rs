@@ -8,9 +8,9 @@ use super::{
     own::Kind,
     parse::Reach,
     special::net_name,
-    terms::{Asked, Gives, Terms},
+    terms::{Gives, Terms},
 };
-use crate::dns::{Action, BlockAs, query::MAX_NAME};
+use crate::dns::{Action, BlockAs, Purpose, query::MAX_NAME};
 
 /// How strong a rule is, the weakest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,6 +21,8 @@ pub(super) enum Strength {
     ImportantAllow,
     Rewrite,
     Kept,
+    /// A list's, of what leads past the house.
+    PastList,
     Past,
     Service,
     GroupBlock,
@@ -34,9 +36,10 @@ impl Strength {
         matches!(self, Self::ListBlock | Self::ImportantBlock | Self::Rewrite | Self::Service | Self::GroupBlock)
     }
 
-    /// Returns the strength of a list's rule.
-    pub(super) fn of_list(rule: Rule, terms: Option<&Terms>) -> Self {
+    /// Returns the strength of a rule of a list for this purpose.
+    pub(super) fn of_list(purpose: Purpose, rule: Rule, terms: Option<&Terms>) -> Self {
         match rule.action {
+            Action::Block if purpose == Purpose::KeepClients => Self::PastList,
             Action::Block if terms.is_some_and(Terms::rewrites) => Self::Rewrite,
             Action::Block if rule.important => Self::ImportantBlock,
             Action::Allow if rule.important => Self::ImportantAllow,
@@ -60,7 +63,7 @@ impl Policy {
     ///
     /// Takes no lock, and allocates nothing unless a pattern fits.
     pub fn verdict(&self, asking: impl Into<Asking>, name: &[u8], qtype: u16) -> Verdict {
-        let Compiled { seed, table, sets, .. } = &*self.compiled;
+        let Compiled { seed, table, .. } = &*self.compiled;
         let Some(suffixes) = seed.suffixes(name) else { return Verdict::Pass };
         let mut hearing = Hearing::new(self, asking.into(), name, qtype);
         for suffix in suffixes {
@@ -72,6 +75,29 @@ impl Policy {
                 }
             });
         }
+        self.hear_patterns(&mut hearing, name);
+        hearing.verdict()
+    }
+
+    /// Returns the list by which a name would be blocked for a group if there were lists only.
+    pub(super) fn list_that_blocks(&self, group: GroupId, name: &[u8]) -> Option<&str> {
+        let Compiled { seed, table, .. } = &*self.compiled;
+        let mut hearing = Hearing::new(self, group.into(), name, 1);
+        for suffix in seed.suffixes(name)? {
+            hearing.here = false;
+            table.find(suffix.key, |set| hearing.set(suffix.key, set, suffix.whole));
+        }
+        self.hear_patterns(&mut hearing, name);
+        match hearing.verdict() {
+            Verdict::Block { source, .. } | Verdict::Rewrite { source, .. } | Verdict::Silence(source) => {
+                Some(self.source_name(source))
+            }
+            Verdict::Pass | Verdict::Allow(_) => None,
+        }
+    }
+
+    fn hear_patterns(&self, hearing: &mut Hearing<'_>, name: &[u8]) {
+        let sets = &self.compiled.sets;
         let patterns = &sets.special.patterns;
         if !patterns.is_empty() {
             hearing.here = true;
@@ -82,7 +108,6 @@ impl Policy {
                 }
             });
         }
-        hearing.verdict()
     }
 
     /// Says what the rules are for an address that a name leads to.
@@ -125,6 +150,10 @@ impl Policy {
                 same.for_each(|rule| give(rule.terms));
             }
         }
+    }
+
+    fn purpose(&self, rule: Rule) -> Purpose {
+        self.lists.get(usize::from(rule.source)).map_or(Purpose::Filter, |list| list.purpose)
     }
 
     /// Returns how strong one of the house's own rules is; `None` if its time is over.
@@ -215,7 +244,7 @@ impl<'a> Hearing<'a> {
 
     fn list_rule(&mut self, rule: Rule, at: Option<(u64, u16)>) {
         if rule.terms == 0 {
-            return self.judge(Strength::of_list(rule, None), rule);
+            return self.judge(Strength::of_list(self.policy.purpose(rule), rule, None), rule);
         }
         let Some(terms) = self.policy.compiled.sets.special.terms(rule.terms) else { return };
         if terms.bad || !self.hold(terms) {
@@ -231,7 +260,7 @@ impl<'a> Hearing<'a> {
                     self.rewrite = Some((fits, Rewrite { terms: rule.terms, source: rule.source, at }));
                 }
             }
-            _ => self.judge(Strength::of_list(rule, Some(terms)), rule),
+            _ => self.judge(Strength::of_list(self.policy.purpose(rule), rule, Some(terms)), rule),
         }
     }
 
@@ -258,14 +287,7 @@ impl<'a> Hearing<'a> {
 
     #[cold]
     fn hold(&self, terms: &Terms) -> bool {
-        let lower = Lower::of(self.name);
-        terms.hold(&Asked {
-            name: lower.wire(),
-            text: lower.text(),
-            qtype: self.qtype,
-            client: self.asking.address,
-            group: self.policy.groups.name(self.asking.group),
-        })
+        self.policy.asked(self.asking, &Lower::of(self.name), self.qtype, |asked| terms.hold(asked))
     }
 
     fn verdict(self) -> Verdict {

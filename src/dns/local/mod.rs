@@ -28,7 +28,7 @@ use hickory_proto::{
 };
 
 use super::{
-    encode::{self, Section},
+    encode::{self, QNAME, Section},
     query::{Query, qtype},
 };
 
@@ -70,7 +70,13 @@ pub(crate) fn no_data(query: &Query<'_>, out: &mut Vec<u8>) {
     soa(query, query.name().len(), out);
 }
 
-/// Writes SOA of the zone that is the last `zone_len` bytes of the name.
+/// Writes what a zone without names has: at its top a SOA and an NS record (RFC 6303 §3), else the proof that there is
+/// nothing.
 pub(crate) fn nothing(query: &Query<'_>, zone_len: usize, out: &mut Vec<u8>) {
-    soa(query, zone_len, out);
+    match query.qtype {
+        qtype::NS if query.name().len() == zone_len => {
+            encode::record(out, Section::Answer, QNAME, qtype::NS, NEGATIVE_TTL, b"\x09localhost\0");
+        }
+        _ => soa(query, zone_len, out),
+    }
 }

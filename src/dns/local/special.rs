@@ -167,4 +167,81 @@ mod tests {
         assert_eq!(special.find(&name("5.1.168.192.in-addr.arpa"), qtype::PTR), None);
         assert!(special.find(&name("5.2.168.192.in-addr.arpa"), qtype::PTR).is_some());
     }
+
+    /// Reads a file of the registries; says so where it is not there.
+    fn registry(file: &str) -> Option<String> {
+        let folder = std::env::var_os("HEARTHGATE_DATA").map_or_else(
+            || std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data"),
+            std::path::PathBuf::from,
+        );
+        let path = folder.join("iana").join(file);
+        let read = std::fs::read_to_string(&path).ok();
+        if read.is_none() {
+            eprintln!("SKIPPED: {} is not there", path.display());
+        }
+        read
+    }
+
+    /// The blocks of a registry of addresses: prefix, name, and whether the world reaches it.
+    fn blocks(text: &str) -> Vec<(ipnet::IpNet, String, bool)> {
+        let mut found = Vec::new();
+        for line in text.lines().skip(1) {
+            let Some((prefix, rest)) = line.trim_matches('"').split_once(',') else { continue };
+            let prefix = prefix.split(' ').next().unwrap_or_default();
+            let Ok(net) = prefix.parse::<ipnet::IpNet>() else { continue };
+            let mut columns = line.rsplit(',');
+            let reachable = columns.nth(1).is_some_and(|reachable| reachable.starts_with("True"));
+            found.push((net, rest.to_owned(), reachable));
+        }
+        found
+    }
+
+    fn back(net: ipnet::IpNet) -> String {
+        hickory_proto::rr::Name::from(net.addr()).to_ascii()
+    }
+
+    #[test]
+    fn addresses_that_the_registries_call_private_lead_back_to_nobody_outside_and_public_ones_do() {
+        let files = ["iana-ipv4-special-registry-1.csv", "iana-ipv6-special-registry-1.csv"];
+        for text in files.into_iter().filter_map(registry) {
+            let blocks = blocks(&text);
+            assert!(blocks.len() > 15, "{blocks:?}");
+            for (net, name, reachable) in blocks {
+                // RFC 6303 and RFC 7793: what has a zone of its own in the registry of locally served zones.
+                let local = [
+                    "Private-Use",
+                    "This network",
+                    "This host",
+                    "Loopback",
+                    "Link Local",
+                    "Link-Local",
+                    "TEST-NET",
+                    "Shared Address",
+                    "Unique-Local",
+                    "Limited Broadcast",
+                    "Unspecified",
+                ];
+                let is_local =
+                    local.iter().any(|word| name.contains(word)) || name.starts_with("Documentation,[RFC3849]");
+                let found = find(&back(net), qtype::PTR).is_some();
+                assert_eq!(found, is_local, "{net} {name}");
+                assert!(!(reachable && found), "{net} {name} is reached by the world");
+            }
+        }
+        let Some(names) = registry("misp-rfc6761.json") else { return };
+        let zones = names.split('"').filter(|word| word.ends_with(".in-addr.arpa"));
+        assert_eq!(zones.map(|zone| assert_eq!(find(zone, qtype::SOA), Some(Answer::Nothing), "{zone}")).count(), 18);
+    }
+
+    #[test]
+    fn no_special_name_is_a_top_level_domain() {
+        let Some(tlds) = registry("misp-tlds.json") else { return };
+
+        let known: Vec<&str> = tlds.split('"').map(|word| word.trim_start_matches('.')).collect();
+
+        assert!(known.contains(&"com"));
+        for (top, _) in TOP {
+            assert!(!known.contains(&top), "{top}");
+        }
+    }
 }

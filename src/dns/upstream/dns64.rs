@@ -148,6 +148,7 @@ fn record(name: Name, rtype: u16, ttl: u32, rdata: &[u8]) -> Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dns::query::Way;
     use crate::dns::query::tests::wire;
 
     fn prefix(text: &str) -> Dns64 {
@@ -155,7 +156,7 @@ mod tests {
     }
 
     fn question(name: &str, qtype: u16) -> Question {
-        Question { name: wire(name).into(), qtype, dnssec_ok: false, checking_disabled: false }
+        Question { name: wire(name).into(), qtype, dnssec_ok: false, checking_disabled: false, way: Way::HOUSE }
     }
 
     fn resolved(records: &[(&str, u16, &[u8])]) -> Resolved {

@@ -108,7 +108,7 @@ impl Drop for Flight {
 impl Flight {
     /// Asks, and makes what DNS64 makes; of that it is said whether what it was made of leads into the house.
     async fn resolve(&self, policy: &Policy) -> (Resolved, Option<bool>) {
-        let (upstream, question) = (policy.upstream.load_full(), &self.question);
+        let (upstream, question) = (policy.asks(self.question.way), &self.question);
         let ask = async |question| upstream.resolve(question, self.wanted).await;
         let Some(prefix) = policy.config.dns64 else { return (ask(question).await, None) };
         if let Some(own) = dns64::own(prefix, question) {

@@ -22,7 +22,7 @@ use super::{
     Core,
     encode::{Ede, rcode},
     local,
-    query::{IN, Question, qtype},
+    query::{IN, Question, Way, qtype},
     resolver::{driver::Wanted, trace::Trace, wire::Record},
 };
 
@@ -107,8 +107,13 @@ pub(crate) async fn records(
     name: &Name,
     rtype: RecordType,
 ) -> io::Result<Vec<hickory_proto::rr::Record>> {
-    let question =
-        Question { name: local::wire(name), qtype: rtype.into(), dnssec_ok: false, checking_disabled: false };
+    let question = Question {
+        name: local::wire(name),
+        qtype: rtype.into(),
+        dnssec_ok: false,
+        checking_disabled: false,
+        way: Way::HOUSE,
+    };
     let policy = core.policy.load_full().ok_or(io::ErrorKind::NotConnected)?;
     let resolved = policy.upstream.load_full().resolve(&question, Wanted::Known).await;
     if !matches!(resolved.rcode, rcode::NOERROR | rcode::NXDOMAIN) {

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Explained, Resolved, Security, servers::Servers};
 use crate::dns::{
-    Config, Resolve,
+    Config, Fallback, Resolve, Upstream,
     encode::Ede,
     policy::Error,
     query::{Question, qtype},
@@ -33,6 +33,9 @@ const DEADLINE: Duration = Duration::from_secs(6);
 /// Threads among which questions are shared; with more, they would know less of one another.
 const MOST_THREADS: usize = 2;
 
+/// Bytes of the cache of records that a group's own servers have at most.
+const GROUP_CACHE: usize = 1 << 20;
+
 /// Whoever is asked.
 #[derive(Debug)]
 pub(crate) struct Resolver {
@@ -47,18 +50,24 @@ type Contents = [Option<[u8; 32]>; 3];
 impl Resolver {
     /// Starts what a configuration asks for. Nothing is sent yet.
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
-        let testing = &config.testing;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let settings = Settings {
-            // Whoever drives us from outside wants the same each time.
-            threads: if testing.special_servers { 1 } else { cores.min(MOST_THREADS) },
-            clock: config.clock.clone(),
-            fixed_time: testing.now,
-            follow_wall: testing.follow_clock,
-            log: testing.log_upstream,
-            folder: Some(config.state.clone()).filter(|state| !state.as_os_str().is_empty()),
-            figures: config.figures.clone(),
-        };
+        // Whoever drives us from outside wants the same each time.
+        let threads = if config.testing.special_servers { 1 } else { cores.min(MOST_THREADS) };
+        let folder = Some(config.state.clone()).filter(|state| !state.as_os_str().is_empty());
+        Self::start(config, Settings { threads, folder, ..settings(config) })
+    }
+
+    /// Starts one that asks these servers for a group; all else is as it is for everybody.
+    pub(crate) fn of_group(config: &Config, servers: &[Upstream]) -> Result<Self, Error> {
+        let rrset_cache = config.rrset_cache.min(GROUP_CACHE);
+        let (resolve, fallback) = (Resolve::Forward(servers.to_vec()), Fallback::Nothing);
+        // What stands in the house alone is not looked at here.
+        let of_group =
+            Config { resolve, fallback, rrset_cache, lists: Vec::new(), records: Vec::new(), ..config.clone() };
+        Self::start(&of_group, settings(config))
+    }
+
+    fn start(config: &Config, settings: Settings) -> Result<Self, Error> {
         // Before they are read: what changes in between is noticed next time.
         let files = contents(config);
         let mut servers = Servers::new(config);
@@ -116,6 +125,19 @@ impl Resolver {
             course: Box::new(found.course),
             earlier: found.earlier.map(Box::new),
         }
+    }
+}
+
+/// What each has in common: one thread, and nothing kept from one process to the next.
+fn settings(config: &Config) -> Settings {
+    Settings {
+        threads: 1,
+        clock: config.clock.clone(),
+        fixed_time: config.testing.now,
+        follow_wall: config.testing.follow_clock,
+        log: config.testing.log_upstream,
+        folder: None,
+        figures: config.figures.clone(),
     }
 }
 

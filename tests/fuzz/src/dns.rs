@@ -1,5 +1,7 @@
-/// A message: what is said to it is an answer to it, and is read as one.
+/// A message: what the front says to it can be read and fits the way that it goes; what is said without knowing any name
+/// is an answer to it, and is read as one.
 pub fn dns_message(bytes: &[u8]) {
+    hearthgate::dns::fuzz::message(bytes);
     let Some(answer) = hearthgate::dns::read_message(bytes) else { return };
     let header = answer.get(..12).expect("an answer has a header");
     assert_eq!(header[..2], bytes[..2], "another id");

@@ -84,7 +84,11 @@ fn explain_names_who_answers_what_the_resolver_never_sees() {
     let house = House::in_internet(&internet, "", "");
     let _running = house.start_testing();
 
-    assert_eq!(house.explain(&["nas.home.arpa"])["answered_by"], "house");
+    let own = house.explain(&["nas.home.arpa"]);
+    assert_eq!(
+        (&own["answered_by"], &own["records"][0]),
+        (&"house".into(), &"nas.home.arpa. 3600 IN A 192.168.1.10".into())
+    );
     assert_eq!(house.explain(&["printer.local"])["answered_by"], "special");
     let alias = house.explain(&["alias.home.arpa"]);
     assert_eq!(alias["alias"], "www.leaf.tld.");

@@ -4,11 +4,14 @@
 use hickory_proto::rr::RecordType;
 
 use super::{Found, Reach, Reason, Sense, rdata};
-use crate::dns::filter::{
-    glob::{Glob, LONGEST},
-    name::{WireName, parse_address},
-    patterns::{Expression, Unfit},
-    terms::{Client, Gives, Terms, Types, Who},
+use crate::{
+    dns::filter::{
+        glob::{Glob, LONGEST},
+        name::{WireName, parse_address},
+        patterns::{Expression, Unfit},
+        terms::{Client, Gives, Terms, Types, Who},
+    },
+    neighbours::Mac,
 };
 
 /// Reads a rule and calls `found` with what it is.
@@ -246,9 +249,11 @@ fn clients(value: &[u8]) -> Result<Vec<Client>, Reason> {
         let quoted = |quote: u8| word.len() > 1 && word.first() == Some(&quote) && word.last() == Some(&quote);
         let word = if quoted(b'\'') || quoted(b'"') { &word[1..word.len() - 1] } else { word };
         let text = std::str::from_utf8(word).ok().filter(|text| !text.is_empty()).ok_or(Reason::Modifier)?;
-        let who = match (text.parse::<std::net::IpAddr>(), text.parse::<ipnet::IpNet>()) {
-            (Ok(address), _) => Who::Net(address.into()),
-            (_, Ok(net)) => Who::Net(net),
+        let (address, net) = (text.parse::<std::net::IpAddr>(), text.parse::<ipnet::IpNet>());
+        let who = match (address, net, text.parse::<Mac>()) {
+            (Ok(address), ..) => Who::Net(address.into()),
+            (_, Ok(net), _) => Who::Net(net),
+            (.., Ok(mac)) => Who::Mac(mac),
             _ => Who::Name(text.to_ascii_lowercase()),
         };
         Ok(Client { who, excluded })

@@ -270,3 +270,14 @@ fn rules_with_modifiers_are_taken_as_adguard_home_means_them() {
         assert_eq!(found(line.as_bytes()), [expected], "{line}");
     }
 }
+
+#[test]
+fn fragments_of_lists_for_browsers_that_are_no_names_are_counted_with_a_reason() {
+    let fragments = "[Adblock Plus 2.0]\n-banner.\n.ads.\n_tracking_\n-ad-server^\n&ad_id=\n/ads/img/\n||cdn.example/ads/\n##.ad\n\
+                     /banner/\n||ads.example^\n";
+
+    assert_eq!(
+        found(fragments.as_bytes()),
+        ["Pattern", "Pattern", "OneLabel", "Pattern", "Url", "Url", "Url", "Cosmetic", "/banner/", "*ads.example"]
+    );
+}

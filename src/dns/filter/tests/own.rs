@@ -201,3 +201,20 @@ fn a_change_of_ones_own_rules_leaves_the_table_of_the_lists_alone() {
     assert!(Arc::ptr_eq(&before.compiled, &after.compiled));
     assert_eq!(verdict(&after, "default", "ads.example."), "allow default");
 }
+
+#[test]
+fn a_list_that_would_break_a_connectivity_check_is_told_of_for_each_group_that_is_kept() {
+    let free = Group { keep_clients: false, ..group("free", &[0]) };
+    let ads = list("ads", Action::Block, &["connectivitycheck.gstatic.com", "other.example"]);
+    let mut config = config(vec![ads], vec![group("default", &[0]), free, group("none", &[])]);
+    config.keep_clients = true;
+    let policy = built(&config);
+
+    let told = policy.broken_checks(&config);
+
+    assert_eq!(told.len(), 2, "{told:?}");
+    let wanted = "list \"ads\" blocks \"connectivitycheck.gstatic.com\", by which devices find out that they are online: it is let \
+                  through for the group \"default\" while keep_clients is on there";
+    assert_eq!(told[0], wanted);
+    assert!(told[1].contains("\"router\""), "{told:?}");
+}
