@@ -149,6 +149,23 @@ impl Tls<'_> {
     }
 }
 
+/// Returns an end of QUIC with an address of the caller's host; certificates are not checked.
+pub(crate) fn quic(from: &str) -> quinn::Endpoint {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut tls = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("the provider has TLS 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody))
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![b"doq".to_vec()];
+    let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls).expect("it has TLS 1.3");
+    let from = SocketAddr::new(from.parse().expect("an address"), 0);
+    let mut endpoint = quinn::Endpoint::client(from).expect("it is this host's address");
+    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(tls)));
+    endpoint
+}
+
 fn connect(to: SocketAddr, from: Option<IpAddr>) -> Option<TcpStream> {
     use socket2::{Domain, Socket, Type};
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket can be made");
