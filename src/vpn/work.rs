@@ -1,7 +1,7 @@
 //! The loop around the gate: it reads the sockets, lets the gate decide, and does what it says.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     net::{IpAddr, UdpSocket as Bound},
     sync::Arc,
     task::Poll,
@@ -26,6 +26,7 @@ use crate::{
     vpn::{
         Outlets,
         endpoints::{self, Endpoints, Heard},
+        familiar::Familiar,
         gate::{
             Action, Dropped, Gate, Path, TICK,
             forward::{Course, Exits, Forward},
@@ -54,8 +55,6 @@ const OUTBOUND: usize = 1024;
 const REPLIES: usize = 256;
 /// How late it may be noticed that a peer's time is over.
 const EXPIRY: Duration = Duration::from_secs(5);
-/// Addresses of a peer that are no news.
-const FAMILIAR: usize = 16;
 /// Lines of the audit log that may wait; what does not fit is written with the next look.
 const NOTING: usize = 64;
 /// How often it is written down where peers are.
@@ -96,8 +95,8 @@ struct Loop<'a> {
     /// Something happened since the book was brought up to date.
     unbooked: bool,
     networks: Arc<Networks>,
-    /// Addresses that each peer came from lately.
-    familiar: HashMap<PublicKey, VecDeque<IpAddr>>,
+    /// Where each peer came in from lately.
+    familiar: HashMap<PublicKey, Familiar>,
     /// Lines of the audit log that wait for the disk.
     noting: JoinSet<()>,
     /// At most one, which waits for the disk.
@@ -259,10 +258,7 @@ impl Loop<'_> {
         let today = endpoints::unix_now();
         for (id, peer) in &self.policy.peers {
             let Some(heard) = known.get(&peer.public_key) else { continue };
-            let familiar = self.familiar.entry(peer.public_key).or_default();
-            if familiar.is_empty() {
-                familiar.push_back(heard.remote.ip());
-            }
+            self.familiar.entry(peer.public_key).or_default().know(heard.remote.ip());
             if !heard.is_recent(today) {
                 continue;
             }
@@ -288,20 +284,14 @@ impl Loop<'_> {
                 let at = today.saturating_sub(then.elapsed().as_secs());
                 self.work.endpoints.note(peer, Heard { remote: path.remote, listen, at });
             }
-            let (from, familiar) = (path.remote.ip(), self.familiar.entry(peer).or_default());
-            if familiar.contains(&from) || self.noting.len() >= NOTING {
+            if self.noting.len() >= NOTING {
                 continue;
             }
-            if familiar.len() == FAMILIAR {
-                familiar.pop_front();
-            }
-            familiar.push_back(from);
+            let familiar = self.familiar.entry(peer).or_default();
+            let Some(said) = familiar.meet(path.remote.ip(), then) else { continue };
             let name = self.policy.peers.values().find(|one| one.public_key == peer).map(|one| one.name.clone());
             if let (Some(audit), Some(name)) = (self.work.outlets.audit.clone(), name) {
-                let note = move || {
-                    audit.record(&format!("peer {name}"), "came in", &format!("from {from} for the first time"))
-                };
-                self.noting.spawn_blocking(note);
+                self.noting.spawn_blocking(move || audit.record(&format!("peer {name}"), "came in", &said));
             }
         }
     }
