@@ -247,7 +247,8 @@ async fn dispatch(request: Request<Incoming>, edge: Arc<Edge>, caller: u32) -> R
     }
 }
 
-fn author(uid: u32) -> String {
+/// Returns how the audit log calls a user of this system.
+pub(super) fn author(uid: u32) -> String {
     let user = nix::unistd::User::from_uid(uid.into()).ok().flatten();
     user.map_or_else(|| format!("uid {uid}"), |user| format!("{} (uid {uid})", user.name))
 }

@@ -13,6 +13,7 @@ pub mod history;
 mod lock;
 pub mod log;
 mod notify;
+pub(crate) mod offline;
 pub mod peers;
 mod reload;
 pub mod rules;

@@ -9,6 +9,7 @@ use crate::{
     app::{
         Reloaded,
         history::{self, Entry, Text},
+        offline,
     },
     cli::{Running, client, readable},
     config::generations,
@@ -22,7 +23,7 @@ pub(super) enum Config {
         #[command(flatten)]
         running: Running,
     },
-    /// Print one: the file and the edits as they were
+    /// Print one: the file and the edits as they were, without secrets
     Show {
         /// Which; without it, the last
         generation: Option<u64>,
@@ -84,12 +85,16 @@ fn rollback(state: &Path, generation: u64, running: &Running) -> anyhow::Result<
         println!("edits are those of generation {generation}; generation {} is in force", reloaded.generation);
         return Ok(());
     }
-    privilege::act_as_owner(state)?;
-    let file = match &running.config {
-        Some(path) => std::fs::read_to_string(path)?,
-        None => generations::show(state, generation)?.file,
-    };
-    let done = generations::rollback(state, generation, &file)?;
+    if !state.exists() {
+        bail!("there is no state in {} (see --state)", state.display());
+    }
+    let done = offline::change(state, &format!("config rollback {generation}"), || {
+        let file = match &running.config {
+            Some(path) => std::fs::read_to_string(path)?,
+            None => generations::show(state, generation)?.file,
+        };
+        Ok(generations::rollback(state, generation, &file)?)
+    })?;
     let changed = if done.edits_changed { "; they apply at the next start" } else { " already" };
     println!("edits are those of generation {generation}{changed}");
     if done.file_differs {

@@ -17,6 +17,7 @@ use crate::{
     app::{
         self, Options,
         control::Refusal,
+        offline,
         peers::{self, Edited, NewKeys, NewPeer, PeerEdit, Secret},
     },
     cli::{Problem, Running, client},
@@ -321,9 +322,6 @@ fn look(running: &Running, state: &Path) -> anyhow::Result<Loaded> {
 /// taken back.
 fn edit_state(running: &Running, state: &Path, edit: PeerEdit) -> anyhow::Result<Edited> {
     let options = options(running, state);
-    if app::holder(state).is_some() {
-        return Err(anyhow!("hearthgate runs on {} but does not answer", state.display()));
-    }
     if state.exists() {
         privilege::act_as_owner(state)?;
     }
@@ -331,21 +329,25 @@ fn edit_state(running: &Running, state: &Path, edit: PeerEdit) -> anyhow::Result
     if options.source == app::Source::QuickStart && last.is_some_and(|last| last.file != config::QUICK_START) {
         return Err(anyhow!("{} belongs to a configuration file: name it with --config FILE", state.display()));
     }
-    let failed = |refusal: Refusal| anyhow!(refusal.failure().error.clone());
-    let load = || {
-        config::load(options.source.to_config(), &options.to_config(), &mut PeerIds::default())
-            .map_err(|problems| anyhow!(Problem(problems.to_string())))
-    };
-    let loaded = load()?;
-    let mut edits = Edits::read(state)?;
-    let before = edits.text();
-    let name = edit.name().to_owned();
-    peers::apply(&mut edits, edit, &loaded.compiled).map_err(failed)?;
-    match load() {
-        Ok(loaded) => Ok(peers::edited(&name, &loaded.compiled)),
-        Err(error) => {
-            edits.write(before)?;
-            Err(error)
+    // A configuration that is bad already makes no folder.
+    look(running, state)?;
+    offline::change(state, &edit.to_string(), || {
+        let failed = |refusal: Refusal| anyhow!(refusal.failure().error.clone());
+        let load = || {
+            config::load(options.source.to_config(), &options.to_config(), &mut PeerIds::default())
+                .map_err(|problems| anyhow!(Problem(problems.to_string())))
+        };
+        let loaded = load()?;
+        let mut edits = Edits::read(state)?;
+        let before = edits.text();
+        let name = edit.name().to_owned();
+        peers::apply(&mut edits, edit, &loaded.compiled).map_err(failed)?;
+        match load() {
+            Ok(loaded) => Ok(peers::edited(&name, &loaded.compiled)),
+            Err(error) => {
+                edits.write(before)?;
+                Err(error)
+            }
         }
-    }
+    })
 }
