@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     app::{Edge, control::Refusal},
-    config::generations::{self, GenerationError},
+    config::{
+        generations::{self, GenerationError},
+        hidden::Hider,
+    },
 };
 
 /// A generation as `config log` shows it.
@@ -45,11 +48,12 @@ pub fn log(state: &Path) -> Result<Vec<Entry>, Refusal> {
     Ok(kept.into_iter().map(entry).collect())
 }
 
-/// Returns a generation; the last one without a number.
+/// Returns a generation without its secrets; the last one without a number.
 pub fn show(state: &Path, number: Option<u64>) -> Result<Text, Refusal> {
     let number = number.map_or_else(|| last(state, 0), Ok)?;
     let kept = generations::show(state, number).map_err(refusal)?;
-    Ok(Text { number, file: kept.file, edits: kept.edits })
+    let hider = Hider::new();
+    Ok(Text { number, file: hider.hide(&kept.file), edits: hider.hide(&kept.edits) })
 }
 
 /// Returns what changed since a generation; since the one before the last without a number.

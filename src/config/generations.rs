@@ -12,6 +12,7 @@ use crate::{
     config::{
         digest,
         edits::{EditError, Edits},
+        hidden::Hider,
     },
     store,
 };
@@ -103,9 +104,14 @@ pub fn show(state: &Path, number: u64) -> Result<Generation, GenerationError> {
     content.and_then(|text| Generation::decode(number, &text)).ok_or(GenerationError::Unknown(number))
 }
 
-/// Returns what changed from one generation to another, line by line.
+/// Returns what changed from one generation to another, line by line; of a secret only that it changed.
 pub fn diff(state: &Path, from: u64, to: u64) -> Result<String, GenerationError> {
-    let (from, to) = (show(state, from)?, show(state, to)?);
+    let hider = Hider::new();
+    let hidden = |number| {
+        let shown = show(state, number)?;
+        Ok::<_, GenerationError>(Generation { file: hider.hide(&shown.file), edits: hider.hide(&shown.edits), ..shown })
+    };
+    let (from, to) = (hidden(from)?, hidden(to)?);
     let mut text = String::new();
     for (name, old, new) in [("file", &from.file, &to.file), ("edits.toml", &from.edits, &to.edits)] {
         if old != new {

@@ -10,6 +10,7 @@ mod compile;
 pub mod edits;
 pub mod file;
 pub mod generations;
+pub mod hidden;
 mod made;
 pub mod problems;
 mod value;
