@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::vpn::{
@@ -35,6 +36,8 @@ pub struct ForeignPeer {
     pub preshared_key: Option<PresharedKey>,
     /// What it owns inside.
     pub addresses: Vec<IpNet>,
+    /// From then on it is no peer.
+    pub expires: Option<Timestamp>,
 }
 
 /// A line that makes no sense.
@@ -175,8 +178,18 @@ fn finish(section: Option<Section>, foreign: &mut Foreign) -> Result<(), Unreada
         public_key,
         preshared_key: section.preshared_key,
         addresses: section.addresses,
+        expires: None,
     });
     Ok(())
+}
+
+/// What versions of wg-easy call the end of a client's time.
+const EXPIRY: [&str; 3] = ["expiredAt", "expireAt", "expiresAt"];
+
+/// A moment, or a day in UTC, which counts to its end.
+fn moment(text: &str) -> Option<Timestamp> {
+    let day = || Some(text.parse::<jiff::civil::Date>().ok()?.tomorrow().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok()?);
+    text.parse().ok().or_else(|| day().map(|day| day.timestamp()))
 }
 
 fn json(text: &str) -> Result<Foreign, Unreadable> {
@@ -206,11 +219,19 @@ fn json(text: &str) -> Result<Foreign, Unreadable> {
             }
             None => None,
         };
+        let expires = match EXPIRY.iter().find_map(|key| client[*key].as_str()).filter(|text| !text.is_empty()) {
+            // One that cannot be read must not become for ever.
+            Some(text) => {
+                Some(moment(text).ok_or_else(|| wrong(format!("the expiry \"{text}\" of client \"{said}\" is none")))?)
+            }
+            None => None,
+        };
         foreign.peers.push(ForeignPeer {
             name: name(said, foreign.peers.len() + 1),
             public_key,
             preshared_key,
             addresses: vec![address],
+            expires,
         });
     }
     Ok(foreign)
@@ -286,6 +307,25 @@ mod tests {
 
         let names: Vec<&str> = foreign.peers.iter().map(|peer| peer.name.as_str()).collect();
         assert_eq!(names, ["phone", "phone-2"]);
+    }
+
+    #[test]
+    fn who_had_a_last_day_at_wg_easy_has_it_here() {
+        let read = |key: &str, expires: serde_json::Value| {
+            let client = serde_json::json!({ "name": "phone", "address": "10.8.0.2", "publicKey": crate::vpn::gate::tests::private_key(2).public_key().to_string(), key: expires });
+            Foreign::parse(&serde_json::json!({ "server": {}, "clients": { "a": client } }).to_string())
+        };
+        let at = |text: &str| Some(text.parse::<Timestamp>().unwrap());
+
+        for (key, written, meant) in [
+            ("expiredAt", serde_json::json!("2027-01-31T23:59:59.000Z"), at("2027-01-31T23:59:59Z")),
+            ("expireAt", serde_json::json!("2027-01-31"), at("2027-02-01T00:00:00Z")),
+            ("expiredAt", serde_json::Value::Null, None),
+            ("expiredAt", serde_json::json!(""), None),
+        ] {
+            assert_eq!(read(key, written).unwrap().peers[0].expires, meant, "{key}");
+        }
+        assert!(read("expiredAt", serde_json::json!("soon")).unwrap_err().what.contains("expiry"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 
 use crate::{
     app::peers::{Edited, NewPeer, PeerEdit, Secret},
@@ -30,24 +30,33 @@ pub(super) fn import(
             addresses: peer.addresses.clone(),
             may_reach: None,
             preshared_key: peer.preshared_key.as_ref().map(Secret::of),
-            expires: None,
+            expires: peer.expires.map(|expires| expires.to_string()),
             keepalive: None,
         })
         .collect();
     let names = peers.iter().map(|peer| peer.name.clone()).collect::<Vec<_>>().join(", ");
+    // Before the peers: they are of no use to a gate without the key that they know.
+    let written = match (gate_key, &foreign.private_key) {
+        (Some(path), Some(key)) => {
+            super::write_secret(path, &format!("{}\n", key.reveal()))?;
+            Some(path)
+        }
+        (Some(_), None) => bail!("{}: there is no private key of the server in it", file.display()),
+        (None, _) => None,
+    };
     let added: anyhow::Result<Edited> = if client::is_running(&state) {
         client::post(&state, "/api/v1/peers/import", &peers)
     } else {
         super::edit_state(running, &state, PeerEdit::Import(peers))
     };
     if let Err(error) = added {
+        if let Some(path) = written {
+            std::fs::remove_file(path).with_context(|| path.display().to_string())?;
+        }
         for line in advice(&foreign, gate_key) {
             eprintln!("{line}");
         }
         return Err(error);
-    }
-    if let (Some(path), Some(key)) = (gate_key, &foreign.private_key) {
-        super::write_secret(path, &format!("{}\n", key.reveal()))?;
     }
     eprintln!("added: {names}; each may reach \"services\" until you write more");
     for line in advice(&foreign, gate_key) {
