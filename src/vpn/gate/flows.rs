@@ -10,12 +10,17 @@ use std::{
 };
 
 use crate::{
+    limit::Client,
     origin::PeerId,
     vpn::gate::packet::{self, Fragment, Packet},
 };
 
 /// Flows of one peer; the whole table of one takes less than half a MiB.
 const PER_PEER: usize = 4096;
+/// Of these, what others may begin with the peer: it keeps the rest for itself.
+const BEGUN_BY_OTHERS: usize = PER_PEER / 4;
+/// And what one of the others may (an IPv4 address, an IPv6 /64), so that none keeps the rest out.
+const BEGUN_BY_ONE: u16 = 128;
 /// Packets of one peer that came in pieces a moment ago.
 const PIECES: usize = 64;
 /// RFC 791: the pieces of a packet come together or not at all.
@@ -79,6 +84,8 @@ struct Table {
     flows: HashMap<Key, Flow>,
     pieces: VecDeque<(IpAddr, IpAddr, u8, u32, Instant)>,
     swept: Option<Instant>,
+    /// How many flows each of the others has begun here.
+    others: HashMap<Client, u16>,
 }
 
 /// All peers' flows.
@@ -144,6 +151,7 @@ impl Flows {
                 let side = if flow.begun_by_peer { Side::Peer } else { Side::Other };
                 !flow.is_over(key, now) && keep(*peer, side, key.protocol, key.peer, key.other)
             });
+            table.count_others();
             table.pieces.retain(|(.., then)| now.saturating_duration_since(*then) < PIECES_LIVE);
             !table.flows.is_empty() || !table.pieces.is_empty()
         });
@@ -215,12 +223,32 @@ impl Table {
         if is_request == Some(false) || !may_begin(source, destination) {
             return Verdict::Forbidden;
         }
-        if self.flows.len() >= PER_PEER && !self.make_room(now) {
+        let other = (side == Side::Other).then(|| Client::of(source.ip()));
+        if self.is_full(other) && !(self.make_room(now) && !self.is_full(other)) {
             return Verdict::Full;
+        }
+        if let Some(other) = other {
+            *self.others.entry(other).or_default() += 1;
         }
         let flow = Flow { begun_by_peer: side == Side::Peer, answered: false, ended: [false; 3], last: now };
         self.flows.insert(key, flow);
         Verdict::Passes
+    }
+
+    /// Says whether there is no room for a flow that the peer begins, or one of the others.
+    fn is_full(&self, other: Option<Client>) -> bool {
+        let by_others = || self.others.values().copied().map(usize::from).sum::<usize>();
+        let full = |other| {
+            self.others.get(&other).is_some_and(|begun| *begun >= BEGUN_BY_ONE) || by_others() >= BEGUN_BY_OTHERS
+        };
+        self.flows.len() >= PER_PEER || other.is_some_and(full)
+    }
+
+    fn count_others(&mut self) {
+        self.others.clear();
+        for (key, _) in self.flows.iter().filter(|(_, flow)| !flow.begun_by_peer) {
+            *self.others.entry(Client::of(key.other.ip())).or_default() += 1;
+        }
     }
 
     fn make_room(&mut self, now: Instant) -> bool {
@@ -229,6 +257,7 @@ impl Table {
         }
         self.swept = Some(now);
         self.flows.retain(|key, flow| !flow.is_over(key, now));
+        self.count_others();
         self.flows.len() < PER_PEER
     }
 }
@@ -317,6 +346,31 @@ mod tests {
             Verdict::Passes
         );
         assert_eq!(flows.len(), 1, "what nobody answered is over");
+    }
+
+    #[test]
+    fn whoever_calls_a_peer_takes_a_share_and_leaves_it_the_rest() {
+        let (mut flows, now) = (Flows::default(), Instant::now());
+        let mut call = |from: &str, now| judge(&mut flows, Side::Other, &tcp(from, "10.77.0.2:22", SYN), now, true);
+        let passed = |verdicts: &[Verdict]| verdicts.iter().filter(|one| **one == Verdict::Passes).count();
+
+        let one: Vec<Verdict> = (1..=1_000).map(|port| call(&format!("192.168.1.9:{port}"), now)).collect();
+        let another = call("192.168.1.8:1", now);
+        let many: Vec<Verdict> = (0..100_000_u32)
+            .map(|number| {
+                call(&format!("192.168.{}.{}:{}", 2 + number / 25_000, 1 + number / 100 % 250, 1 + number), now)
+            })
+            .collect();
+        let later = call("192.168.1.9:1", now + TCP_LINGERS);
+
+        assert_eq!((passed(&one), another), (usize::from(BEGUN_BY_ONE), Verdict::Passes));
+        assert_eq!(passed(&one) + 1 + passed(&many), BEGUN_BY_OTHERS);
+        assert_eq!(later, Verdict::Passes, "what nobody answered is over");
+        let own = (1..=PER_PEER as u32).map(|port| {
+            let began = tcp(&format!("10.77.0.2:{port}"), "192.168.1.9:443", SYN);
+            judge(&mut flows, Side::Peer, &began, now + TCP_LINGERS, true)
+        });
+        assert!(own.filter(|one| *one == Verdict::Passes).count() >= PER_PEER - BEGUN_BY_OTHERS);
     }
 
     #[test]
