@@ -16,7 +16,7 @@ use crate::{
     listen::{self, BindError},
     metrics::Metrics,
     onlink::Follower,
-    privilege,
+    privilege, vpn,
 };
 
 /// Why the process did not start.
@@ -170,6 +170,10 @@ pub(super) fn build(options: Options) -> Result<Built, Failure> {
     loaded.keep().map_err(io(format!("state folder {}", state.display())))?;
     let clock = Clock::with_floor(&state);
     planes.set_clock(&clock);
+    // At a start it is said and no more: the house may have been renumbered meanwhile, and needs its DNS all the same.
+    for covering in config.vpn.iter().flat_map(|vpn| vpn::covering(vpn, &follower.networks().load())) {
+        tracing::warn!("{covering}");
+    }
     let prepared = planes.prepare(config).map_err(Failure::Prepare)?;
     planes.commit(prepared);
     let now = Timestamp::now();

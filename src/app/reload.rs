@@ -13,6 +13,7 @@ use crate::{
         edits::Edits,
         generations::{self, GenerationError},
     },
+    vpn,
 };
 
 /// What the caller of a reload is told.
@@ -130,6 +131,9 @@ impl Edge {
         if !restart.is_empty() {
             return Err(Refusal::unprepared(format!("a restart is needed to change {}", restart.join(", "))));
         }
+        if let Some(covering) = self.new_covering(&force.config, &loaded.compiled) {
+            return Err(Refusal::unprepared(covering));
+        }
         let prepared = self.planes.prepare(&loaded.compiled).map_err(Refusal::unprepared)?;
         loaded.keep().map_err(Refusal::ours)?;
         // Nothing below can refuse any more.
@@ -155,6 +159,17 @@ impl Edge {
         self.series.loaded(now);
         tracing::info!(author, generation, changed, "configuration in force");
         Ok(Reloaded { generation, changed, warnings: loaded.warnings.iter().map(ToString::to_string).collect() })
+    }
+}
+
+impl Edge {
+    /// Returns a prefix that the tunnel would newly have over a network of the house. One that it has already, because
+    /// the house was renumbered, stands in the way of no other change.
+    fn new_covering(&self, old: &Compiled, new: &Compiled) -> Option<vpn::Covering> {
+        let networks = self.follower.networks().load_full();
+        let of = |config: &Compiled| config.vpn.as_ref().map(|vpn| vpn::covering(vpn, &networks)).unwrap_or_default();
+        let known = of(old);
+        of(new).into_iter().find(|covering| !known.contains(covering))
     }
 }
 

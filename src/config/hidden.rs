@@ -75,7 +75,7 @@ mod tests {
         let text = "# mine\n[wan]\nprovider = { cloudflare = { token = \"s3cret-a\" } } # here\n\n[[ingress.acme]]\n\
                     eab = { kid = \"k\", key = \"s3cret-b\" }\nprovider = { rfc2136 = { key_name = \"n\", key = 's3cret-c' } }\n\
                     [[ingress.certificates]]\nkey = \"/etc/key.pem\"\n[[vpn.peer]] # phone\n  preshared_key = \"\"\"s3cret-d\"\"\"   # x\n\
-                    [wan.provider.desec]\n\"token\" = \"file:/etc/token\"\n";
+                    [other.desec]\n\"token\" = \"file:/etc/token\"\n";
 
         let shown = Hider::new().hide(text);
 

@@ -24,6 +24,8 @@ pub struct Config {
     pub mode: Mode,
     /// Whom the LAN sees in mode `tun`.
     pub lan: Lan,
+    /// The interfaces by which somebody may begin something with a peer in mode `tun`; empty where none are named.
+    pub lan_interfaces: Vec<String>,
     /// Who may come in.
     pub peers: Vec<Peer>,
     /// TCP ports of the metrics listener inside the tunnel, if metrics are served.

@@ -14,8 +14,10 @@
 
 pub mod client;
 mod config;
+mod covering;
 mod endpoints;
 mod exit;
+mod familiar;
 pub mod foreign;
 pub mod gate;
 pub mod keys;
@@ -38,6 +40,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 pub use config::*;
+pub use covering::{Covering, covering};
 pub use gate::policy::Error;
 pub use status::{PeerStatus, Status};
 pub use wgquick::{GateSide, client_configuration, qr};
@@ -120,6 +123,9 @@ impl Plane {
             for peer in &config.peers {
                 if let Some(prefix) = peer.addresses.iter().find(|prefix| !tun.routes(prefix)) {
                     return Err(Error::Unrouted { peer: peer.name.clone(), prefix: *prefix });
+                }
+                if !peer.reached_by.is_empty() && !tun.holds_callers_to(&config.lan_interfaces) {
+                    return Err(Error::Callers(peer.name.clone()));
                 }
             }
         }

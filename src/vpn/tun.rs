@@ -40,7 +40,9 @@ pub(super) struct Tun {
     name: String,
     /// Prefixes that the kernel sends here.
     routed: Vec<IpNet>,
-    masquerade: Option<nat::Table>,
+    /// Only what comes in by these begins something with a peer; empty if the kernel tells no interfaces apart.
+    callers: Vec<String>,
+    rules: Option<nat::Table>,
 }
 
 /// Why there is none.
@@ -54,7 +56,8 @@ pub(super) enum NoTun {
     Network(String),
     /// `lan = "nat"`.
     #[error(
-        "the kernel cannot masquerade (nf_tables with owned tables, Linux 5.12): {0}; with `vpn.lan` = \"route\" it need not"
+        "the kernel cannot masquerade or tell interfaces apart (nf_tables with owned tables, Linux 5.12): {0}; with \
+         `vpn.lan` = \"route\" and no `reached_by` it need not"
     )]
     Nat(io::Error),
 }
@@ -83,19 +86,26 @@ impl Tun {
                 }
             }
         }
-        let masquerade = match config.lan {
-            Lan::Nat => match nat::inherited() {
-                Some(table) => Some(table),
-                None => Some(nat::masquerade(&name).map_err(NoTun::Nat)?),
-            },
-            Lan::Route => None,
+        let rules = nat::Rules { masquerade: config.lan == Lan::Nat, callers: config.lan_interfaces.clone() };
+        let is_called = config.peers.iter().any(|peer| !peer.reached_by.is_empty());
+        // The process before made its table of the same lines: a change of them wants a restart.
+        let table = match nat::inherited().map_or_else(|| nat::table(&name, &rules), Ok) {
+            Ok(table) => Some(table),
+            Err(error) if rules.masquerade || is_called && !rules.callers.is_empty() => return Err(NoTun::Nat(error)),
+            Err(_) => None,
         };
-        Ok(Self { file, name, routed, masquerade })
+        let callers = if table.is_some() { rules.callers } else { Vec::new() };
+        Ok(Self { file, name, routed, callers, rules: table })
     }
 
-    /// Returns what the device and its rule live by.
+    /// Says whether the kernel holds to these interfaces what begins something with a peer.
+    pub(super) fn holds_callers_to(&self, interfaces: &[String]) -> bool {
+        self.callers == interfaces
+    }
+
+    /// Returns what the device and its rules live by.
     pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        [self.as_fd()].into_iter().chain(self.masquerade.as_ref().map(AsFd::as_fd)).collect()
+        [self.as_fd()].into_iter().chain(self.rules.as_ref().map(AsFd::as_fd)).collect()
     }
 
     /// Returns the device's name.

@@ -70,6 +70,7 @@ impl House {
             private_key: PrivateKey::generate(),
             mode: Mode::Userspace,
             lan: Lan::Nat,
+            lan_interfaces: Vec::new(),
             peers: peers.collect(),
             metrics_port: None,
             state: state.path().to_owned(),

@@ -102,6 +102,7 @@ pub(crate) fn compile(
         private_key: private_key(vpn, setting),
         mode: vpn.mode,
         lan: vpn.lan,
+        lan_interfaces: file.lan.interfaces.iter().map(|name| name.value.clone()).collect(),
         peers: Vec::new(),
         metrics_port,
         state: setting.state.clone(),

@@ -358,7 +358,7 @@ mod tests {
         let another = call("192.168.1.8:1", now);
         let many: Vec<Verdict> = (0..100_000_u32)
             .map(|number| {
-                call(&format!("192.168.{}.{}:{}", 2 + number / 25_000, 1 + number / 100 % 250, 1 + number), now)
+                call(&format!("192.168.{}.{}:{}", 2 + number / 25_000, 1 + number / 100 % 250, 1 + number % 100), now)
             })
             .collect();
         let later = call("192.168.1.9:1", now + TCP_LINGERS);

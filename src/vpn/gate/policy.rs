@@ -52,6 +52,11 @@ pub enum Error {
         /// The prefix.
         prefix: IpNet,
     },
+    /// Callers whose interfaces the kernel does not look at.
+    #[error(
+        "peer \"{0}\" has `reached_by`, and the interfaces of `lan.interfaces` are told apart only after a restart"
+    )]
+    Callers(String),
     /// The same for the gate's own networks.
     #[error("`vpn.addresses`: {0} is routed into the tunnel only after a restart")]
     UnroutedGate(IpNet),

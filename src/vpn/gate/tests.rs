@@ -38,6 +38,7 @@ pub(crate) fn config(peers: Vec<vpn::Peer>) -> Config {
         private_key: private_key(1_000),
         mode: Mode::Userspace,
         lan: Lan::Nat,
+        lan_interfaces: Vec::new(),
         peers,
         metrics_port: Some(9153),
         state: std::path::PathBuf::new(),

@@ -1,5 +1,6 @@
-//! One masquerading rule in a table of nf_tables that belongs to our socket: the kernel removes it with the socket,
-//! however the process ends. And who else has something to say about forwarded packets.
+//! Rules in a table of nf_tables that belongs to our socket: the kernel removes it with the socket, however the process
+//! ends. One masquerades; others hold what begins something with a peer to the interfaces of the LAN, since a source
+//! address alone proves nothing. And who else has something to say about forwarded packets.
 //!
 //! The few messages are written by hand: a crate for all of nf_tables would be the larger thing to trust.
 
@@ -42,6 +43,14 @@ const POST_ROUTING: u32 = 4;
 const PRIORITY: u32 = 100;
 const DROP: u32 = 0;
 const ACCEPT: u32 = 1;
+const IN_NAME: u32 = 6;
+const OUT_NAME: u32 = 7;
+const CT_STATE: u32 = 0;
+const EQUAL: u32 = 0;
+const NOT_EQUAL: u32 = 1;
+// linux/netfilter/nf_conntrack_common.h: one bit for each state, the first of them for what belongs to nothing.
+const CT_ESTABLISHED: u32 = 2;
+const CT_RELATED: u32 = 4;
 
 /// A table that lives as long as this value: the kernel removes it with the socket that made it.
 #[derive(Debug)]
@@ -93,45 +102,99 @@ impl Attributes {
     }
 }
 
-/// Masquerades what comes from this interface and leaves by another one.
-pub(super) fn masquerade(interface: &str) -> io::Result<Table> {
+/// What the kernel does with packets of the tunnel besides routing them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rules {
+    /// What leaves the tunnel has this box's address.
+    pub(super) masquerade: bool,
+    /// Only what comes in by these may begin something with a peer. Empty: nothing is known of interfaces.
+    pub(super) callers: Vec<String>,
+}
+
+/// One expression after the other: what is compared, and what becomes of a packet that fits.
+impl Attributes {
+    fn meta(self, key: u32) -> Self {
+        self.expression("meta", Self::default().number(1, 1).number(2, key))
+    }
+
+    fn compare(self, operation: u32, value: &[u8]) -> Self {
+        let data = Self::default().with(1, value);
+        self.expression("cmp", Self::default().number(1, 1).number(2, operation).nested(3, data))
+    }
+
+    fn input_is(self, interface: &str) -> Self {
+        self.meta(IN_NAME).compare(EQUAL, &name_of(interface))
+    }
+
+    fn output(self, operation: u32, interface: &str) -> Self {
+        self.meta(OUT_NAME).compare(operation, &name_of(interface))
+    }
+
+    /// The packet belongs to a connection that was begun before, or is an error about one.
+    fn is_an_answer(self) -> Self {
+        let mask = Self::default().with(1, &(CT_ESTABLISHED | CT_RELATED).to_ne_bytes());
+        let zero = Self::default().with(1, &[0; 4]);
+        let bits = Self::default().number(1, 1).number(2, 1).number(3, 4).nested(4, mask).nested(5, zero);
+        self.expression("ct", Self::default().number(1, 1).number(2, CT_STATE))
+            .expression("bitwise", bits)
+            .compare(NOT_EQUAL, &[0; 4])
+    }
+
+    fn verdict(self, code: u32) -> Self {
+        let verdict = Self::default().nested(2, Self::default().number(1, code));
+        self.expression("immediate", Self::default().number(1, 0).nested(2, verdict))
+    }
+}
+
+fn name_of(interface: &str) -> [u8; 16] {
     let mut name = [0; 16];
     for (place, letter) in name.iter_mut().zip(interface.bytes()) {
         *place = letter;
     }
-    // meta iifname NAME, meta oifname != NAME, masquerade
-    let meta = |key: u32| Attributes::default().number(1, 1).number(2, key);
-    let compare = |operation: u32| {
-        let data = Attributes::default().with(1, &name);
-        Attributes::default().number(1, 1).number(2, operation).nested(3, data)
+    name
+}
+
+/// Makes the table of a tunnel's interface.
+pub(super) fn table(tunnel: &str, rules: &Rules) -> io::Result<Table> {
+    let chain = |name: &str, hook: u32, priority: u32, kind: &str| {
+        let hook = Attributes::default().number(1, hook).number(2, priority);
+        Attributes::default().text(1, tunnel).text(3, name).nested(4, hook).number(5, ACCEPT).text(7, kind)
     };
-    let expressions = Attributes::default()
-        .expression("meta", meta(6))
-        .expression("cmp", compare(0))
-        .expression("meta", meta(7))
-        .expression("cmp", compare(1))
-        .expression("masq", Attributes::default());
-    let table = Attributes::default().text(1, interface).number(2, TABLE_OWNER);
-    let hook = Attributes::default().number(1, POST_ROUTING).number(2, PRIORITY);
-    let chain =
-        Attributes::default().text(1, interface).text(3, "out").nested(4, hook).number(5, ACCEPT).text(7, "nat");
-    let rule = Attributes::default().text(1, interface).text(2, "out").nested(4, expressions);
+    let rule = |chain: &str, expressions: Attributes| {
+        Attributes::default().text(1, tunnel).text(2, chain).nested(4, expressions)
+    };
+    let expressions = Attributes::default;
+    let mut wanted = vec![(NEW_TABLE, CREATE, Attributes::default().text(1, tunnel).number(2, TABLE_OWNER))];
+    if rules.masquerade {
+        // What comes from the tunnel and leaves by another interface.
+        let masquerade =
+            expressions().input_is(tunnel).output(NOT_EQUAL, tunnel).expression("masq", Attributes::default());
+        wanted.push((NEW_CHAIN, CREATE, chain("out", POST_ROUTING, PRIORITY, "nat")));
+        wanted.push((NEW_RULE, CREATE | APPEND, rule("out", masquerade)));
+    }
+    if !rules.callers.is_empty() {
+        let to_tunnel = || expressions().output(EQUAL, tunnel);
+        wanted.push((NEW_CHAIN, CREATE, chain("callers", FORWARD, 0, "filter")));
+        wanted.push((NEW_RULE, CREATE | APPEND, rule("callers", to_tunnel().is_an_answer().verdict(ACCEPT))));
+        for caller in &rules.callers {
+            let expressions = to_tunnel().input_is(caller).verdict(ACCEPT);
+            wanted.push((NEW_RULE, CREATE | APPEND, rule("callers", expressions)));
+        }
+        wanted.push((NEW_RULE, CREATE | APPEND, rule("callers", to_tunnel().verdict(DROP))));
+    }
 
     let mut batch = Vec::new();
     message(&mut batch, BATCH_BEGIN, REQUEST, 0, [0, 0], NFTABLES, &Attributes::default());
-    let mut wanted = Vec::new();
-    for (kind, flags, attributes) in
-        [(NEW_TABLE, CREATE, table), (NEW_CHAIN, CREATE, chain), (NEW_RULE, CREATE | APPEND, rule)]
-    {
-        let sequence = u32::try_from(wanted.len()).expect("three messages") + 1;
-        wanted.push(sequence);
-        message(&mut batch, kind, REQUEST | ACK | flags, sequence, [INET, 0], 0, &attributes);
+    let mut waiting = Vec::new();
+    for ((kind, flags, attributes), sequence) in wanted.iter().zip(1..) {
+        waiting.push(sequence);
+        message(&mut batch, *kind, REQUEST | ACK | flags, sequence, [INET, 0], 0, attributes);
     }
-    message(&mut batch, BATCH_END, REQUEST, 9, [0, 0], NFTABLES, &Attributes::default());
+    message(&mut batch, BATCH_END, REQUEST, u32::MAX, [0, 0], NFTABLES, &Attributes::default());
 
     let socket = open()?;
     socket.send_to(&batch, &SocketAddr::new(0, 0), 0)?;
-    while !wanted.is_empty() {
+    while !waiting.is_empty() {
         let (bytes, _) = socket.recv_from_full()?;
         for (kind, sequence, body) in Messages(&bytes) {
             if kind != ERROR {
@@ -141,7 +204,7 @@ pub(super) fn masquerade(interface: &str) -> io::Result<Table> {
             if code != 0 {
                 return Err(io::Error::from_raw_os_error(-code));
             }
-            wanted.retain(|one| *one != sequence);
+            waiting.retain(|one| *one != sequence);
         }
     }
     Ok(Table(socket.as_fd().try_clone_to_owned()?))

@@ -63,6 +63,7 @@ impl Pair {
             private_key,
             mode: Mode::Userspace,
             lan: Lan::Nat,
+            lan_interfaces: Vec::new(),
             peers: vec![
                 peer(HIM, his.public_key(), ["10.77.0.2/32", "fd77::2/128"]),
                 peer(PeerId(2), hers.public_key(), ["10.77.0.3/32", "fd77::3/128"]),

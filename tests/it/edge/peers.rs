@@ -53,8 +53,13 @@ fn every_change_can_be_seen_and_taken_back() {
     let log = stdout(&house.call(&["config", "log"]));
     let diff = stdout(&house.call(&["config", "diff"]));
     let show = stdout(&house.call(&["config", "show", "1"]));
+    let secret = fs::read_to_string(house.state().join("edits.toml")).unwrap();
+    let secret = secret.lines().find_map(|line| line.strip_prefix("preshared_key = ")).unwrap().trim_matches('"');
+    let shown = stdout(&house.call(&["config", "show"]));
+    for text in [&diff, &shown] {
+        assert!(text.contains("preshared_key = \"(hidden, ") && !text.contains(secret), "{text}");
+    }
     let rollback = house.call(&["config", "rollback", "1"]);
-
     assert_eq!(log.lines().count(), 2, "{log}");
     assert!(log.contains("start") && log.contains("peer add laptop"), "{log}");
     assert!(diff.contains("+name = \"laptop\""), "{diff}");
@@ -72,10 +77,25 @@ fn peers_are_kept_in_the_state_while_nothing_runs() {
 
     let added = house.call(&["peer", "add", "laptop", "--config", file]);
     let refused = house.call(&["peer", "add", "phone", "--may-reach", "everything", "--config", file]);
+    // As a process holds it that has just begun, or answers no more.
+    let lock = fs::OpenOptions::new().write(true).open(house.state().join("lock")).unwrap();
+    lock.try_lock().unwrap();
+    let locked = house.call(&["peer", "add", "tablet", "--config", file]);
+    let kept = house.call(&["config", "rollback", "1", "--config", file]);
+    drop(lock);
 
     assert!(added.status.success(), "{}", stderr(&added));
     assert!(stderr(&added).contains("next start"), "{}", stderr(&added));
     assert_eq!(refused.status.code(), Some(78), "{}", stderr(&refused));
+    for locked in [locked, kept] {
+        assert!(!locked.status.success() && stderr(&locked).contains("does not answer"), "{}", stderr(&locked));
+    }
+    let shown = stdout(&house.call(&["audit", "show"]));
+    assert!(shown.contains("peer add laptop: done, for the next start"), "{shown}");
+    assert!(
+        shown.contains("peer add phone: refused") && shown.contains("(uid ") && !shown.contains("tablet"),
+        "{shown}"
+    );
     let running = house.start();
     assert_eq!(running.status()["vpn"]["peers"][1]["name"], "laptop");
 }
@@ -155,8 +175,16 @@ fn peers_of_others_are_taken_over_and_given_back() {
     fs::write(at("wg0.conf"), format!("{interface}\n{}{}", peer(20), peer(21))).unwrap();
     fs::write(at("bad.conf"), format!("{interface}\n{}{}", peer(22), peer(20))).unwrap();
 
+    let blocked = house.call(&["peer", "import", &at("wg0.conf"), "--gate-key", &at("missing/gate.key")]);
+    let nobody = stdout(&house.call(&["peer", "list"]));
     let imported = house.call(&["peer", "import", &at("wg0.conf"), "--gate-key", &at("gate.key")]);
-    let refused = house.call(&["peer", "import", &at("bad.conf")]);
+    let refused = house.call(&["peer", "import", &at("bad.conf"), "--gate-key", &at("other.key")]);
+
+    assert!(
+        !blocked.status.success() && !nobody.contains("phone"),
+        "no peers without the key that they know: {nobody}"
+    );
+    assert!(!fs::exists(at("other.key")).unwrap(), "no key is left of an import that was refused");
 
     assert!(imported.status.success(), "{}", stderr(&imported));
     for advice in ["added: phone-20, phone-21", "addresses   = [\"10.77.0.1/24\"]", "listen      = [\"0.0.0.0:51820\""]
@@ -196,5 +224,25 @@ fn what_was_changed_by_whom_is_written_down_and_cannot_be_altered_unseen() {
     fs::write(&path, text).unwrap();
     let altered = house.call(&["audit", "verify"]);
     assert!(!altered.status.success() && stderr(&altered).contains("line 3"), "{}", stderr(&altered));
+    drop(running);
+}
+
+#[test]
+fn a_peer_does_not_get_what_the_house_has() {
+    let house = House::new();
+    // Of what is on the wire here nothing is known but that it is an address of this box.
+    let own = nix::ifaddrs::getifaddrs().unwrap().filter_map(|one| Some(one.address?.as_sockaddr_in()?.ip()));
+    let Some(own) = own.into_iter().find(|own| !own.is_loopback()) else {
+        return eprintln!("SKIPPED: this box has no address but loopback");
+    };
+    let running = house.start();
+    let [first, second, ..] = own.octets();
+    let prefix = format!("{first}.{second}.0.0/16");
+
+    let refused = house.call(&["peer", "add", "site", "--address", &prefix]);
+
+    assert_eq!(refused.status.code(), Some(78), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains(&prefix) && stderr(&refused).contains("of this house"), "{}", stderr(&refused));
+    assert!(!stdout(&house.call(&["peer", "list"])).contains("site"));
     drop(running);
 }

@@ -166,3 +166,38 @@ fn as_many_sockets_are_open_as_the_system_allows() {
     let numbers: Vec<&str> = open.split_whitespace().filter(|word| word.parse::<u64>().is_ok()).collect();
     assert_eq!(numbers[0], numbers[1], "{open}");
 }
+
+#[test]
+fn nothing_is_left_of_what_the_helper_may() {
+    if !is_root() || Command::new("setpriv").arg("--version").output().is_err() {
+        return eprintln!("SKIPPED: this needs root and setpriv");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let (program, seen) = (folder.path().join("hook"), folder.path().join("seen"));
+    fs::write(&program, format!("#!/bin/sh\ncat /proc/self/status > {0}.new && mv {0}.new {0}\n", seen.display()))
+        .unwrap();
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    // As a service manager starts an ordinary user with capabilities that survive a start.
+    let as_service = ["--reuid=nobody", "--clear-groups", "--inh-caps=+net_admin", "--ambient-caps=+net_admin", "--"];
+    let start = |command: &[&str]| {
+        let mut started = Command::new("setpriv");
+        started.args(as_service).args(command).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let field =
+        |status: &str, name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    let with = start(&["cat", "/proc/self/status"]).wait_with_output().unwrap();
+    assert_ne!(field(&stdout(&with), "CapEff:"), "0000000000000000", "nothing was there to be dropped");
+
+    let mut helper = start(&[PROGRAM, "run-hooks", program.to_str().unwrap()]);
+    let asked = format!("present\t_acme-challenge.home.example\tabc\t{}\n", program.display());
+    helper.stdin.take().unwrap().write_all(asked.as_bytes()).unwrap();
+    let answer = helper.wait_with_output().unwrap();
+
+    assert_eq!(stdout(&answer), "ok\n", "{}", stderr(&answer));
+    let status = fs::read_to_string(&seen).unwrap();
+    for set in ["CapPrm:", "CapEff:", "CapInh:", "CapAmb:"] {
+        assert_eq!(field(&status, set), "0000000000000000", "{set}");
+    }
+    assert_eq!(field(&status, "NoNewPrivs:"), "1");
+}
