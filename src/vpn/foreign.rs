@@ -188,7 +188,7 @@ const EXPIRY: [&str; 3] = ["expiredAt", "expireAt", "expiresAt"];
 
 /// A moment, or a day in UTC, which counts to its end.
 fn moment(text: &str) -> Option<Timestamp> {
-    let day = || Some(text.parse::<jiff::civil::Date>().ok()?.tomorrow().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok()?);
+    let day = || text.parse::<jiff::civil::Date>().ok()?.tomorrow().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok();
     text.parse().ok().or_else(|| day().map(|day| day.timestamp()))
 }
 

@@ -224,7 +224,7 @@ impl Table {
             return Verdict::Forbidden;
         }
         let other = (side == Side::Other).then(|| Client::of(source.ip()));
-        if self.is_full(other) && !(self.make_room(now) && !self.is_full(other)) {
+        if self.is_full(other) && (!self.make_room(now) || self.is_full(other)) {
             return Verdict::Full;
         }
         if let Some(other) = other {

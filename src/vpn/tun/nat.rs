@@ -131,7 +131,7 @@ impl Attributes {
     }
 
     /// The packet belongs to a connection that was begun before, or is an error about one.
-    fn is_an_answer(self) -> Self {
+    fn answers(self) -> Self {
         let mask = Self::default().with(1, &(CT_ESTABLISHED | CT_RELATED).to_ne_bytes());
         let zero = Self::default().with(1, &[0; 4]);
         let bits = Self::default().number(1, 1).number(2, 1).number(3, 4).nested(4, mask).nested(5, zero);
@@ -175,7 +175,7 @@ pub(super) fn table(tunnel: &str, rules: &Rules) -> io::Result<Table> {
     if !rules.callers.is_empty() {
         let to_tunnel = || expressions().output(EQUAL, tunnel);
         wanted.push((NEW_CHAIN, CREATE, chain("callers", FORWARD, 0, "filter")));
-        wanted.push((NEW_RULE, CREATE | APPEND, rule("callers", to_tunnel().is_an_answer().verdict(ACCEPT))));
+        wanted.push((NEW_RULE, CREATE | APPEND, rule("callers", to_tunnel().answers().verdict(ACCEPT))));
         for caller in &rules.callers {
             let expressions = to_tunnel().input_is(caller).verdict(ACCEPT);
             wanted.push((NEW_RULE, CREATE | APPEND, rule("callers", expressions)));
