@@ -90,6 +90,15 @@ pub struct Access {
 }
 
 impl Access {
+    /// Lets in besides whom another lets in.
+    pub fn join(&mut self, other: &Self) {
+        self.public |= other.public;
+        self.vpn |= other.vpn;
+        self.networks
+            .extend(other.networks.iter().filter(|network| !self.networks.contains(network)).collect::<Vec<_>>());
+        self.peers.extend(other.peers.iter().filter(|peer| !self.peers.contains(peer)).collect::<Vec<_>>());
+    }
+
     /// Says whether something from this origin may use the thing.
     pub fn admits(&self, origin: Origin) -> bool {
         self.public

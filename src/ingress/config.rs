@@ -312,6 +312,23 @@ impl Default for RouteLimits {
 }
 
 impl RouteLimits {
+    /// Lets through besides what another lets through.
+    pub fn widen(&mut self, other: &Self) {
+        self.rate = match (self.rate, other.rate) {
+            (Some(one), Some(two)) => {
+                Some(Rate { per_second: one.per_second.max(two.per_second), burst: one.burst.max(two.burst) })
+            }
+            _ => None,
+        };
+        self.concurrency = self.concurrency.max(other.concurrency);
+        self.body = self.body.max(other.body);
+        match self.allow.is_empty() || other.allow.is_empty() {
+            true => self.allow.clear(),
+            false => self.allow.extend(&other.allow),
+        }
+        self.deny.retain(|net| other.deny.contains(net));
+    }
+
     /// Says whether a client's address may come in.
     pub fn admit(&self, client: IpAddr) -> bool {
         let within = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&client));

@@ -142,9 +142,11 @@ fn rules(route: &Route, step: &mut impl FnMut(&str, String)) {
         step("limit", format!("clients of [{}], not of [{}]", list(&limits.allow), list(&limits.deny)));
     }
     match &route.guard {
-        Guard::None => {}
-        Guard::Basic(basic) => step("auth", format!("name and password, {} users", basic.users.len())),
-        Guard::Forward(warden) => step("auth", format!("{} is asked ({:?})", warden.forward.to, warden.forward.preset)),
+        None => {}
+        Some(Guard::Basic(basic)) => step("auth", format!("name and password, {} users", basic.users.len())),
+        Some(Guard::Forward(warden)) => {
+            step("auth", format!("{} is asked ({:?})", warden.forward.to, warden.forward.preset))
+        }
     }
 }
 

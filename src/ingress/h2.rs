@@ -357,7 +357,7 @@ async fn answer(
     let target = (rewritten.as_ref().unwrap_or(&path), query.as_deref());
     let outgoing = Outgoing::new(http, method.clone(), target, (&headers, &[]), &told, body);
     let wanted = admitted.route.wanted(&headers);
-    let permit = core.permits.issue(visitor.origin, host, path, method, admitted.route);
+    let permit = core.permits.issue(visitor, host, path, method, admitted.route);
     let mut deadline = Deadline::after(policy.config.timeouts.response);
     let Arrival { mut head, body } =
         match proxy::forward(core, &policy, &permit, outgoing, &mut NoUplink, &mut deadline, (wanted, visitor)).await {

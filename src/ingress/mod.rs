@@ -306,11 +306,11 @@ impl Plane {
                 }
             };
             let guard = match &written.rules.auth {
-                Auth::None => Guard::None,
-                Auth::Basic(basic) => Guard::Basic(basic.clone()),
+                Auth::None => None,
+                Auth::Basic(basic) => Some(Guard::Basic(basic.clone())),
                 Auth::Forward(forward) => {
                     let dials = [dial(key, &forward.to, None).map_err(fail)?];
-                    Guard::Forward(Box::new(Warden { forward: forward.clone(), dials }))
+                    Some(Guard::Forward(Box::new(Warden { forward: forward.clone(), dials })))
                 }
             };
             let name = written.name.as_str();

@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
@@ -12,10 +13,46 @@ use crate::{
     ingress::{
         Policy,
         canonical::{CanonicalHost, CanonicalPath},
+        proxy::Visitor,
         routes::Route,
     },
     origin::Origin,
 };
+
+/// Says whether a policy permits what another one did: the route must still answer this host and path for this
+/// visitor, and ask the same of them.
+pub(super) fn permits(
+    policy: &Policy,
+    (origin, shown): (Origin, &Shown),
+    (host, path, method): (&CanonicalHost, &CanonicalPath, &Method),
+    route: &Route,
+) -> bool {
+    let site = policy.tables.of(origin).hosts.site(host.as_str());
+    site.is_some_and(|site| {
+        let same = match shown {
+            Shown::Plain => true,
+            Shown::Tls(realm) => site.is_of(realm.as_ref()),
+        };
+        same && site.still_has(route, path, method)
+    })
+}
+
+/// What a visitor has shown of themselves.
+pub(super) enum Shown {
+    /// Nothing can be shown.
+    Plain,
+    /// The realm of the certificate, if one had to be shown.
+    Tls(Option<Arc<str>>),
+}
+
+impl Shown {
+    pub(super) fn by(visitor: &Visitor) -> Self {
+        match visitor.certificate {
+            Some(_) => Self::Tls(visitor.realm.clone()),
+            None => Self::Plain,
+        }
+    }
+}
 
 /// The exchanges of one core.
 #[derive(Default)]
@@ -31,10 +68,11 @@ struct Places {
 
 struct Exchange {
     origin: Origin,
+    shown: Shown,
     host: CanonicalHost,
     path: CanonicalPath,
     method: Method,
-    route: std::sync::Arc<Route>,
+    route: Arc<Route>,
     revoked: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
@@ -47,16 +85,18 @@ pub(super) struct Permit {
 }
 
 impl Permits {
+    /// What was asked before must hold by the policy in force: nobody waits between that and this.
     pub(super) fn issue(
         self: &Rc<Self>,
-        origin: Origin,
+        visitor: &Visitor,
         host: CanonicalHost,
         path: CanonicalPath,
         method: Method,
-        route: std::sync::Arc<Route>,
+        route: Arc<Route>,
     ) -> Permit {
-        let revoked = Cell::new(false);
-        let exchange = Rc::new(Exchange { origin, host, path, method, route, revoked, waker: RefCell::default() });
+        let (origin, shown) = (visitor.origin, Shown::by(visitor));
+        let (revoked, waker) = (Cell::new(false), RefCell::default());
+        let exchange = Rc::new(Exchange { origin, shown, host, path, method, route, revoked, waker });
         let mut places = self.places.borrow_mut();
         let place = places.free.pop().unwrap_or_else(|| {
             places.held.push(None);
@@ -66,11 +106,11 @@ impl Permits {
         Permit { permits: self.clone(), place, exchange }
     }
 
-    /// Ends what the policy no longer permits: the route must still answer this host and path for this origin.
+    /// Ends what the policy no longer permits.
     pub(super) fn review(&self, policy: &Policy) {
         for exchange in self.places.borrow().held.iter().flatten() {
-            let site = policy.tables.of(exchange.origin).hosts.site(exchange.host.as_str());
-            if !site.is_some_and(|site| site.still_has(&exchange.route, &exchange.path, &exchange.method)) {
+            let Exchange { origin, shown, host, path, method, route, .. } = &**exchange;
+            if !permits(policy, (*origin, shown), (host, path, method), route) {
                 exchange.revoked.set(true);
                 if let Some(waker) = exchange.waker.take() {
                     waker.wake();
@@ -93,7 +133,7 @@ impl Permit {
         Poll::Pending
     }
 
-    pub(super) fn route(&self) -> &std::sync::Arc<Route> {
+    pub(super) fn route(&self) -> &Arc<Route> {
         &self.exchange.route
     }
 }

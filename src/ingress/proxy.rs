@@ -17,14 +17,14 @@ use hyper::{
 use crate::{
     ingress::{
         Http, Policy,
-        auth::{self, Granted, Guard},
+        auth::{self, Granted},
         canonical::{CanonicalHost, CanonicalPath},
         change,
         deadline::Deadline,
         doh,
         h1::reply::ReplyHead,
         headers,
-        permits::Permit,
+        permits::{Permit, Shown, permits},
         routes::{Route, Target},
         serve::{Answer, Refusal},
         server::Core,
@@ -343,10 +343,14 @@ pub(super) async fn permit(
         core.shared.series.refusal(&route.name, reason);
         return Err(answer);
     }
-    match route.guard {
-        Guard::None => Ok(Granted::default()),
-        // Not every request needs the room.
-        _ => Box::pin(auth::check(core, policy, visitor, admitted, asked)).await,
+    let Some(guard) = &route.guard else { return Ok(Granted::default()) };
+    // Not every request needs the room.
+    let granted = Box::pin(auth::check(core, policy, visitor, (admitted, guard), asked)).await?;
+    // The policy may have changed while somebody else was asked.
+    let (shown, wanted) = (Shown::by(visitor), (asked.host, asked.path, asked.method));
+    match core.newer(policy) {
+        Some(newer) if !permits(&newer, (visitor.origin, &shown), wanted, route) => Err(MISDIRECTED.into()),
+        _ => Ok(granted),
     }
 }
 

@@ -74,7 +74,7 @@ impl Place {
     fn might_be_meant(&self, path: &CanonicalPath) -> bool {
         let guarded = self.route.as_ref().is_some_and(|route| {
             let limits = &route.rules.limits;
-            !matches!(route.guard, Guard::None) || !limits.allow.is_empty() || !limits.deny.is_empty()
+            route.guard.is_some() || !limits.allow.is_empty() || !limits.deny.is_empty()
         });
         guarded && path.might_be_under(&self.path)
     }
@@ -97,7 +97,7 @@ pub(super) struct Route {
     pub(super) log: bool,
     pub(super) series: RouteSeries,
     pub(super) rules: Rules,
-    pub(super) guard: Guard,
+    pub(super) guard: Option<Guard>,
 }
 
 /// Where requests go.

@@ -108,6 +108,11 @@ impl Core {
         }
     }
 
+    /// Returns the policy in force, if it is another one.
+    pub(super) fn newer(&self, policy: &Policy) -> Option<Arc<Policy>> {
+        (self.shared.generation() != policy.generation).then(|| self.shared.policy.load_full())
+    }
+
     /// Whether an answer should say that the connection ends with it.
     pub(super) fn is_draining(&self) -> bool {
         self.draining.get()

@@ -575,3 +575,38 @@ fn state_is_whole_whenever_the_process_is_killed() {
         }
     }
 }
+
+#[test]
+fn where_one_signs_in_is_open_to_whom_the_routes_admit_and_keeps_their_limits() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("hearthgate.toml");
+    let auth = r#"auth.forward = { preset = "authentik", to = "http://192.168.1.6:9000" }"#;
+    let text = format!(
+        r#"
+        [ingress]
+        [[route]]
+        host = "app.home.arpa"
+        path = "/admin"
+        access = "lan"
+        to = "http://192.168.1.5:8080"
+        limits = {{ rate = "5/s", allow = ["192.168.1.0/24"] }}
+        {auth}
+        [[route]]
+        host = "app.home.arpa"
+        access = "public"
+        to = "http://192.168.1.5:8080"
+        limits = {{ rate = "10/s burst 50", body = "1MiB", allow = ["203.0.113.0/24"] }}
+        {auth}
+        "#
+    );
+    fs::write(&file, text).unwrap();
+
+    let ingress = check(&file).unwrap().compiled.ingress.unwrap();
+
+    let own = ingress.routes.iter().find(|route| route.path.as_str() == "/outpost.goauthentik.io").unwrap();
+    assert!(own.access.admits(Origin::Wan) && own.access.admits(Origin::Lan(NetworkId::MAIN)));
+    assert_eq!(own.rules.limits.rate.unwrap().to_string(), "10/s burst 50");
+    let may = |client: &str| own.rules.limits.admit(client.parse().unwrap());
+    assert_eq!([may("192.168.1.7"), may("203.0.113.7"), may("198.51.100.7")], [true, true, false]);
+    assert_eq!(ingress.routes.iter().filter(|route| route.path == own.path).count(), 1);
+}

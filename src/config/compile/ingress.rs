@@ -9,7 +9,7 @@ use std::{
 use crate::{
     config::{
         compile::{Names, Setting, access, acme, addresses, ports, public_clients},
-        file::{self, File, ReachWord, Target as Written},
+        file::{self, AccessWord, File, ReachWord, Target as Written},
         problems::{At, Report},
     },
     dns,
@@ -18,7 +18,7 @@ use crate::{
         Target, Upstream, UpstreamHost, UpstreamTls, canonical::CanonicalPath, doh::PATH as DNS_PATH,
     },
     onlink,
-    origin::{Access, NetworkId},
+    origin::NetworkId,
 };
 
 /// Compiles `[ingress]` and the routes.
@@ -61,10 +61,11 @@ pub(crate) fn compile(
                     log: written.log,
                     rules: Rules { backup: backup.clone(), ..written.rules.clone() },
                 });
-                own_paths(&mut routes, &access);
             }
         }
     }
+    own_paths(&mut routes, file, report);
+    hidden_by_their_absence(file, report);
     let doh = file.dns.as_ref().and_then(|dns| dns.doh.as_ref());
     if let Some((doh, encrypted)) = doh.zip(encrypted) {
         let host = &doh.host;
@@ -159,23 +160,68 @@ fn route_name(host: &HostPattern, path: &str, conditions: &Conditions) -> String
     }
 }
 
-/// Some servers that say who somebody is have paths of their own on each host that asks them: there one signs in.
-fn own_paths(routes: &mut Vec<Route>, access: &Access) {
-    let Some(Route { host, rules: Rules { auth: Auth::Forward(forward), .. }, .. }) = routes.last() else { return };
-    let Some(path) = forward.preset.own_paths() else { return };
-    let path = CanonicalPath::parse(path).expect("the paths of presets are canonical");
-    if routes.iter().any(|route| route.host == *host && route.path == path) {
-        return;
+/// Some servers that say who somebody is have paths of their own on each host that asks them: there one signs in. Who
+/// may use one of the routes that ask may come there, within what these routes let through.
+fn own_paths(routes: &mut Vec<Route>, file: &File, report: &Report) {
+    let mut made: Vec<Route> = Vec::new();
+    for route in &*routes {
+        let Auth::Forward(forward) = &route.rules.auth else { continue };
+        let Some(path) = forward.preset.own_paths() else { continue };
+        let path = CanonicalPath::parse(path).expect("the paths of presets are canonical");
+        if routes.iter().any(|other| other.host == route.host && other.path == path) {
+            continue;
+        }
+        let to = Target::Upstreams(vec![forward.to.clone()]);
+        let Rules { limits, plain, .. } = &route.rules;
+        match made.iter_mut().find(|other| other.host == route.host && other.path == path) {
+            Some(other) if other.to != to => {
+                let asks = |written: &&file::Route| written.hosts.iter().any(|host| host.value == route.host);
+                if let Some(written) = file.routes.iter().rfind(asks) {
+                    let what = format!("routes of \"{}\" ask several servers, but \"{path}\" leads to one", route.host);
+                    let hint = "ask the same server in all routes of a host, or write a route for that path";
+                    report.error(written.at(), &written.about, what, hint);
+                }
+            }
+            Some(other) => {
+                other.access.join(&route.access);
+                other.rules.limits.widen(limits);
+                other.rules.plain |= plain;
+                other.log |= route.log;
+            }
+            None => made.push(Route {
+                name: route_name(&route.host, path.as_str(), &Conditions::default()),
+                host: route.host.clone(),
+                path,
+                access: route.access.clone(),
+                to,
+                log: route.log,
+                rules: Rules { security: false, limits: limits.clone(), plain: *plain, ..Rules::default() },
+            }),
+        }
     }
-    routes.push(Route {
-        name: route_name(host, path.as_str(), &Conditions::default()),
-        host: host.clone(),
-        path,
-        access: access.clone(),
-        to: Target::Upstreams(vec![forward.to.clone()]),
-        log: false,
-        rules: Rules { security: false, ..Rules::default() },
-    });
+    routes.extend(made);
+}
+
+/// Hosts that strangers may not use, under a wildcard that they may: that this one name is not answered shows.
+fn hidden_by_their_absence(file: &File, report: &Report) {
+    let is_public = |route: &file::Route| route.access.iter().any(|word| word.value == AccessWord::Public);
+    let hosts = |public: bool| {
+        let routes = file.routes.iter().filter(move |route| is_public(route) == public);
+        routes.flat_map(|route| route.hosts.iter().map(move |host| (host, &route.about)))
+    };
+    for (host, about) in hosts(false) {
+        let open = hosts(true).any(|(other, _)| other.value == host.value);
+        let exact = matches!(host.value, HostPattern::Exact(_));
+        let above = hosts(true).find(|(other, _)| other.value != host.value && other.value.covers(&host.value));
+        if let (true, false, Some((above, _))) = (exact, open, above) {
+            let what = format!(
+                "\"{}\" is not public but under \"{}\", which is: that this one name is not answered tells that it is there",
+                host.value, above.value
+            );
+            let hint = "give it a name that no public wildcard covers, or write the public hosts one by one";
+            report.warning(host.at, about, what, hint);
+        }
+    }
 }
 
 /// A route that another takes every request from. Of routes with the same host and path, that which asks more of a

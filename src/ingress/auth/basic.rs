@@ -19,14 +19,18 @@ use hyper::{
 use sha2::{Digest, Sha256};
 use tokio::{sync::Semaphore, time::timeout};
 
-use crate::ingress::{Change, serve::Answer};
+use crate::{
+    ingress::{Change, serve::Answer},
+    limit::Client,
+};
 
 /// How long a password that was right is believed without a check.
 const KEPT: Duration = Duration::from_secs(10 * 60);
 /// Passwords that are believed so.
 const MOST_KEPT: usize = 256;
-/// Checks that wait for the one that is being done, and how long.
+/// Checks that wait for the one that is being done, in all and of one client, and how long.
 const MOST_WAITING: usize = 32;
+const MOST_WAITING_OF_ONE: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// What servers behind take for somebody's groups and name: only somebody who was asked may say that.
 const IDENTITY: [&str; 3] = ["remote-groups", "remote-name", "remote-email"];
@@ -78,19 +82,41 @@ pub(in crate::ingress) struct Passwords {
     salt: [u8; 32],
     right: Mutex<HashMap<[u8; 32], Instant>>,
     place: Arc<Semaphore>,
-    waiting: Semaphore,
+    /// Whose checks wait or are done, each as often as it has some.
+    waiting: Mutex<Vec<Option<Client>>>,
+}
+
+/// A place among the checks that wait.
+struct Waiting<'a> {
+    passwords: &'a Passwords,
+    client: Option<Client>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.passwords.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = waiting.iter().position(|client| *client == self.client) {
+            waiting.swap_remove(at);
+        }
+    }
 }
 
 impl Passwords {
     pub(in crate::ingress) fn new() -> Self {
         let mut salt = [0; 32];
         getrandom::fill(&mut salt).expect("the system has a random source");
-        Self {
-            salt,
-            right: Mutex::default(),
-            place: Arc::new(Semaphore::new(1)),
-            waiting: Semaphore::new(MOST_WAITING),
+        Self { salt, right: Mutex::default(), place: Arc::new(Semaphore::new(1)), waiting: Mutex::default() }
+    }
+
+    /// Lets a client's check wait; `None` if too many do. Clients that cannot be told apart share all places.
+    fn wait(&self, client: Option<Client>) -> Option<Waiting<'_>> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_one = waiting.iter().filter(|other| client.is_some() && **other == client).count();
+        if of_one >= MOST_WAITING_OF_ONE || waiting.len() >= MOST_WAITING {
+            return None;
         }
+        waiting.push(client);
+        Some(Waiting { passwords: self, client })
     }
 
     fn key(&self, route: &str, hash: &PasswordHash, name: &str, password: &[u8]) -> [u8; 32] {
@@ -119,6 +145,7 @@ impl Passwords {
 /// Looks for a name and a password that are right; what the server behind is told then.
 pub(super) async fn check(
     passwords: &Passwords,
+    client: Option<Client>,
     route: &str,
     basic: &Basic,
     headers: &HeaderMap,
@@ -131,7 +158,7 @@ pub(super) async fn check(
     let key = passwords.key(route, hash, &name, &password);
     if user.is_none() || !passwords.knows(&key, Instant::now()) {
         let busy = || Answer::fixed(StatusCode::SERVICE_UNAVAILABLE);
-        let _waiting = passwords.waiting.try_acquire().map_err(|_| busy())?;
+        let _waiting = passwords.wait(client).ok_or_else(busy)?;
         let place = timeout(PATIENCE, passwords.place.clone().acquire_owned()).await;
         let place = place.map_err(|_| busy())?.expect("the semaphore is never closed");
         let hash = hash.clone();
@@ -199,8 +226,8 @@ mod tests {
         let passwords = Passwords::new();
         let basic = Basic { realm: "house".into(), users: vec![("alice".into(), hash())] };
 
-        let change = check(&passwords, "route", &basic, &said("alice", "secret")).await.unwrap();
-        let again = check(&passwords, "route", &basic, &said("alice", "secret")).await;
+        let change = check(&passwords, None, "route", &basic, &said("alice", "secret")).await.unwrap();
+        let again = check(&passwords, None, "route", &basic, &said("alice", "secret")).await;
 
         assert!(change.replaces("authorization"));
         assert_eq!(change.value("remote-user").unwrap(), "alice");
@@ -220,11 +247,28 @@ mod tests {
             [(header::AUTHORIZATION, HeaderValue::from_static("Bearer secret"))].into_iter().collect(),
             [(header::AUTHORIZATION, HeaderValue::from_static("Basic !!!"))].into_iter().collect(),
         ] {
-            let answer = check(&passwords, "route", &basic, &headers).await.unwrap_err();
+            let answer = check(&passwords, None, "route", &basic, &headers).await.unwrap_err();
 
             assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
             assert_eq!(answer.headers[header::WWW_AUTHENTICATE], "Basic realm=\"house\", charset=\"UTF-8\"");
         }
+    }
+
+    #[test]
+    fn one_client_leaves_places_for_the_others() {
+        let passwords = Passwords::new();
+        let client = |text: &str| Some(Client::of(text.parse().unwrap()));
+
+        let held: Vec<_> = (0..100).filter_map(|_| passwords.wait(client("203.0.113.1"))).collect();
+        let other = passwords.wait(client("203.0.113.2"));
+
+        assert_eq!(held.len(), MOST_WAITING_OF_ONE);
+        assert!(other.is_some());
+        drop(held);
+        assert!(passwords.wait(client("203.0.113.1")).is_some());
+        drop(other);
+        let masked: Vec<_> = (0..100).filter_map(|_| passwords.wait(None)).collect();
+        assert_eq!(masked.len(), MOST_WAITING);
     }
 
     #[test]

@@ -12,11 +12,14 @@ pub(super) use forward::Warden;
 pub use forward::{Forward, Preset};
 use hyper::header::HeaderValue;
 
-use crate::ingress::{
-    Change, Policy,
-    proxy::{Admitted, Asked, Visitor},
-    serve::Answer,
-    server::Core,
+use crate::{
+    ingress::{
+        Change, Policy,
+        proxy::{Admitted, Asked, Visitor},
+        serve::Answer,
+        server::Core,
+    },
+    limit::Client,
 };
 
 /// How a route knows who somebody is.
@@ -34,7 +37,6 @@ pub enum Auth {
 /// The same, with what it needs at work.
 #[derive(Debug)]
 pub(super) enum Guard {
-    None,
     Basic(Basic),
     Forward(Box<Warden>),
 }
@@ -53,14 +55,14 @@ pub(super) async fn check(
     core: &Rc<Core>,
     policy: &Policy,
     visitor: &Visitor,
-    admitted: &Admitted,
+    (admitted, guard): (&Admitted, &Guard),
     asked: &Asked<'_>,
 ) -> Result<Granted, Answer> {
     let route = &admitted.route;
-    match &route.guard {
-        Guard::None => Ok(Granted::default()),
+    match guard {
         Guard::Basic(basic) => {
-            let request = basic::check(&core.shared.passwords, &route.name, basic, asked.headers).await?;
+            let client = (!core.shared.strangers.are_masked()).then(|| Client::of(admitted.client));
+            let request = basic::check(&core.shared.passwords, client, &route.name, basic, asked.headers).await?;
             Ok(Granted { request: Some(together(&route.rules.request, request)), cookies: Vec::new() })
         }
         Guard::Forward(warden) => {

@@ -280,7 +280,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
         let left = rules.limits.body;
         let wanted = admitted.route.wanted(&head.headers);
         drop(head.headers);
-        let permit = core.permits.issue(visitor.origin, head.host, head.path, head.method.clone(), admitted.route);
+        let permit = core.permits.issue(visitor, head.host, head.path, head.method.clone(), admitted.route);
         let mut upload = Upload {
             core,
             stream: &mut *self.stream,

@@ -118,6 +118,32 @@ async fn a_guarded_path_is_not_passed_by_another_way_to_write_it() {
 }
 
 #[tokio::test]
+async fn who_was_let_in_by_an_old_policy_is_asked_again() {
+    let behind = Behind::start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let auth = forward(listener.local_addr().unwrap(), Preset::General);
+    let edge = Edge::start(|config| config.routes.push(guarded(auth, behind.address)));
+    let answer = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok").await.unwrap();
+        // So that the head was read, and with it the last that a reload ends by itself.
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        edge.reload(|config| {
+            let mut app = route(HOST, "/", public(), to(behind.address));
+            app.rules.limits.deny = vec!["203.0.113.0/24".parse().unwrap()];
+            config.routes.push(app);
+        });
+        stream.write_all(b"ok").await.unwrap();
+        stream
+    };
+
+    let request = get("/x", "");
+    let (said, _stream) = tokio::join!(edge.ask(Origin::Wan, HOST, &request), answer);
+
+    assert_eq!(status(&said), 421, "{said}");
+}
+
+#[tokio::test]
 async fn another_server_says_who_may_come_in() {
     let behind = Behind::start().await;
     let authelia = server(|head| {
