@@ -5,7 +5,7 @@
 //! time that was known to be true and kept in the state folder. Whether a clock is ahead, only signatures tell:
 //! who checks those of the DNS's root says so. Whatever believes certificates or signatures asks here first.
 
-mod kernel;
+pub(crate) mod kernel;
 
 use std::{
     path::{Path, PathBuf},

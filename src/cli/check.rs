@@ -132,7 +132,7 @@ fn certificates(config: &ingress::Config) -> String {
     text
 }
 
-fn reaches(config: &ingress::Config, route: &ingress::Route, origin: Origin) -> bool {
+pub(super) fn reaches(config: &ingress::Config, route: &ingress::Route, origin: Origin) -> bool {
     let Origin::Vpn(peer) = origin else { return route.access.admits(origin) };
     let reach = config.peers.iter().find(|reach| reach.peer == peer).map(|reach| &reach.routes);
     route.access.admits(origin)

@@ -18,14 +18,12 @@ use crate::{
         self, Options, Source,
         peers::{self, NewPeer},
     },
-    cli::{Problem, Running, peer},
+    cli::{Problem, Running, peer, ports},
     config::{self, PeerIds},
     onlink::{self, Kernel},
     privilege,
     vpn::keys::{PresharedKey, PrivateKey},
 };
-
-mod ports;
 
 #[derive(Args, Debug)]
 pub(super) struct Init {
@@ -240,7 +238,7 @@ fn summary(found: &Found, me: &Me, file: &Path, endpoint: &str, guessed: bool) -
         }
     }
     for (port, name) in [(53, "DNS"), (80, "HTTP"), (443, "HTTPS")] {
-        for holder in ports::holders(port) {
+        for holder in ports::holders(Path::new("/"), port).iter().filter(|holder| !holder.stands_aside()) {
             line(&format!("port {port}"), format!("{name} is held by {holder}: stop it first, or change `listen`"));
         }
     }

@@ -6,10 +6,13 @@ mod check;
 mod client;
 mod config;
 mod devices;
+mod doctor;
 mod explain;
 mod init;
 mod list;
+mod listeners;
 mod peer;
+mod ports;
 mod reload;
 mod rule;
 mod run;
@@ -55,6 +58,8 @@ enum Command {
     Explain(explain::Explain),
     /// Show the certificate of a server, to be trusted by its fingerprint
     Trust(trust::Trust),
+    /// Look at this box: what is wrong with it, why that matters, and what to type
+    Doctor(doctor::Doctor),
     /// Prove the promise from outside, as a client of the running quick start
     Tour(Running),
     /// Look at this box and write a first configuration
@@ -157,6 +162,7 @@ pub fn main() -> ExitCode {
         Command::Status(command) => command.execute(state),
         Command::Explain(command) => command.execute(state),
         Command::Trust(command) => command.execute(),
+        Command::Doctor(command) => command.execute(state),
         Command::Tour(running) => tour::execute(&running, state),
         Command::Init(command) => command.execute(state),
         Command::Peer(command) => command.execute(state),

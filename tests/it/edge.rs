@@ -2,6 +2,7 @@
 
 mod check;
 mod command;
+mod doctor;
 mod explain;
 mod handover;
 mod init;

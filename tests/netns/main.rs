@@ -13,6 +13,7 @@ mod world;
 mod devices;
 mod differential;
 mod dns;
+mod doctor;
 mod floods;
 mod hidden;
 mod house;

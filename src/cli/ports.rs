@@ -1,28 +1,56 @@
 //! Who holds a port: `/proc/net`, and the names of processes as far as they may be seen.
 
 use std::{
-    collections::BTreeSet,
-    fs,
+    fmt, fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
 };
 
-/// Says who holds a TCP or UDP port, one for each address.
-pub(super) fn holders(port: u16) -> Vec<String> {
-    let mut found = BTreeSet::new();
-    for (file, protocol, listening) in [("udp", "UDP", 7), ("udp6", "UDP", 7), ("tcp", "TCP", 10), ("tcp6", "TCP", 10)]
-    {
-        let table = fs::read_to_string(format!("/proc/net/{file}")).unwrap_or_default();
+/// States of `/proc/net`: a UDP socket that is bound, a TCP socket that listens.
+const TABLES: [(&str, &str, u8); 4] = [("udp", "UDP", 7), ("udp6", "UDP", 7), ("tcp", "TCP", 10), ("tcp6", "TCP", 10)];
+
+/// A socket that somebody has a port by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Holder {
+    /// `UDP` or `TCP`.
+    pub(super) protocol: &'static str,
+    pub(super) address: IpAddr,
+    /// Name and number, if they may be seen.
+    pub(super) process: Option<(String, u32)>,
+}
+
+impl Holder {
+    /// systemd-resolved sits on 127.0.0.53 and in nobody's way.
+    pub(super) fn stands_aside(&self) -> bool {
+        self.address.is_loopback() && self.address.is_ipv4() && self.address != Ipv4Addr::LOCALHOST
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.process {
+            Some((name, number)) => write!(f, "{name} (process {number})")?,
+            None => f.write_str("another user's process")?,
+        }
+        write!(f, " ({} {})", self.protocol, self.address)
+    }
+}
+
+/// Says who holds a TCP or UDP port, one for each address. `root` is `/`.
+pub(super) fn holders(root: &Path, port: u16) -> Vec<Holder> {
+    let mut found = Vec::new();
+    for (file, protocol, listening) in TABLES {
+        let table = fs::read_to_string(root.join("proc/net").join(file)).unwrap_or_default();
         for socket in table.lines().skip(1).filter_map(Socket::parse) {
-            // systemd-resolved sits on 127.0.0.53 and in nobody's way.
-            let aside =
-                socket.address.is_loopback() && socket.address != Ipv4Addr::LOCALHOST && socket.address.is_ipv4();
-            if socket.port == port && socket.state == listening && !aside {
-                let who = process(socket.inode).unwrap_or_else(|| "another user's process".into());
-                found.insert(format!("{who} ({protocol} {})", socket.address));
+            if socket.port == port && socket.state == listening {
+                let process = process(root, socket.inode);
+                found.push(Holder { protocol, address: socket.address, process });
             }
         }
     }
-    found.into_iter().collect()
+    found.sort();
+    found.dedup();
+    found
 }
 
 /// A line of `/proc/net/udp` and its like.
@@ -56,17 +84,17 @@ impl Socket {
     }
 }
 
-/// The name of the process that has a socket open, if it may be seen.
-fn process(inode: u64) -> Option<String> {
+/// The process that has a socket open, if it may be seen.
+fn process(root: &Path, inode: u64) -> Option<(String, u32)> {
     let wanted = format!("socket:[{inode}]");
-    let processes = fs::read_dir("/proc").ok()?.filter_map(Result::ok);
-    for process in processes.filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok()) {
+    for process in fs::read_dir(root.join("proc")).ok()?.filter_map(Result::ok) {
+        let Ok(number) = process.file_name().to_string_lossy().parse::<u32>() else { continue };
         let Ok(open) = fs::read_dir(process.path().join("fd")) else { continue };
         let has =
             |entry: fs::DirEntry| fs::read_link(entry.path()).is_ok_and(|link| link.as_os_str() == wanted.as_str());
         if open.filter_map(Result::ok).any(has) {
             let name = fs::read_to_string(process.path().join("comm")).ok()?;
-            return Some(format!("{} (process {})", name.trim(), process.file_name().to_string_lossy()));
+            return Some((name.trim().to_owned(), number));
         }
     }
     None
@@ -93,9 +121,9 @@ mod tests {
     fn this_very_process_is_found() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
 
-        let found = holders(listener.local_addr().unwrap().port());
+        let found = holders(Path::new("/"), listener.local_addr().unwrap().port());
 
         assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].contains(&format!("process {}", std::process::id())), "{found:?}");
+        assert_eq!(found[0].process.as_ref().unwrap().1, std::process::id(), "{found:?}");
     }
 }

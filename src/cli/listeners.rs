@@ -1,0 +1,71 @@
+//! Everything that a configuration listens on, for whom, and by which key.
+
+use std::{fmt, net::SocketAddr};
+
+use crate::{config::Compiled, listen::Place};
+
+/// UDP or TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Protocol {
+    Udp,
+    Tcp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+        })
+    }
+}
+
+/// Whom a listener is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Audience {
+    /// Everybody: routes and keys decide.
+    Everybody,
+    /// The networks of the house.
+    House,
+    /// Those whom `metrics.allow` names.
+    Readers,
+}
+
+/// A port that is taken at start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Listener {
+    pub(super) protocol: Protocol,
+    pub(super) place: Place,
+    pub(super) audience: Audience,
+    /// The key that names it.
+    pub(super) key: &'static str,
+}
+
+/// Returns every listener, in the order of the planes.
+pub(super) fn of(config: &Compiled) -> Vec<Listener> {
+    let mut all = Vec::new();
+    let mut add = |protocols: &[Protocol], places: Vec<Place>, audience, key| {
+        for place in places {
+            let listener = |protocol: &Protocol| Listener { protocol: *protocol, place: place.clone(), audience, key };
+            all.extend(protocols.iter().map(listener));
+        }
+    };
+    let places = |addresses: &[SocketAddr]| addresses.iter().map(|address| Place::from(*address)).collect();
+    if let Some(dns) = &config.dns {
+        add(&[Protocol::Udp, Protocol::Tcp], dns.listen.clone(), Audience::House, "dns.listen");
+        if let Some(encrypted) = &dns.encrypted {
+            add(&[Protocol::Udp, Protocol::Tcp], encrypted.listen.clone(), Audience::House, "dns.encrypted");
+        }
+    }
+    if let Some(ingress) = &config.ingress {
+        add(&[Protocol::Tcp], places(&ingress.http), Audience::Everybody, "ingress.http");
+        add(&[Protocol::Tcp], places(&ingress.https), Audience::Everybody, "ingress.https");
+    }
+    if let Some(vpn) = &config.vpn {
+        add(&[Protocol::Udp], places(&vpn.listen), Audience::Everybody, "vpn.listen");
+    }
+    if let Some(metrics) = &config.metrics {
+        add(&[Protocol::Tcp], metrics.listen.clone(), Audience::Readers, "metrics.listen");
+    }
+    all
+}
