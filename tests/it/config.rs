@@ -610,3 +610,32 @@ fn where_one_signs_in_is_open_to_whom_the_routes_admit_and_keeps_their_limits() 
     assert_eq!([may("192.168.1.7"), may("203.0.113.7"), may("198.51.100.7")], [true, true, false]);
     assert_eq!(ingress.routes.iter().filter(|route| route.path == own.path).count(), 1);
 }
+
+#[test]
+fn public_clients_are_routes_of_the_internet_and_no_name_tells_a_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hearthgate.toml");
+    let secret = "0123456789abcdef0123456789abcdef";
+    let text = format!(
+        "[node]\ndomain = \"home.example\"\n[dns]\nlisten = [\"127.0.0.1:5300\"]\n\
+         doh = {{ host = \"dns.home.example\", access = [\"lan\"] }}\n\
+         public_clients = [{{ name = \"phone\", secret = \"{secret}\" }}, \
+         {{ name = \"laptop\", host = \"away.home.example\", client_ca = \"ca.pem\" }}]\n\
+         [ingress]\nhttp = [\"127.0.0.1:8080\"]\nhttps = [\"127.0.0.1:8443\"]\n"
+    );
+    fs::write(&path, text).unwrap();
+
+    let ingress = check(&path).unwrap_or_else(|problems| panic!("{problems}")).compiled.ingress.unwrap();
+
+    let public: Vec<_> = ingress.routes.iter().filter(|route| route.access.admits(Origin::Wan)).collect();
+    let told: Vec<_> = public.iter().map(|route| (route.name.as_str(), route.path.as_str(), route.log)).collect();
+    assert_eq!(
+        told,
+        [
+            ("dns.home.example/dns-query (public client phone)", &*format!("/dns-query/{secret}"), false),
+            ("away.home.example/dns-query (public client laptop)", "/dns-query", false),
+        ]
+    );
+    let guarded: Vec<_> = ingress.client_cas.keys().map(ToString::to_string).collect();
+    assert_eq!(guarded, ["away.home.example"], "clients of the house show no certificates");
+}
