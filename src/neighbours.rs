@@ -9,8 +9,8 @@ use std::{
     fmt, io,
     net::IpAddr,
     str::FromStr,
-    sync::Arc,
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwap;
@@ -105,6 +105,8 @@ pub struct Table {
     entries: HashMap<IpAddr, Entry>,
     /// Grows with each that is learnt.
     turn: u64,
+    /// When devices were last there; the same for each copy of the table, since it changes all the time.
+    heard: Arc<Mutex<HashMap<Mac, u64>>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +124,24 @@ impl Table {
     /// Returns every address with its device.
     pub fn iter(&self) -> impl Iterator<Item = (IpAddr, Mac)> {
         self.entries.iter().map(|(address, entry)| (*address, entry.mac))
+    }
+
+    /// Says at which second since 1970 a device was last on the wire, as far as the kernel told. That it is in the table says
+    /// nothing of it: it may have left long ago.
+    pub fn heard(&self, mac: Mac) -> Option<u64> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).get(&mac).copied()
+    }
+
+    /// Notes that a device is on the wire at a second since 1970.
+    pub fn hear(&self, mac: Mac, now: u64) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if heard.len() >= ADDRESSES && !heard.contains_key(&mac) {
+            // Who makes up addresses is not heard again.
+            heard.retain(|_, at| now.saturating_sub(*at) < 60);
+        }
+        if heard.len() < ADDRESSES || heard.contains_key(&mac) {
+            heard.insert(mac, now);
+        }
     }
 
     /// Notes that a device has an address; says whether that is new.
@@ -179,10 +199,10 @@ impl Follower {
         socket.bind(&SocketAddr::new(0, libc::RTMGRP_NEIGH.unsigned_abs())).map_err(fail)?;
         SockRef::from(&socket).set_read_timeout(Some(AT_LEAST_EVERY)).map_err(fail)?;
         let mut read_whole = Instant::now();
-        self.take(onlink::neighbours().map_err(fail)?);
+        self.take(onlink::neighbours().map_err(fail)?, Told::Everything);
         while stop.phase() == Phase::Run {
             let mut waits = true;
-            let Swarm { mut heard, lost } = swarm(|| {
+            let Swarm { heard, lost } = swarm(|| {
                 // The first is waited for, and the rest is there already.
                 match std::mem::replace(&mut waits, false) {
                     true => socket.recv_from_full().map(|(bytes, _)| bytes),
@@ -193,27 +213,34 @@ impl Follower {
                 }
             })
             .map_err(fail)?;
+            self.take(heard, Told::Changes);
             if lost || read_whole.elapsed() >= AT_LEAST_EVERY {
                 read_whole = Instant::now();
-                heard.extend(onlink::neighbours().map_err(fail)?);
+                self.take(onlink::neighbours().map_err(fail)?, Told::Everything);
             }
-            self.take(heard);
             let known = u32::try_from(self.table.borrow().entries.len()).unwrap_or(u32::MAX);
             std::thread::sleep(PAUSE_EACH.saturating_mul(known));
         }
         Ok(())
     }
 
-    fn take(&self, heard: Vec<RouteNetlinkMessage>) {
+    fn take(&self, heard: Vec<RouteNetlinkMessage>, told: Told) {
         let networks = self.networks.load();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let mut table = None;
-        for (address, interface, mac) in heard.iter().filter_map(neighbour) {
+        for (message, (address, interface, mac)) in heard.iter().filter_map(|one| Some((one, neighbour(one)?))) {
             // Gateways and strangers are no devices of the house.
             let source = networks.classify(address, Some(interface));
             if !matches!(source.origin, Origin::Lan(network) if network != NetworkId::HOST) {
                 continue;
             }
-            let known = self.table.borrow().mac(address) == Some(mac);
+            let known = {
+                let table = self.table.borrow();
+                if told == Told::Changes || is_answering(message) {
+                    table.hear(mac, now);
+                }
+                table.mac(address) == Some(mac)
+            };
             if !known {
                 table.get_or_insert_with(|| Table::clone(&self.table.borrow())).learn(address, mac);
             }
@@ -222,6 +249,21 @@ impl Follower {
             self.table.send_replace(Arc::new(table));
         }
     }
+}
+
+/// Why the kernel told of its neighbours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// Something changed a moment ago.
+    Changes,
+    /// It was asked for all that it has, however old.
+    Everything,
+}
+
+/// Says whether an entry of the kernel's is one of who answered a moment ago.
+fn is_answering(message: &RouteNetlinkMessage) -> bool {
+    let RouteNetlinkMessage::NewNeighbour(NeighbourMessage { header, .. }) = message else { return false };
+    matches!(header.state, NeighbourState::Reachable | NeighbourState::Delay | NeighbourState::Probe)
 }
 
 /// What the kernel told at once.
@@ -323,19 +365,22 @@ mod tests {
         let table = follower.table();
         let stale = NeighbourState::Stale;
 
-        follower.take(vec![
-            told(2, stale, "192.168.1.20", &TABLET),
-            told(2, stale, "fe80::7", &TABLET),
-            told(2, stale, "2001:db8:1::7", &TABLET),
-        ]);
-        follower.take(vec![told(2, NeighbourState::Reachable, "2001:db8:1:0:aaaa::1", &TABLET)]);
-        follower.take(vec![told(2, NeighbourState::Failed, "192.168.1.20", &TABLET)]);
+        follower.take(
+            vec![
+                told(2, stale, "192.168.1.20", &TABLET),
+                told(2, stale, "fe80::7", &TABLET),
+                told(2, stale, "2001:db8:1::7", &TABLET),
+            ],
+            Told::Changes,
+        );
+        follower.take(vec![told(2, NeighbourState::Reachable, "2001:db8:1:0:aaaa::1", &TABLET)], Told::Changes);
+        follower.take(vec![told(2, NeighbourState::Failed, "192.168.1.20", &TABLET)], Told::Changes);
 
         let of = |address: &str| table.borrow().mac(address.parse().unwrap());
         for address in ["192.168.1.20", "fe80::7", "2001:db8:1::7", "2001:db8:1:0:aaaa::1"] {
             assert_eq!(of(address), Some(Mac(TABLET)), "{address}");
         }
-        follower.take(vec![told(2, stale, "192.168.1.20", &LAPTOP)]);
+        follower.take(vec![told(2, stale, "192.168.1.20", &LAPTOP)], Told::Changes);
         assert_eq!(of("192.168.1.20"), Some(Mac(LAPTOP)), "another device has the address now");
     }
 
@@ -344,16 +389,19 @@ mod tests {
         let follower = follower();
         let stale = NeighbourState::Stale;
 
-        follower.take(vec![
-            told(3, stale, "192.168.1.20", &TABLET),
-            told(2, stale, "192.168.1.1", &TABLET),
-            told(2, stale, "192.168.1.2", &TABLET),
-            told(2, stale, "203.0.113.5", &TABLET),
-            told(2, NeighbourState::Incomplete, "192.168.1.21", &TABLET),
-            told(2, stale, "192.168.1.22", &[0x33, 0x33, 0, 0, 0, 1]),
-            told(2, stale, "192.168.1.23", &[0; 6]),
-            told(2, stale, "192.168.1.24", &[1, 2, 3]),
-        ]);
+        follower.take(
+            vec![
+                told(3, stale, "192.168.1.20", &TABLET),
+                told(2, stale, "192.168.1.1", &TABLET),
+                told(2, stale, "192.168.1.2", &TABLET),
+                told(2, stale, "203.0.113.5", &TABLET),
+                told(2, NeighbourState::Incomplete, "192.168.1.21", &TABLET),
+                told(2, stale, "192.168.1.22", &[0x33, 0x33, 0, 0, 0, 1]),
+                told(2, stale, "192.168.1.23", &[0; 6]),
+                told(2, stale, "192.168.1.24", &[1, 2, 3]),
+            ],
+            Told::Changes,
+        );
 
         assert_eq!(follower.table().borrow().iter().count(), 0);
     }
@@ -426,6 +474,23 @@ mod tests {
         assert_eq!((whole.heard.len(), whole.lost), (2, false));
         assert_eq!((torn.heard.len(), torn.lost), (2, true));
         assert!(hear(vec![Err(io::Error::from_raw_os_error(libc::EBADF))]).is_err());
+    }
+
+    #[test]
+    fn a_device_that_only_stands_in_the_table_is_not_on_the_wire() {
+        let follower = follower();
+        let table = follower.table();
+        let [stale, reachable] = [NeighbourState::Stale, NeighbourState::Reachable];
+
+        follower.take(
+            vec![told(2, stale, "192.168.1.20", &TABLET), told(2, reachable, "192.168.1.21", &LAPTOP)],
+            Told::Everything,
+        );
+        let heard = |mac| table.borrow().heard(Mac(mac)).is_some();
+
+        assert_eq!((heard(TABLET), heard(LAPTOP)), (false, true));
+        follower.take(vec![told(2, stale, "192.168.1.20", &TABLET)], Told::Changes);
+        assert!(heard(TABLET), "it changed a moment ago");
     }
 
     #[test]

@@ -99,7 +99,11 @@ fn dns_lines(dns: &crate::dns::Status, line: &mut impl FnMut(&str, String)) {
         }
     }
     let new = if dns.new_devices > 0 { format!(", {} of them new", dns.new_devices) } else { String::new() };
-    line("  devices", format!("{}{new}", dns.devices));
+    let passing = match dns.passing_devices {
+        0 => String::new(),
+        count => format!(", {count} ask nothing and probably pass us by"),
+    };
+    line("  devices", format!("{}{new}{passing}", dns.devices));
     for problem in &dns.problems {
         line("  problem", problem.clone());
     }

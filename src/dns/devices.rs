@@ -6,7 +6,7 @@
 //! is noticed.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
@@ -91,6 +91,9 @@ const DEVICES: usize = 4096;
 
 /// How often activity is noted, and what was seen written down.
 const TICK: Duration = Duration::from_secs(30);
+
+/// Seconds by which what is written down of a device is behind.
+const NOTED: u64 = 3600;
 
 /// Seconds without a question after which a device that is there probably passes us by.
 const SILENT: u64 = 86_400;
@@ -186,9 +189,11 @@ impl Devices {
                 *dirty = true;
             }
         }
-        for (_, mac) in table.iter() {
-            if let Some(known) = known.get_mut(&mac).filter(|known| now.saturating_sub(known.last_seen) > 3600) {
-                known.last_seen = now;
+        for (mac, known) in known.iter_mut() {
+            let heard = table.heard(*mac).unwrap_or_default();
+            // What is written down may be a little older.
+            if heard.saturating_sub(known.last_seen) > NOTED {
+                known.last_seen = heard;
                 *dirty = true;
             }
         }
@@ -257,7 +262,10 @@ impl Inner {
 
 /// What the neighbour tables and the leases say together.
 struct Wire<'a> {
+    table: &'a Table,
     addresses: BTreeMap<Mac, Vec<IpAddr>>,
+    /// Devices with a lease that has not ended.
+    leased: HashSet<Mac>,
     names: HashMap<IpAddr, &'a str>,
     names_by_mac: HashMap<Mac, &'a str>,
     /// Addresses with a name and no device.
@@ -265,13 +273,14 @@ struct Wire<'a> {
 }
 
 impl<'a> Wire<'a> {
-    fn new(table: &Table, leases: &'a [Lease]) -> Self {
-        let (addresses, names, names_by_mac, strangers) = Default::default();
-        let mut wire = Self { addresses, names, names_by_mac, strangers };
+    fn new(table: &'a Table, leases: &'a [Lease]) -> Self {
+        let (addresses, leased, names, names_by_mac, strangers) = Default::default();
+        let mut wire = Self { table, addresses, leased, names, names_by_mac, strangers };
         for (address, mac) in table.iter() {
             wire.addresses.entry(mac).or_default().push(address);
         }
         for lease in leases {
+            wire.leased.extend(lease.mac);
             if let Some(name) = &lease.name {
                 wire.names.insert(lease.address, name);
                 lease.mac.and_then(|mac| wire.names_by_mac.insert(mac, name));
@@ -305,15 +314,18 @@ impl<'a> Wire<'a> {
         groups.sort();
         groups.dedup();
         let since = known.asked.unwrap_or(known.first_seen);
+        let last_seen = known.last_seen.max(self.table.heard(mac).unwrap_or_default());
+        // Who left asks nothing either.
+        let is_there = self.leased.contains(&mac) || now.saturating_sub(last_seen) <= SILENT;
         Device {
             mac,
             random: mac.is_random(),
             name: name.map(str::to_owned),
             new: !known.accepted,
             first_seen: known.first_seen,
-            last_seen: known.last_seen,
+            last_seen,
             asked: known.asked,
-            passes_by: !addresses.is_empty() && now.saturating_sub(since) > SILENT,
+            passes_by: is_there && !addresses.is_empty() && now.saturating_sub(since) > SILENT,
             addresses,
             groups,
         }
@@ -529,7 +541,26 @@ mod tests {
         assert_eq!((second.group_of("192.168.1.20"), second.group_of("192.168.1.21")), ("default", "new"));
         let tablet = second.list(78).0.into_iter().find(|device| device.mac == TABLET).unwrap();
         assert_eq!((tablet.asked, tablet.passes_by), (Some(77), false));
-        assert!(second.list(77 + SILENT + 1).0.iter().find(|device| device.mac == TABLET).unwrap().passes_by);
+    }
+
+    #[test]
+    fn a_device_that_is_there_and_asks_nothing_passes_by_and_one_that_left_does_not() {
+        let wired = wired(vec![]);
+        wired.learn("192.168.1.20", TABLET);
+        let passes = |now: u64| wired.list(now).0[0].passes_by;
+        let later = 10 * SILENT;
+        assert!(!passes(SILENT) && !passes(later), "it is not there any more");
+
+        wired.table.borrow().hear(TABLET, later - 60);
+        assert!(passes(later));
+        assert_eq!(wired.list(later).0[0].last_seen, later - 60);
+
+        wired.group_of("192.168.1.20");
+        wired.house.core.devices.note(later);
+        assert!(!passes(later), "it asked");
+        let lease = Lease { address: "192.168.1.20".parse().unwrap(), mac: Some(TABLET), name: None };
+        let listed = wired.house.core.devices.list(&wired.house.policy.filter, &[lease], later + 2 * SILENT).0;
+        assert!(listed[0].passes_by, "its lease has not ended");
     }
 
     #[test]

@@ -32,6 +32,9 @@ pub struct Status {
     /// Those of them that are in the group `new`.
     #[serde(default)]
     pub new_devices: usize,
+    /// Those that are there and ask nothing.
+    #[serde(default)]
+    pub passing_devices: usize,
     /// What is odd about groups and files, in sentences.
     #[serde(default)]
     pub problems: Vec<String>,
@@ -66,6 +69,7 @@ impl Plane {
             waiting: core.room.taken(),
             connections: core.connections.taken(),
             new_devices: devices.iter().filter(|device| device.new).count(),
+            passing_devices: devices.iter().filter(|device| device.passes_by).count(),
             devices: devices.len(),
             problems,
             timed: policy
