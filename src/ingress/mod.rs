@@ -46,6 +46,7 @@ mod serve;
 mod server;
 mod strangers;
 mod tls;
+mod trespass;
 mod tunnel;
 mod upstream;
 
@@ -76,6 +77,7 @@ use self::{
     routes::{Route as TableRoute, Tables, Target as TableTarget},
     series::Series,
     strangers::Strangers,
+    trespass::Trespasses,
     upstream::{Dial, Group, Health},
 };
 use crate::{
@@ -96,6 +98,7 @@ pub use ca::CaError;
 pub use certs::{CertificateError, CertificateStatus};
 pub use config::*;
 pub use plan::{Means, Order, Side, plan};
+pub use trespass::Trespass;
 pub use upstream::TlsError;
 
 /// Internet clients whose limits are remembered.
@@ -193,6 +196,7 @@ struct Shared {
     health: Mutex<HashMap<Watched, Arc<Health>>>,
     passwords: Passwords,
     strangers: Strangers,
+    trespasses: Trespasses,
 }
 
 #[derive(Debug)]
@@ -256,6 +260,7 @@ impl Plane {
             health: Mutex::default(),
             passwords: Passwords::new(),
             strangers: Strangers::new(Instant::now()),
+            trespasses: Trespasses::default(),
         };
         Ok(Self { shared: Arc::new(shared), listeners })
     }
@@ -352,6 +357,11 @@ impl Plane {
     pub fn identify(&self, identity: &Identity) {
         let shared = self.shared.clone();
         identity.offer(move |name| shared.policy.load().dns_key(name));
+    }
+
+    /// Returns who asked for hosts that are not for them, as far as it is to be written down now: once a minute.
+    pub fn take_trespasses(&self) -> Vec<Trespass> {
+        self.shared.trespasses.take(&self.shared.policy.load().config.directory, Instant::now())
     }
 
     /// Returns how the plane is.

@@ -100,7 +100,10 @@ pub(super) fn admit(core: &Core, policy: &Policy, visitor: &Visitor, asked: &Ask
     {
         core.shared.limits.check(Client::of(client), rate, Instant::now()).map_err(limited)?;
     }
-    let site = policy.tables.of(visitor.origin).hosts.site(host.as_str()).ok_or(MISDIRECTED)?;
+    let Some(site) = policy.tables.of(visitor.origin).hosts.site(host.as_str()) else {
+        core.note_trespass(policy, visitor.origin, client, host.as_str());
+        return Err(MISDIRECTED);
+    };
     // A host that is served under another certificate was not meant by who asked for this one.
     let same = match (&site.certificate, &visitor.certificate) {
         (Some(served), Some(shown)) => served.name == *shown,

@@ -84,6 +84,12 @@ pub(super) struct Presence {
 }
 
 impl Core {
+    /// Notes who asked for a host that is not in their table.
+    pub(super) fn note_trespass(&self, policy: &Policy, origin: Origin, client: IpAddr, host: &str) {
+        let hosts = policy.config.routes.iter().map(|route| &route.host);
+        self.shared.trespasses.note(hosts, origin, client, host);
+    }
+
     fn new(shared: Arc<Shared>, stop: Stop) -> Rc<Self> {
         Rc::new(Self {
             shared,
@@ -481,9 +487,14 @@ async fn serve(core: &Rc<Core>, accepted: Accepted, peer: IpAddr, presence: &Pre
             core.shared.series.handshake("acme");
             return close_in_order(&mut stream).await;
         }
-        Handshake::UnknownName(stream) => {
+        Handshake::UnknownName(stream, name) => {
             core.shared.series.handshake("unknown_name");
-            return tls::refuse(stream, limit).await;
+            tls::refuse(stream, limit).await;
+            // Only now, so that it cannot be told from how long the answer took.
+            if let Some(name) = name {
+                core.note_trespass(&core.shared.policy.load(), origin, peer, &name);
+            }
+            return;
         }
         Handshake::Failed => return core.shared.series.handshake("failed"),
         Handshake::TimedOut => return core.shared.series.handshake("timed_out"),

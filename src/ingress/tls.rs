@@ -40,8 +40,8 @@ const FIRST_READ: usize = 4096;
 pub(super) enum Handshake<S> {
     /// Well; with the name of the certificate that was shown, and the realm of the one that the client showed.
     Done(Box<TlsStream<S>>, Arc<str>, Option<Arc<str>>),
-    /// The SNI is not in the table: [`refuse`] is next.
-    UnknownName(S),
+    /// The SNI, if it is a name, is not in the table: [`refuse`] is next.
+    UnknownName(S, Option<String>),
     /// A CA has checked that the name is ours.
     Checked(Box<TlsStream<S>>),
     /// Not TLS, or not with us.
@@ -96,8 +96,8 @@ where
     // A name that a CA has given no certificate for yet is not there yet.
     let site = |name: &str| table.hosts.site(name).filter(|site| site.key().is_some());
     let name = name.and_then(|name| Some(std::str::from_utf8(&name).ok()?.to_ascii_lowercase()));
-    if !name.is_some_and(|name| site(&name).is_some() || answers.is_for(&name)) {
-        return Handshake::UnknownName(stream);
+    if !name.as_deref().is_some_and(|name| site(name).is_some() || answers.is_for(name)) {
+        return Handshake::UnknownName(stream, name);
     }
     let mut acceptor = Acceptor::default();
     let mut rest = &input[..];
@@ -129,8 +129,8 @@ where
     let chosen = start.client_hello().server_name().map(str::to_ascii_lowercase);
     let site = chosen.and_then(|name| site(&name));
     let chosen = site.and_then(|site| Some((site.certificate.as_ref()?.name.clone(), site.realm())));
-    let Some((certificate, realm)) = chosen else { return Handshake::UnknownName(start.io) };
-    let Some(config) = table.config(realm.as_ref()) else { return Handshake::UnknownName(start.io) };
+    let Some((certificate, realm)) = chosen else { return Handshake::UnknownName(start.io, name) };
+    let Some(config) = table.config(realm.as_ref()) else { return Handshake::UnknownName(start.io, name) };
     match timeout_at(deadline, start.into_stream(config.clone())).await {
         Ok(Ok(stream)) => Handshake::Done(Box::new(stream), certificate, realm),
         Ok(Err(_)) => Handshake::Failed,
