@@ -77,7 +77,8 @@ impl Gate {
         self.drop(Dropped::NoSession);
         let Some(id) = self.by_remote.get(&remote) else { return };
         let Some(peer) = self.peers.get_mut(id) else { return };
-        let has_session = peer.sessions.age().is_some_and(|age| age < SESSION_LIVES);
+        let age = peer.ways.spoken().and_then(|sessions| sessions.age());
+        let has_session = age.is_some_and(|age| age < SESSION_LIVES);
         let was_greeted = peer.greeting.last.is_some_and(|last| now.saturating_duration_since(last) < UNPROVEN_EVERY);
         if !has_session && !was_greeted {
             peer.greeting.begin();
@@ -92,7 +93,7 @@ impl Gate {
         let Some(path) = peer.path else { return false };
         peer.greeting.left -= 1;
         peer.greeting.last = Some(now);
-        self.messages.extend(peer.sessions.initiate_anew(&mut self.buffer));
+        peer.ways.greet(&mut self.buffer, &mut self.messages);
         self.tally.touched.insert(id);
         Self::send(peer, path, &mut self.messages, actions);
         true

@@ -36,11 +36,21 @@ const SECRET_LASTS: Duration = Duration::from_secs(120);
 
 const COOKIE_REPLY: [u8; 4] = [3, 0, 0, 0];
 
+/// Whether a peer was proven at the address that a message claims to come from. Strangers may use up their cookies, and
+/// not those of somebody whose place they do not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Asker {
+    /// One was.
+    Familiar,
+    /// None was.
+    Stranger,
+}
+
 /// What becomes of a handshake message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// It may cost a multiplication.
-    Admitted,
+    /// It may cost a multiplication with the gate's key at this place.
+    Admitted(usize),
     /// This is the answer; the message is forgotten.
     Cookie([u8; 64]),
     /// Nothing is answered.
@@ -60,11 +70,18 @@ pub enum Refusal {
     Budget,
 }
 
+/// What follows from a public key of the gate.
+#[derive(Debug)]
+struct Labelled {
+    mac1: [u8; 32],
+    cookie: [u8; 32],
+}
+
 /// The porter.
 #[derive(Debug)]
 pub struct Porter {
-    mac1_key: [u8; 32],
-    cookie_key: [u8; 32],
+    /// What mac1 and cookies are sealed with, for each of the gate's keys.
+    keys: Vec<Labelled>,
     secret: [u8; 32],
     secret_since: Instant,
     loaded_until: Option<Instant>,
@@ -76,11 +93,12 @@ pub struct Porter {
 }
 
 impl Porter {
-    /// Makes one for the gate's public key.
-    pub fn new(public_key: &PublicKey, now: Instant) -> Self {
+    /// Makes one for the gate's public keys, of which there are two at most: each costs a comparison.
+    pub fn new(public_keys: &[PublicKey], now: Instant) -> Self {
+        let labelled =
+            |key: &PublicKey| Labelled { mac1: label_key(b"mac1----", key), cookie: label_key(b"cookie--", key) };
         Self {
-            mac1_key: label_key(b"mac1----", public_key),
-            cookie_key: label_key(b"cookie--", public_key),
+            keys: public_keys.iter().map(labelled).collect(),
             secret: random(),
             secret_since: now,
             loaded_until: None,
@@ -92,21 +110,21 @@ impl Porter {
     }
 
     /// Judges an initiation or a response, whose type and length are already known to be right.
-    pub fn judge(&mut self, from: SocketAddr, message: &[u8], now: Instant) -> Admission {
+    pub fn judge(&mut self, from: SocketAddr, asker: Asker, message: &[u8], now: Instant) -> Admission {
         let Some((body, macs)) = message.split_last_chunk::<32>() else {
             return Admission::Refused(Refusal::Mac1);
         };
         let (mac1, mac2) = macs.split_at(16);
-        if keyed(&self.mac1_key).chain_update(body).verify_slice(mac1).is_err() {
-            return Admission::Refused(Refusal::Mac1);
-        }
+        let fits = |key: &Labelled| keyed(&key.mac1).chain_update(body).verify_slice(mac1).is_ok();
+        let Some(place) = self.keys.iter().position(fits) else { return Admission::Refused(Refusal::Mac1) };
         if self.is_loaded(now) {
             let cookie = self.cookie(from, now);
             if keyed(&cookie).chain_update(body).chain_update(mac1).verify_slice(mac2).is_err() {
-                if self.cookies.check_key((), COOKIES, now).is_err() {
+                if self.cookies.check_key(asker, COOKIES, now).is_err() {
                     return Admission::Refused(Refusal::CookieBudget);
                 }
-                return Admission::Cookie(self.reply(cookie, body, mac1));
+                let cookie_key = self.keys.get(place).map_or([0; 32], |key| key.cookie);
+                return Admission::Cookie(reply(cookie_key, cookie, body, mac1));
             }
             // Only here: a source that has proven nothing could use up somebody else's bucket.
             if self.sources.check(Client::of(from.ip()), PER_SOURCE, now).is_err() {
@@ -116,7 +134,7 @@ impl Porter {
         if self.together.check_key((), TOGETHER, now).is_err() {
             return Admission::Refused(Refusal::Budget);
         }
-        Admission::Admitted
+        Admission::Admitted(place)
     }
 
     fn is_loaded(&mut self, now: Instant) -> bool {
@@ -139,22 +157,22 @@ impl Porter {
         };
         mac.chain_update(from.port().to_be_bytes()).finalize().into_bytes().into()
     }
+}
 
-    fn reply(&self, cookie: [u8; 16], body: &[u8], mac1: &[u8]) -> [u8; 64] {
-        let nonce: [u8; 24] = random();
-        let mut sealed = cookie;
-        let tag = XChaCha20Poly1305::new(&self.cookie_key.into())
-            .encrypt_in_place_detached(&nonce.into(), mac1, &mut sealed)
-            .expect("16 bytes are not too long for the cipher");
-        let mut reply = [0; 64];
-        reply[..4].copy_from_slice(&COOKIE_REPLY);
-        // Initiation and response both have the sender's index there.
-        reply[4..8].copy_from_slice(body.get(4..8).unwrap_or(&[0; 4]));
-        reply[8..32].copy_from_slice(&nonce);
-        reply[32..48].copy_from_slice(&sealed);
-        reply[48..].copy_from_slice(&tag);
-        reply
-    }
+fn reply(cookie_key: [u8; 32], cookie: [u8; 16], body: &[u8], mac1: &[u8]) -> [u8; 64] {
+    let nonce: [u8; 24] = random();
+    let mut sealed = cookie;
+    let tag = XChaCha20Poly1305::new(&cookie_key.into())
+        .encrypt_in_place_detached(&nonce.into(), mac1, &mut sealed)
+        .expect("16 bytes are not too long for the cipher");
+    let mut reply = [0; 64];
+    reply[..4].copy_from_slice(&COOKIE_REPLY);
+    // Initiation and response both have the sender's index there.
+    reply[4..8].copy_from_slice(body.get(4..8).unwrap_or(&[0; 4]));
+    reply[8..32].copy_from_slice(&nonce);
+    reply[32..48].copy_from_slice(&sealed);
+    reply[48..].copy_from_slice(&tag);
+    reply
 }
 
 fn label_key(label: &[u8; 8], public_key: &PublicKey) -> [u8; 32] {

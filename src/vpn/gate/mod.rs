@@ -10,6 +10,7 @@ pub mod policy;
 pub(super) mod reach;
 pub mod sessions;
 mod tally;
+mod ways;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -30,10 +31,11 @@ use crate::{
     vpn::{
         gate::{
             greeting::Greeting,
-            handshake::{Admission, Porter, Refusal},
+            handshake::{Admission, Asker, Porter, Refusal},
             packet::{Malformed, Packet},
             policy::Policy,
-            sessions::{Buffer, Refused, Sessions},
+            sessions::{Buffer, Refused},
+            ways::{Indices, Ways},
         },
         keys::{PrivateKey, PublicKey},
     },
@@ -64,12 +66,20 @@ pub enum Action {
     Deliver(PeerId, Vec<u8>),
 }
 
+/// What tells the sessions of a handshake message.
+#[derive(Clone, Copy, Debug)]
+enum Named {
+    /// An initiation: the place of the gate's key that it was made for.
+    Key(usize),
+    /// A response: the index that it answers to.
+    Index(u32),
+}
+
 #[derive(Debug)]
 struct Peer {
     public_key: PublicKey,
     preshared_key: Option<[u8; 32]>,
-    index: u32,
-    sessions: Sessions,
+    ways: Ways,
     path: Option<Path>,
     /// When it was last heard there.
     heard: Option<Instant>,
@@ -84,13 +94,13 @@ struct Peer {
 /// The gate.
 #[derive(Debug)]
 pub struct Gate {
-    private_key: PrivateKey,
-    public_key: PublicKey,
+    /// The present one, and perhaps the one before.
+    keys: Vec<PrivateKey>,
     policy: Arc<Policy>,
     porter: Porter,
     peers: HashMap<PeerId, Peer>,
     by_key: HashMap<PublicKey, PeerId>,
-    by_index: HashMap<u32, PeerId>,
+    by_index: Indices,
     /// Where peers are, as far as it was proven.
     by_remote: HashMap<SocketAddr, PeerId>,
     active: BTreeSet<PeerId>,
@@ -103,16 +113,13 @@ pub struct Gate {
 impl Gate {
     /// Makes a gate without sessions.
     pub fn new(policy: Arc<Policy>, now: Instant) -> Self {
-        let private_key = policy.private_key.clone();
-        let public_key = private_key.public_key();
         let mut gate = Self {
-            porter: Porter::new(&public_key, now),
-            private_key,
-            public_key,
+            porter: Porter::new(&[], now),
+            keys: Vec::new(),
             policy: policy.clone(),
             peers: HashMap::new(),
             by_key: HashMap::new(),
-            by_index: HashMap::new(),
+            by_index: Indices::new(),
             by_remote: HashMap::new(),
             active: BTreeSet::new(),
             buffer: Buffer::default(),
@@ -124,24 +131,23 @@ impl Gate {
     }
 
     /// Takes a new policy: peers that are not in it lose everything at once, peers whose keys are the same
-    /// keep their sessions.
+    /// keep their sessions under the gate's keys that stay.
     pub fn set_policy(&mut self, policy: Arc<Policy>, now: Instant) {
-        let public_key = policy.private_key.public_key();
-        let same_gate = public_key == self.public_key;
+        let public = |keys: &[PrivateKey]| keys.iter().map(PrivateKey::public_key).collect::<Vec<_>>();
+        let keys = policy.keys();
+        let same_gate = public(&keys) == public(&self.keys);
         if !same_gate {
-            self.private_key = policy.private_key.clone();
-            self.public_key = public_key;
-            self.porter = Porter::new(&public_key, now);
+            self.porter = Porter::new(&public(&keys), now);
+            self.keys = keys;
         }
         let gone: Vec<PeerId> = self
             .peers
             .iter()
             .filter(|(id, peer)| {
-                !same_gate
-                    || policy.peers.get(id).is_none_or(|wanted| {
-                        wanted.public_key != peer.public_key
-                            || wanted.preshared_key.as_ref().map(|key| key.to_bytes()) != peer.preshared_key
-                    })
+                policy.peers.get(id).is_none_or(|wanted| {
+                    wanted.public_key != peer.public_key
+                        || wanted.preshared_key.as_ref().map(|key| key.to_bytes()) != peer.preshared_key
+                })
             })
             .map(|(id, _)| *id)
             .collect();
@@ -149,48 +155,42 @@ impl Gate {
             self.remove(id);
         }
         for (id, wanted) in &policy.peers {
-            if self.peers.contains_key(id) {
+            let is_known = self.peers.contains_key(id);
+            if is_known && same_gate {
                 continue;
             }
-            let index = self.free_index(random_index);
-            let sessions = Sessions::new(&self.private_key, &wanted.public_key, wanted.preshared_key.as_ref(), index);
-            self.by_index.insert(index, *id);
-            self.by_key.insert(wanted.public_key, *id);
-            let peer = Peer {
+            let peer = self.peers.entry(*id).or_insert_with(|| Peer {
                 public_key: wanted.public_key,
                 preshared_key: wanted.preshared_key.as_ref().map(|key| key.to_bytes()),
-                index,
-                sessions,
+                ways: Ways::default(),
                 path: None,
                 heard: None,
                 greeting: Greeting::default(),
                 unproven: None,
                 stirred: None,
                 standing: Standing::default(),
-            };
-            self.peers.insert(*id, peer);
+            });
+            self.by_key.insert(wanted.public_key, *id);
+            let whose = (*id, &wanted.public_key, wanted.preshared_key.as_ref());
+            let goes_on = peer.ways.take_keys(&self.keys, whose, &mut self.by_index, random_index);
+            if !goes_on {
+                // It is the same peer, and knows nothing of the gate any more.
+                peer.unproven = None;
+                peer.standing.last_handshake = None;
+            }
         }
         self.policy = policy;
     }
 
     fn remove(&mut self, id: PeerId) {
         if let Some(peer) = self.peers.remove(&id) {
-            self.by_index.remove(&peer.index);
+            peer.ways.leave(&mut self.by_index);
             self.by_key.remove(&peer.public_key);
             self.active.remove(&id);
             if let Some(path) = peer.path
                 && self.by_remote.get(&path.remote) == Some(&id)
             {
                 self.by_remote.remove(&path.remote);
-            }
-        }
-    }
-
-    fn free_index(&self, mut random: impl FnMut() -> u32) -> u32 {
-        loop {
-            let index = random() & 0x00ff_ffff;
-            if !self.by_index.contains_key(&index) {
-                return index;
             }
         }
     }
@@ -203,26 +203,26 @@ impl Gate {
         };
         match message {
             Message::HandshakeInit(initiation) => {
-                if !self.admit(path, bytes, now, actions) {
-                    return;
-                }
-                let private: x25519::StaticSecret = self.private_key.to_x25519();
-                let Ok(half) = parse_handshake_anon(&private, &self.public_key.to_x25519(), &initiation) else {
+                let Some(place) = self.admit(path, bytes, now, actions) else { return };
+                let Some(key) = self.keys.get(place) else { return };
+                let private: x25519::StaticSecret = key.to_x25519();
+                let public = x25519::PublicKey::from(&private);
+                let Ok(half) = parse_handshake_anon(&private, &public, &initiation) else {
                     return self.refuse(Dropped::UnknownPeer);
                 };
                 let Some(id) = self.by_key.get(&PublicKey::from(half.peer_static_public)).copied() else {
                     return self.refuse(Dropped::UnknownPeer);
                 };
-                self.handle_handshake(id, path, bytes, now, actions);
+                self.handle_handshake(id, Named::Key(place), path, bytes, now, actions);
             }
             Message::HandshakeResponse(response) => {
-                if !self.admit(path, bytes, now, actions) {
+                if self.admit(path, bytes, now, actions).is_none() {
                     return;
                 }
                 let Some(id) = self.by_index.get(&(response.receiver_idx >> 8)).copied() else {
                     return self.refuse(Dropped::NoSession);
                 };
-                self.handle_handshake(id, path, bytes, now, actions);
+                self.handle_handshake(id, Named::Index(response.receiver_idx), path, bytes, now, actions);
             }
             Message::PacketCookieReply(reply) => {
                 let Some(id) = self.by_index.get(&(reply.receiver_idx >> 8)).copied() else {
@@ -230,7 +230,9 @@ impl Gate {
                 };
                 let Some(peer) = self.peers.get_mut(&id) else { return };
                 // Authenticated by our own last mac1, which says nothing about where the peer is.
-                let _ = peer.sessions.handle(bytes, &mut self.buffer, &mut self.messages);
+                if let Some(sessions) = peer.ways.named(reply.receiver_idx) {
+                    let _ = sessions.handle(bytes, &mut self.buffer, &mut self.messages);
+                }
                 self.messages.clear();
             }
             Message::PacketData(data) => {
@@ -242,9 +244,14 @@ impl Gate {
         }
     }
 
-    fn admit(&mut self, path: Path, bytes: &[u8], now: Instant, actions: &mut Vec<Action>) -> bool {
-        match self.porter.judge(path.remote, bytes, now) {
-            Admission::Admitted => return true,
+    /// Returns the place of the gate's key that a handshake message was made for.
+    fn admit(&mut self, path: Path, bytes: &[u8], now: Instant, actions: &mut Vec<Action>) -> Option<usize> {
+        let asker = match self.by_remote.contains_key(&path.remote) {
+            true => Asker::Familiar,
+            false => Asker::Stranger,
+        };
+        match self.porter.judge(path.remote, asker, bytes, now) {
+            Admission::Admitted(place) => return Some(place),
             Admission::Cookie(reply) => {
                 *self.tally.handshakes.entry(Outcome::Cookie).or_default() += 1;
                 actions.push(Action::Send(path, reply.into()));
@@ -254,28 +261,43 @@ impl Gate {
                 self.refuse(Dropped::Limited)
             }
         }
-        false
+        None
     }
 
-    fn handle_handshake(&mut self, id: PeerId, path: Path, bytes: &[u8], now: Instant, actions: &mut Vec<Action>) {
+    fn handle_handshake(
+        &mut self,
+        id: PeerId,
+        named: Named,
+        path: Path,
+        bytes: &[u8],
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
         // First the clock inside: it stood still if the peer was silent.
         self.tick(id, actions);
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let is_initiation = bytes.first() == Some(&1);
-        match peer.sessions.handle(bytes, &mut self.buffer, &mut self.messages) {
-            Ok(_) if is_initiation => {
+        let sessions = match named {
+            Named::Key(place) => peer.ways.under(place),
+            Named::Index(index) => peer.ways.named(index),
+        };
+        let Some(sessions) = sessions else { return };
+        let handled = sessions.handle(bytes, &mut self.buffer, &mut self.messages);
+        match (handled, named) {
+            (Ok(_), Named::Key(_)) => {
                 // Our own index in the answer. The endpoint stays what it was until the peer uses this
                 // session: after a restart an old initiation could be replayed from anywhere.
                 peer.unproven = self.messages.first().and_then(|answer| sender_index(answer));
                 *self.tally.handshakes.entry(Outcome::Answered).or_default() += 1;
             }
-            Ok(_) => {
+            (Ok(_), Named::Index(index)) => {
+                peer.ways.prove(index);
+                peer.standing.knows_old_key = peer.ways.knows_old_key();
                 Self::locate(id, peer, path, now, &mut self.by_remote);
                 peer.standing.last_handshake = Some(now);
                 *self.tally.handshakes.entry(Outcome::Completed).or_default() += 1;
             }
-            Err(Refused::Replay) => return self.refuse(Dropped::ReplayedHandshake),
-            Err(_) => return self.refuse(Dropped::NoSession),
+            (Err(Refused::Replay), _) => return self.refuse(Dropped::ReplayedHandshake),
+            (Err(_), _) => return self.refuse(Dropped::NoSession),
         }
         peer.standing.received += bytes.len() as u64;
         peer.stirred = Some(now);
@@ -294,7 +316,8 @@ impl Gate {
         actions: &mut Vec<Action>,
     ) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let opened = match peer.sessions.handle(bytes, &mut self.buffer, &mut self.messages) {
+        let Some(sessions) = peer.ways.named(index) else { return };
+        let opened = match sessions.handle(bytes, &mut self.buffer, &mut self.messages) {
             Err(Refused::Duplicate | Refused::Replay) => return self.drop(Dropped::Duplicate),
             Err(Refused::NoSession) => return self.handle_lost(path.remote, now),
             Err(Refused::Invalid) => return self.drop(Dropped::NoSession),
@@ -302,6 +325,8 @@ impl Gate {
             Ok(opened) => Ok(opened),
         };
         // From here on it is the peer who speaks, whatever it says: this is where it is.
+        peer.ways.prove(index);
+        peer.standing.knows_old_key = peer.ways.knows_old_key();
         if peer.unproven == Some(index) {
             peer.unproven = None;
             peer.standing.last_handshake = Some(now);
@@ -353,9 +378,9 @@ impl Gate {
         if !self.active.contains(&id) {
             peer.stirred = Some(now);
             self.active.insert(id);
-            self.messages.extend(peer.sessions.tick(&mut self.buffer));
+            peer.ways.tick(&mut self.buffer, &mut self.messages);
         }
-        self.messages.extend(peer.sessions.seal(packet, &mut self.buffer));
+        self.messages.extend(peer.ways.spoken().and_then(|sessions| sessions.seal(packet, &mut self.buffer)));
         self.tally.touched.insert(id);
         Self::send(peer, path, &mut self.messages, actions);
     }
@@ -382,11 +407,13 @@ impl Gate {
 
     fn tick(&mut self, id: PeerId, actions: &mut Vec<Action>) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(message) = peer.sessions.tick(&mut self.buffer) else { return };
-        if let Some(path) = peer.path {
-            peer.standing.sent += message.len() as u64;
-            self.tally.touched.insert(id);
-            actions.push(Action::Send(path, message));
+        peer.ways.tick(&mut self.buffer, &mut self.messages);
+        match peer.path {
+            Some(path) if !self.messages.is_empty() => {
+                self.tally.touched.insert(id);
+                Self::send(peer, path, &mut self.messages, actions);
+            }
+            _ => self.messages.clear(),
         }
     }
 
@@ -454,5 +481,7 @@ fn sender_index(message: &[u8]) -> Option<u32> {
     Some(u32::from_le_bytes(*message.get(4..)?.first_chunk()?))
 }
 
+#[cfg(test)]
+mod attacks;
 #[cfg(test)]
 pub(crate) mod tests;

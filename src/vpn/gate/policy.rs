@@ -3,10 +3,11 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
 use ipnet::IpNet;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     origin::PeerId,
@@ -79,6 +80,8 @@ pub enum Service {
     Ingress,
     /// TCP on the metrics port.
     Metrics,
+    /// TCP 80 for a peer whose person has yet to confirm; it has nothing else.
+    Confirm,
 }
 
 /// One peer as the gate knows it.
@@ -97,12 +100,56 @@ pub struct Admitted {
     begins: Vec<Reach>,
     reached_by: Vec<Caller>,
     expires: Option<Timestamp>,
+    /// How long a confirmation holds, where one is asked for.
+    confirm: Option<Duration>,
+    lock: Lock,
+}
+
+/// Until when each key is confirmed.
+pub type Confirmed = HashMap<PublicKey, Timestamp>;
+
+/// Whether a peer may do what it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lock {
+    /// Nothing is to be confirmed.
+    None,
+    /// It was confirmed until then.
+    Open(Timestamp),
+    /// Its person has yet to confirm.
+    Closed,
 }
 
 impl Admitted {
     fn has_expired(&self, now: Timestamp) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
     }
+
+    fn is_locked(&self) -> bool {
+        self.lock == Lock::Closed
+    }
+
+    /// A confirmation is over with its time; one that holds for longer than any can was given by another clock.
+    fn lock_at(&self, now: Timestamp, until: Option<Timestamp>) -> Lock {
+        match (self.confirm, until) {
+            (None, _) => Lock::None,
+            (Some(lasts), Some(until)) if now < until && until.duration_since(now) <= longest(lasts) => {
+                Lock::Open(until)
+            }
+            (Some(_), _) => Lock::Closed,
+        }
+    }
+
+    fn is_due(&self, now: Timestamp) -> bool {
+        let until = match self.lock {
+            Lock::Open(until) => Some(until),
+            Lock::None | Lock::Closed => None,
+        };
+        self.has_expired(now) || until.is_some() && self.lock_at(now, until) == Lock::Closed
+    }
+}
+
+fn longest(lasts: Duration) -> SignedDuration {
+    SignedDuration::try_from(lasts).unwrap_or(SignedDuration::MAX)
 }
 
 /// Who may come in and what each may begin.
@@ -110,6 +157,8 @@ impl Admitted {
 pub struct Policy {
     /// The gate's key.
     pub private_key: PrivateKey,
+    /// The one that it had before, for peers that know no other.
+    pub previous_key: Option<PrivateKey>,
     /// By id, in a stable order.
     pub peers: BTreeMap<PeerId, Admitted>,
     /// The gate's inner addresses.
@@ -137,7 +186,8 @@ impl Policy {
         let mut peers = BTreeMap::new();
         for peer in &config.peers {
             names.insert(peer.id, &peer.name);
-            if peer.public_key == config.private_key.public_key() {
+            let own = std::iter::once(&config.private_key).chain(&config.previous_key);
+            if own.map(PrivateKey::public_key).any(|own| own == peer.public_key) {
                 return Err(Error::OwnKey(peer.name.clone()));
             }
             if let Some(first) = keys.insert(peer.public_key, &peer.name) {
@@ -167,34 +217,60 @@ impl Policy {
                 begins: peer.may_reach.iter().filter(|reach| is_outside(reach)).cloned().collect(),
                 reached_by: peer.reached_by.clone(),
                 expires: peer.expires,
+                confirm: peer.confirm,
+                // Until it is known who has confirmed, nobody has.
+                lock: if peer.confirm.is_some() { Lock::Closed } else { Lock::None },
             };
             // One that is switched off keeps its addresses from others, and nothing else.
             if peer.enabled {
                 peers.insert(peer.id, admitted);
             }
         }
-        let private_key = config.private_key.clone();
+        let (private_key, previous_key) = (config.private_key.clone(), config.previous_key.clone());
         // Port 0 is nobody's, also where it means "choose one" outside.
         let metrics_port = config.metrics_port.filter(|port| *port != 0);
         let networks = config.addresses.iter().map(IpNet::trunc).collect();
-        Ok(Self { private_key, peers, addresses, networks, owners, metrics_port })
+        Ok(Self { private_key, previous_key, peers, addresses, networks, owners, metrics_port })
     }
 
-    /// Says whether there is a peer whose time will be over.
-    pub fn may_expire(&self) -> bool {
-        self.peers.values().any(|peer| peer.expires.is_some())
+    /// Returns the gate's keys, the present one first.
+    pub fn keys(&self) -> Vec<PrivateKey> {
+        std::iter::once(&self.private_key).chain(&self.previous_key).cloned().collect()
     }
 
-    /// Says whether a peer's time is over that is in here.
-    pub fn has_expired(&self, now: Timestamp) -> bool {
-        self.peers.values().any(|peer| peer.has_expired(now))
+    /// Says whether there is a peer that depends on the time of day.
+    pub fn follows_time(&self) -> bool {
+        self.peers.values().any(|peer| peer.expires.is_some() || peer.confirm.is_some())
     }
 
-    /// Returns the policy without the peers whose time is over.
-    pub fn without_expired(&self, now: Timestamp) -> Self {
+    /// Says whether something in here is over: a peer's time, or what its person confirmed.
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        self.peers.values().any(|peer| peer.is_due(now))
+    }
+
+    /// Returns the policy as it is at a moment: without the peers whose time is over, and open for those whose persons
+    /// have confirmed.
+    pub fn at(&self, now: Timestamp, confirmed: &Confirmed) -> Self {
         let mut policy = self.clone();
         policy.peers.retain(|_, peer| !peer.has_expired(now));
+        for peer in policy.peers.values_mut() {
+            peer.lock = peer.lock_at(now, confirmed.get(&peer.public_key).copied());
+        }
         policy
+    }
+
+    /// Returns whose persons have confirmed, as far as that holds, and until when.
+    pub fn open(&self) -> Confirmed {
+        let open = |peer: &Admitted| match peer.lock {
+            Lock::Open(until) => Some((peer.public_key, until)),
+            Lock::None | Lock::Closed => None,
+        };
+        self.peers.values().filter_map(open).collect()
+    }
+
+    /// Says whether a peer's person has yet to confirm.
+    pub fn is_locked(&self, peer: PeerId) -> bool {
+        self.peers.get(&peer).is_some_and(Admitted::is_locked)
     }
 
     /// Returns the peer that an inner address belongs to. The gate's own addresses are nobody's, also when
@@ -215,9 +291,10 @@ impl Policy {
             || self.networks.iter().any(|net| net.contains(&address))
     }
 
-    /// Returns what is served on a TCP port of the gate.
-    pub fn tcp_service(&self, port: u16) -> Option<Service> {
+    /// Returns what is served to a peer on a TCP port of the gate.
+    pub fn tcp_service(&self, peer: PeerId, port: u16) -> Option<Service> {
         match port {
+            80 if self.is_locked(peer) => Some(Service::Confirm),
             53 => Some(Service::Dns),
             80 | 443 => Some(Service::Ingress),
             _ if Some(port) == self.metrics_port => Some(Service::Metrics),
@@ -233,6 +310,8 @@ impl Policy {
     /// Says whether a peer may begin to use a service.
     pub fn may_reach(&self, peer: PeerId, service: Service) -> bool {
         self.peers.get(&peer).is_some_and(|peer| match service {
+            Service::Confirm => peer.is_locked(),
+            _ if peer.is_locked() => false,
             Service::Dns => peer.dns,
             Service::Ingress => peer.ingress,
             Service::Metrics => peer.metrics,
@@ -247,7 +326,7 @@ impl Policy {
 
     /// The same for any protocol by its number; one without ports has port 0.
     pub fn may_begin(&self, peer: PeerId, protocol: u8, target: SocketAddr, is_internet: bool) -> bool {
-        let Some(peer) = self.peers.get(&peer) else { return false };
+        let Some(peer) = self.peers.get(&peer).filter(|peer| !peer.is_locked()) else { return false };
         peer.begins.iter().any(|reach| match reach {
             Reach::Net(net) => net.contains(&target.ip()),
             Reach::Ports { protocol: named, net, ports } => {
@@ -260,7 +339,8 @@ impl Policy {
 
     /// Says whether a peer may begin something with another one: both must name each other.
     pub fn may_visit(&self, peer: PeerId, other: PeerId, protocol: u8, from: SocketAddr, port: u16) -> bool {
-        let begins = self.peers.get(&peer).is_some_and(|peer| peer.begins.contains(&Reach::Peer(other)));
+        let begins =
+            self.peers.get(&peer).is_some_and(|peer| !peer.is_locked() && peer.begins.contains(&Reach::Peer(other)));
         begins && self.admits(other, Some(peer), protocol, from.ip(), port, false)
     }
 
@@ -278,7 +358,7 @@ impl Policy {
         port: u16,
         is_lan: bool,
     ) -> bool {
-        let Some(peer) = self.peers.get(&peer) else { return false };
+        let Some(peer) = self.peers.get(&peer).filter(|peer| !peer.is_locked()) else { return false };
         peer.reached_by.iter().any(|named| match named {
             Caller::Peer(named) => caller == Some(*named),
             Caller::Lan => caller.is_none() && is_lan,
@@ -297,7 +377,10 @@ fn is_outside(reach: &Reach) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vpn::gate::tests::{config, peer};
+    use crate::vpn::{
+        self,
+        gate::tests::{config, peer},
+    };
 
     #[test]
     fn services_are_all_and_dns_is_only_dns() {
@@ -316,13 +399,48 @@ mod tests {
 
     #[test]
     fn a_peer_that_is_switched_off_is_no_peer_and_its_addresses_stay_its_own() {
-        let off = crate::vpn::Peer { enabled: false, ..peer(0, "10.77.0.2/32") };
+        let off = vpn::Peer { enabled: false, ..peer(0, "10.77.0.2/32") };
         let policy = Policy::new(&config(vec![off.clone(), peer(1, "10.77.0.3/32")])).unwrap();
         let taken = Policy::new(&config(vec![off, peer(1, "10.77.0.2/32")]));
 
         assert_eq!(policy.peers.keys().collect::<Vec<_>>(), [&PeerId(1)]);
         assert!(!policy.may_reach(PeerId(0), Service::Dns));
         assert!(matches!(taken, Err(Error::SharedPrefix { .. })));
+    }
+
+    #[test]
+    fn a_peer_reaches_nothing_but_the_page_until_its_person_has_confirmed() {
+        let hour = Duration::from_secs(3_600);
+        let mut locked = peer(0, "10.77.0.2/32");
+        locked.confirm = Some(12 * hour);
+        locked.may_reach = vec![Reach::Services, Reach::Internet, Reach::Peer(PeerId(1))];
+        locked.reached_by = vec![Caller::Lan, Caller::Peer(PeerId(1))];
+        let other = vpn::Peer { reached_by: vec![Caller::Peer(PeerId(0))], ..peer(1, "10.77.0.3/32") };
+        let (policy, key) = (Policy::new(&config(vec![locked.clone(), other])).unwrap(), locked.public_key);
+        let now: Timestamp = "2026-11-25T12:00:00Z".parse().unwrap();
+        let somewhere: SocketAddr = "1.1.1.1:443".parse().unwrap();
+        let reaches = |policy: &Policy| {
+            let services = [Service::Dns, Service::Ingress, Service::Metrics];
+            let begins = policy.may_begin(PeerId(0), 6, somewhere, true);
+            let visits = policy.may_visit(PeerId(0), PeerId(1), 6, somewhere, 1);
+            let called = policy.may_call(PeerId(0), 6, somewhere, 1, true);
+            let all = services.map(|service| policy.may_reach(PeerId(0), service));
+            [all[0], all[1], all[2], begins, visits, called]
+        };
+        let confirmed = |until: Timestamp| policy.at(now, &Confirmed::from([(key, until)]));
+
+        // Whoever has not been told of confirmations, was told of none, or of one by a clock that is not this one.
+        for closed in [&policy, &policy.at(now, &Confirmed::new()), &confirmed(now), &confirmed(now + 13 * hour)] {
+            assert_eq!(reaches(closed), [false; 6]);
+            assert!(closed.may_reach(PeerId(0), Service::Confirm));
+            assert_eq!(closed.tcp_service(PeerId(0), 80), Some(Service::Confirm));
+            assert_eq!(closed.tcp_service(PeerId(1), 80), Some(Service::Ingress));
+        }
+        let open = confirmed(now + 12 * hour);
+        assert_eq!(reaches(&open), [true; 6]);
+        assert!(!open.may_reach(PeerId(0), Service::Confirm) && !open.may_reach(PeerId(1), Service::Confirm));
+        assert!(!open.is_due(now + 11 * hour) && open.is_due(now + 12 * hour));
+        assert!(open.is_due(now - hour), "a clock that was set back makes it no longer");
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub enum Dropped {
     Forbidden,
     /// More connections than one peer may have.
     TooManyConnections,
+    /// Larger than the tunnel of whom it is for.
+    TooBig,
     /// A queue inside was full.
     QueueFull,
     /// The kernel did not take it.
@@ -52,7 +54,7 @@ pub enum Dropped {
 
 impl Dropped {
     /// Every reason.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::NotWireguard,
         Self::Mac1,
         Self::Limited,
@@ -68,6 +70,7 @@ impl Dropped {
         Self::NoEndpoint,
         Self::Forbidden,
         Self::TooManyConnections,
+        Self::TooBig,
         Self::QueueFull,
         Self::Unsent,
     ];
@@ -90,6 +93,7 @@ impl Dropped {
             Self::NoEndpoint => "no_endpoint",
             Self::Forbidden => "forbidden",
             Self::TooManyConnections => "too_many_connections",
+            Self::TooBig => "too_big",
             Self::QueueFull => "queue_full",
             Self::Unsent => "unsent",
         }
@@ -148,6 +152,8 @@ pub struct Standing {
     pub sent: u64,
     /// Packets of its that were refused or dropped inside.
     pub refused: u64,
+    /// It was last proven by a key of the gate that is not the present one.
+    pub knows_old_key: bool,
 }
 
 impl Standing {

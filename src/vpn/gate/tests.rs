@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     origin::Directory,
-    vpn::{self, Config, Lan, Mode, Reach},
+    vpn::{self, Config, Lan, Mode, Reach, gate::sessions::Sessions},
 };
 
 /// A peer with a key that depends on its number only.
@@ -19,6 +19,8 @@ pub(crate) fn peer(number: u32, address: &str) -> vpn::Peer {
         expires: None,
         told_endpoint: None,
         keepalive: None,
+        confirm: None,
+        user: None,
     }
 }
 
@@ -36,6 +38,7 @@ pub(crate) fn config(peers: Vec<vpn::Peer>) -> Config {
         endpoint: None,
         addresses: vec!["10.77.0.1/24".parse().unwrap(), "fd77::1/64".parse().unwrap()],
         private_key: private_key(1_000),
+        previous_key: None,
         mode: Mode::Userspace,
         lan: Lan::Nat,
         lan_interfaces: Vec::new(),
@@ -92,7 +95,12 @@ impl Bench {
     }
 
     pub(super) fn connect(&mut self, number: u32, at: &'static str) -> Client {
-        let mut client = Client::new(number, at);
+        self.connect_by(number, 1_000, at)
+    }
+
+    /// The same for a client that knows the gate by this key.
+    pub(super) fn connect_by(&mut self, number: u32, gate: u32, at: &'static str) -> Client {
+        let mut client = Client::of_gate(number, gate, at);
         let initiation = client.initiation();
         let answer = sent(&self.feed(at, &initiation));
         let keepalive = client.take(&answer[0]).pop().unwrap();
@@ -102,24 +110,35 @@ impl Bench {
 }
 
 impl Client {
-    fn new(number: u32, at: &'static str) -> Self {
-        let gate = private_key(1_000).public_key();
-        let sessions = Sessions::new(&private_key(number), &gate, None, 77);
+    pub(super) fn new(number: u32, at: &'static str) -> Self {
+        Self::of_gate(number, 1_000, at)
+    }
+
+    /// One that knows the gate by this key.
+    pub(super) fn of_gate(number: u32, gate: u32, at: &'static str) -> Self {
+        let sessions = Sessions::new(&private_key(number), &private_key(gate).public_key(), None, 77);
         Self { sessions, buffer: Buffer::default(), at }
     }
 
-    fn initiation(&mut self) -> Vec<u8> {
+    pub(super) fn initiation(&mut self) -> Vec<u8> {
         self.sessions.initiate(&mut self.buffer).unwrap()
     }
 
     /// A further initiation, as after a time-out.
-    fn initiation_again(&mut self) -> Vec<u8> {
+    pub(super) fn initiation_again(&mut self) -> Vec<u8> {
         self.sessions.initiate_anew(&mut self.buffer).unwrap()
     }
 
     pub(super) fn take(&mut self, message: &[u8]) -> Vec<Vec<u8>> {
         let mut answers = Vec::new();
         self.sessions.handle(message, &mut self.buffer, &mut answers).unwrap();
+        answers
+    }
+
+    /// The same for what may be for somebody else.
+    pub(super) fn try_take(&mut self, message: &[u8]) -> Vec<Vec<u8>> {
+        let mut answers = Vec::new();
+        let _ = self.sessions.handle(message, &mut self.buffer, &mut answers);
         answers
     }
 
@@ -152,7 +171,9 @@ fn loaded() -> Bench {
     let mut bench = Bench::new(vec![peer(0, "10.77.0.2/32")]);
     let mut client = Client::new(9, HERE);
     let stranger = client.initiation();
-    while bench.gate.porter.judge(HERE.parse().unwrap(), &stranger, bench.now) == Admission::Admitted {}
+    while bench.gate.porter.judge(HERE.parse().unwrap(), handshake::Asker::Stranger, &stranger, bench.now)
+        == Admission::Admitted(0)
+    {}
     bench.gate.take_tally();
     bench
 }
@@ -282,7 +303,9 @@ fn a_cookie_is_good_for_its_address_and_port_only_and_for_two_minutes() {
     bench.now += Duration::from_secs(121);
     let mut flood = Client::new(9, HERE);
     let stranger = flood.initiation();
-    while bench.gate.porter.judge(HERE.parse().unwrap(), &stranger, bench.now) == Admission::Admitted {}
+    while bench.gate.porter.judge(HERE.parse().unwrap(), handshake::Asker::Stranger, &stranger, bench.now)
+        == Admission::Admitted(0)
+    {}
     assert_eq!(sent(&bench.feed(HERE, &second))[0][0], 3);
 }
 
@@ -295,7 +318,8 @@ fn a_proven_source_has_a_bucket_of_its_own() {
     bench.now += Duration::from_secs(1);
     let admitted = (0..100).filter(|_| {
         let message = flood.initiation_again();
-        bench.gate.porter.judge(HERE.parse().unwrap(), &message, bench.now) == Admission::Admitted
+        bench.gate.porter.judge(HERE.parse().unwrap(), handshake::Asker::Stranger, &message, bench.now)
+            == Admission::Admitted(0)
     });
     assert_eq!(admitted.count(), 20);
 
@@ -418,7 +442,7 @@ fn indices_never_meet() {
     let taken = *bench.gate.by_index.keys().next().unwrap();
     let mut drawn = [taken, taken | 0xff00_0000, 0x0012_3456].into_iter();
 
-    let free = bench.gate.free_index(|| drawn.next().unwrap());
+    let free = ways::free_index(&bench.gate.by_index, || drawn.next().unwrap());
 
     assert_eq!(bench.gate.by_index.len(), 20);
     assert_eq!(free, 0x0012_3456);

@@ -140,6 +140,35 @@ pub(in crate::vpn) fn unreachable(packet: &Packet<'_>, why: Unreachable) -> Opti
     }
 }
 
+/// Tells that a packet is larger than the tunnel is for whom it is meant.
+pub(in crate::vpn) fn too_big(packet: &Packet<'_>, mtu: usize) -> Option<Vec<u8>> {
+    let checksums = ChecksumCapabilities::default();
+    let (from, to) = (packet.destination, packet.source);
+    match (from, to) {
+        (IpAddr::V4(_), IpAddr::V4(_)) => {
+            let header = Ipv4Repr::parse(&Ipv4Packet::new_checked(packet.whole).ok()?, &checksums).ok()?;
+            let data = packet.payload.get(..packet.payload.len().min(128))?;
+            let error = Icmpv4Repr::DstUnreachable { reason: Icmpv4DstUnreachable::FragRequired, header, data };
+            let mtu = u16::try_from(mtu).unwrap_or(u16::MAX).to_be_bytes();
+            Some(build(from, to, IpProtocol::Icmp, error.buffer_len(), |payload| {
+                error.emit(&mut Icmpv4Packet::new_unchecked(&mut *payload), &checksums);
+                // RFC 1191 §4: the MTU stands in what is unused otherwise.
+                payload[6..8].copy_from_slice(&mtu);
+                Icmpv4Packet::new_unchecked(payload).fill_checksum();
+            }))
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let header = Ipv6Repr::parse(&Ipv6Packet::new_checked(packet.whole).ok()?).ok()?;
+            let data = packet.payload.get(..packet.payload.len().min(512))?;
+            let error = Icmpv6Repr::PktTooBig { mtu: u32::try_from(mtu).unwrap_or(u32::MAX), header, data };
+            Some(build(from, to, IpProtocol::Icmpv6, error.buffer_len(), |payload| {
+                error.emit(&source, &destination, &mut Icmpv6Packet::new_unchecked(payload), &checksums);
+            }))
+        }
+        _ => None,
+    }
+}
+
 /// Makes a UDP packet; `None` if the ends are not of one family or the packet is larger than `mtu`.
 pub(in crate::vpn) fn udp(from: SocketAddr, to: SocketAddr, payload: &[u8], mtu: usize) -> Option<Vec<u8>> {
     let udp = UdpRepr { src_port: from.port(), dst_port: to.port() };
@@ -224,6 +253,24 @@ mod tests {
         // RFC 1812 §5.2.7.1: communication administratively prohibited.
         assert_eq!(refusal.payload[..2], [3, 13]);
         assert_eq!(Packet::parse(&refusal.payload[8..]).unwrap().ports(), Some((40_000, 53)));
+    }
+
+    #[test]
+    fn who_sends_too_much_is_told_how_much_fits() {
+        for (from, to) in [(PEER, GATE), ("[fd77::2]:40000", "[fd77::3]:53")] {
+            let packet = udp(from.parse().unwrap(), to.parse().unwrap(), &[7; 2_000], 9_000).unwrap();
+
+            let told = too_big(&Packet::parse(&packet).unwrap(), 1420).unwrap();
+
+            let told = Packet::parse(&told).unwrap();
+            let (kind, mtu) = if from.starts_with('[') { ([2, 0], 4..8) } else { ([3, 4], 6..8) };
+            assert_eq!(told.payload[..2], kind);
+            assert_eq!(told.payload[mtu].iter().fold(0, |mtu, byte| mtu << 8 | usize::from(*byte)), 1420);
+            assert_eq!(told.quoted().unwrap().ports, (40_000, 53), "whoever sent it knows which it was");
+            if told.source.is_ipv4() {
+                assert!(Icmpv4Packet::new_checked(told.payload).unwrap().verify_checksum());
+            }
+        }
     }
 
     #[test]
