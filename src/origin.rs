@@ -11,6 +11,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 /// Where a connection or datagram came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -73,6 +74,31 @@ impl Directory {
                 None => "vpn".into(),
             },
         }
+    }
+}
+
+/// What a person may change. Peers without a person have no role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Nothing: may look.
+    Viewer,
+    /// What passes by itself: pauses, timed rules, bans, maintenance.
+    Operator,
+    /// Everything.
+    Owner,
+}
+
+impl Role {
+    /// Every role by its word.
+    pub const ALL: [(&'static str, Self); 3] =
+        [("viewer", Self::Viewer), ("operator", Self::Operator), ("owner", Self::Owner)];
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let word = Self::ALL.iter().find(|(_, role)| role == self).map_or("", |(word, _)| word);
+        f.write_str(word)
     }
 }
 

@@ -7,7 +7,10 @@ use jiff::Timestamp;
 
 use crate::{
     announce::Announcer,
-    app::{Edge, InForce, Options, Source, lock, log, scrape::Scrape, succession::Succession, wire::Planes},
+    app::{
+        Edge, InForce, Options, Source, confirm::Confirm, lock, log, pending::Pending, scrape::Scrape,
+        succession::Succession, wire::Planes,
+    },
     audit::Audit,
     clock::Clock,
     config::{self, Loaded, PeerIds, Problems},
@@ -133,11 +136,12 @@ pub(super) fn build(options: Options) -> Result<Built, Failure> {
     let series = Series::new(&metrics);
     let audit = Arc::new(Audit::new(&state));
     let helper = helper(config, user.as_ref()).map_err(io("helper process".into()))?;
-    let bound = Planes::bind(config, &follower, &metrics, helper, &audit).and_then(|(planes, inlet)| {
-        let scrape = Scrape::bind(config.metrics.as_ref(), follower.networks(), metrics.clone(), inlet)?;
-        Ok((planes, scrape))
+    let bound = Planes::bind(config, &follower, &metrics, helper, &audit).and_then(|(planes, doors)| {
+        let (networks, inlet) = (follower.networks(), doors.metrics);
+        let scrape = Scrape::bind(config.metrics.as_ref(), networks, metrics.clone(), inlet)?;
+        Ok((planes, scrape, doors.confirm))
     });
-    let (planes, scrape) = bound.map_err(|error| Failure::Bind { error, hint: hint(&options, &state) })?;
+    let (planes, scrape, to_confirm) = bound.map_err(|error| Failure::Bind { error, hint: hint(&options, &state) })?;
     let unclaimed = listen::disinherit();
     if unclaimed > 0 {
         tracing::info!(unclaimed, "the process before this one listened where the configuration says nothing now");
@@ -175,14 +179,20 @@ pub(super) fn build(options: Options) -> Result<Built, Failure> {
         tracing::warn!("{covering}");
     }
     let prepared = planes.prepare(config).map_err(Failure::Prepare)?;
+    let confirm = Confirm::open(&state, planes.vpn.clone(), to_confirm, audit.clone());
     planes.commit(prepared);
     let now = Timestamp::now();
     series.loaded(now);
     let generation = super::reload::record(&state, &loaded, "start")
         .map_err(|error| Failure::Io { what: "history of the configuration".into(), error: io::Error::other(error) })?;
     audit.record("hearthgate", "start", &format!("generation {generation}"));
+    let pending = Pending::resume(&state);
+    if let Some(waiting) = pending.as_ref().map(Pending::waiting) {
+        tracing::warn!(risk = waiting.risk, "a change waits to be confirmed (`hearthgate confirm`)");
+    }
     let config = Arc::new(loaded.compiled);
     scrape.commit(&config);
+    confirm.commit(&config);
     let force = InForce { config, file: loaded.file, digest: loaded.digest, generation, loaded: now };
     let edge = Edge {
         options,
@@ -192,11 +202,13 @@ pub(super) fn build(options: Options) -> Result<Built, Failure> {
         planes,
         clock,
         scrape: Arc::new(scrape),
+        confirm: Arc::new(confirm),
         follower: Arc::new(follower),
         announcer,
         watched: std::sync::OnceLock::new(),
         audit,
         changing: std::sync::Mutex::new(()),
+        pending: std::sync::Mutex::new(pending),
         force: ArcSwap::from_pointee(force),
         refused: ArcSwapOption::empty(),
         series,

@@ -25,6 +25,7 @@ use crate::{
         Accept, Edge,
         peers::{NewKeys, NewPeer, PeerEdit},
         rules::RuleEdit,
+        users::{self, UserEdit},
     },
     config::{Problems, edits::Switch},
     supervise::{Phase, Stop, task},
@@ -212,6 +213,9 @@ async fn dispatch(request: Request<Incoming>, edge: Arc<Edge>, caller: u32) -> R
         (&Method::POST, noun) if noun.starts_with("peers/") => {
             let (name, verb) = noun.trim_start_matches("peers/").split_once('/').unwrap_or_default();
             let name = name.to_owned();
+            if verb == "confirm-setup" {
+                return blocking(move || edge.set_up_confirmation(&name, &author)).await;
+            }
             let edit = match verb {
                 "rotate" => PeerEdit::Rotate(name, body::<NewKeys>(request).await?),
                 "enable" => PeerEdit::Switch(name, Switch::On),
@@ -223,6 +227,15 @@ async fn dispatch(request: Request<Incoming>, edge: Arc<Edge>, caller: u32) -> R
         (&Method::DELETE, noun) if noun.starts_with("peers/") => {
             let name = noun.trim_start_matches("peers/").to_owned();
             blocking(move || edge.edit_peers(PeerEdit::Remove(name), &author)).await
+        }
+        (&Method::GET, "users") => json(edge.users()),
+        (&Method::POST, "users") => {
+            let user: users::Listed = body(request).await?;
+            blocking(move || edge.edit_users(&UserEdit::Add(user), &author)).await
+        }
+        (&Method::DELETE, noun) if noun.starts_with("users/") => {
+            let name = noun.trim_start_matches("users/").to_owned();
+            blocking(move || edge.edit_users(&UserEdit::Remove(name), &author)).await
         }
         (&Method::POST, "rules") => {
             let edit: RuleEdit = body(request).await?;
@@ -236,6 +249,9 @@ async fn dispatch(request: Request<Incoming>, edge: Arc<Edge>, caller: u32) -> R
             let curious = body(request).await?;
             json(edge.explain_url(&curious)?)
         }
+        (&Method::GET, "config/waiting") => json(edge.waiting()),
+        (&Method::POST, "config/confirm") => blocking(move || edge.confirm_change(&author)).await,
+        (&Method::POST, "config/undo") => blocking(move || edge.take_back(&author)).await,
         (&Method::GET, "config/log") => blocking(move || edge.generations()).await,
         (&Method::GET, "config/show") => blocking(move || edge.show(number)).await,
         (&Method::GET, "config/diff") => blocking(move || edge.diff(number)).await,

@@ -6,15 +6,18 @@
 //! SIGTERM drain, and after the grace period end.
 
 mod build;
+pub mod confirm;
 pub mod control;
 pub mod devices;
 mod explain;
 pub mod history;
 mod lock;
+mod lockout;
 pub mod log;
 mod notify;
 pub(crate) mod offline;
 pub mod peers;
+pub mod pending;
 mod reload;
 pub mod rules;
 mod run;
@@ -22,6 +25,7 @@ pub mod scrape;
 pub mod state;
 pub mod status;
 mod succession;
+pub mod users;
 mod wire;
 
 use std::{
@@ -109,12 +113,15 @@ pub struct Edge {
     planes: Planes,
     clock: Clock,
     scrape: Arc<scrape::Scrape>,
+    confirm: Arc<confirm::Confirm>,
     follower: Arc<Follower>,
     announcer: Option<Arc<Announcer>>,
     watched: OnceLock<Vec<(&'static str, Watched)>>,
     audit: Arc<Audit>,
     /// Held by whoever changes the configuration.
     changing: Mutex<()>,
+    /// A change that is taken back unless it is confirmed.
+    pending: Mutex<Option<pending::Pending>>,
     force: ArcSwap<InForce>,
     refused: ArcSwapOption<status::Refused>,
     series: build::Series,

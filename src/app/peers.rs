@@ -12,6 +12,7 @@ use crate::{
         Compiled,
         edits::{self, EditError, Edits, Switch},
     },
+    origin::Role,
     vpn::{
         self, Config, GateSide, Peer,
         keys::{PresharedKey, PrivateKey},
@@ -32,9 +33,15 @@ pub struct NewPeer {
     pub addresses: Vec<IpNet>,
     /// What it may reach; nothing is the default.
     pub may_reach: Option<Vec<String>>,
+    /// Who may begin something with it.
+    #[serde(default)]
+    pub reached_by: Vec<String>,
     /// Mixed into the handshake, in base64.
     #[serde(default)]
     pub preshared_key: Option<Secret>,
+    /// How long a confirmation of its person holds, as in the configuration; nothing is to be confirmed without it.
+    #[serde(default)]
+    pub confirm: Option<String>,
     /// When it is a peer no more, as in the configuration.
     #[serde(default)]
     pub expires: Option<String>,
@@ -140,12 +147,27 @@ pub struct Listed {
     pub public_key: String,
     /// Its inner addresses.
     pub addresses: Vec<IpNet>,
+    /// Whose it is.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// What that person may change.
+    #[serde(default)]
+    pub role: Option<Role>,
+    /// It reaches nothing before its person has confirmed.
+    #[serde(default)]
+    pub must_confirm: bool,
+    /// Until then it is confirmed, in seconds since 1970.
+    #[serde(default)]
+    pub confirmed_until: Option<u64>,
     /// It may come in.
     pub enabled: bool,
     /// From then on it is no peer, in seconds since 1970.
     pub expires: Option<i64>,
     /// It was told another endpoint than peers are told today.
     pub told_old_endpoint: bool,
+    /// It knows the gate by the key before the present one.
+    #[serde(default)]
+    pub knows_old_key: bool,
     /// When a session was last proven, in seconds since 1970.
     pub last_handshake: Option<u64>,
     /// Where it was last heard.
@@ -166,6 +188,8 @@ impl Edge {
                 peer.last_handshake = seen.last_handshake;
                 peer.endpoint = seen.endpoint;
                 (peer.received, peer.sent) = (seen.received, seen.sent);
+                peer.knows_old_key = seen.knows_old_key;
+                (peer.must_confirm, peer.confirmed_until) = (seen.must_confirm, seen.confirmed_until);
             }
         }
         listed
@@ -181,9 +205,14 @@ pub fn list(config: &Compiled) -> Vec<Listed> {
             group: peer.group.clone(),
             public_key: peer.public_key.to_string(),
             addresses: peer.addresses.clone(),
+            user: peer.user.as_ref().map(|user| user.name.clone()),
+            role: peer.user.as_ref().map(|user| user.role),
+            must_confirm: peer.confirm.is_some(),
+            confirmed_until: None,
             enabled: peer.enabled,
             expires: peer.expires.map(|expires| expires.as_second()),
             told_old_endpoint: peer.told_endpoint.is_some() && peer.told_endpoint != vpn.endpoint,
+            knows_old_key: false,
             last_handshake: None,
             endpoint: None,
             received: 0,
@@ -230,6 +259,7 @@ fn place(new: Vec<NewPeer>, vpn: &Config) -> Result<Vec<edits::NewPeer>, Refusal
         let more = [
             ("preshared_key", new.preshared_key.map(|key| key.0)),
             ("expires", new.expires),
+            ("confirm", new.confirm),
             ("keepalive", new.keepalive),
             ("endpoint", vpn.endpoint.clone()),
         ];
@@ -239,13 +269,14 @@ fn place(new: Vec<NewPeer>, vpn: &Config) -> Result<Vec<edits::NewPeer>, Refusal
             public_key: new.public_key,
             addresses,
             may_reach: new.may_reach,
+            reached_by: new.reached_by,
             more: more.into_iter().filter_map(|(key, text)| Some((key, text?))).collect(),
         });
     }
     Ok(placed)
 }
 
-fn refusal(error: EditError) -> Refusal {
+pub(super) fn refusal(error: EditError) -> Refusal {
     match error {
         EditError::Unknown(_) => Refusal::missing(error),
         EditError::Known(_) | EditError::InFile(_) => Refusal::asked(error),

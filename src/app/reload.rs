@@ -1,13 +1,24 @@
 //! Another configuration comes into force, whole or not at all: load → refuse what needs a restart →
 //! prepare every plane → only then commit each, and keep it as a generation.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, MutexGuard},
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    app::{Edge, InForce, control::Refusal, history, log, peers, rules, status::Refused},
+    app::{
+        Edge, InForce,
+        control::Refusal,
+        history, lockout, log, peers,
+        pending::{Pending, Waiting},
+        rules,
+        status::Refused,
+        users,
+    },
     config::{
         self, Compiled, Loaded,
         edits::Edits,
@@ -25,15 +36,20 @@ pub struct Reloaded {
     pub changed: bool,
     /// What is odd in it.
     pub warnings: Vec<String>,
+    /// It is taken back unless it is confirmed.
+    #[serde(default)]
+    pub waiting: Option<Waiting>,
 }
 
 /// Which text of the owner's file is meant.
 #[derive(Clone, Copy)]
-enum Basis {
+pub(super) enum Basis<'a> {
     /// What stands there now.
     Disk,
     /// What is in force: a change of the edits neither fails by a file that is half written nor takes it over.
     Force,
+    /// This, which was in force before: a change is taken back.
+    Text(&'a str),
 }
 
 impl Edge {
@@ -81,6 +97,19 @@ impl Edge {
         Ok(ruled)
     }
 
+    /// Changes the users, in the edits and in force; both or neither.
+    pub fn edit_users(&self, edit: &users::UserEdit, author: &str) -> Result<Vec<users::Listed>, Refusal> {
+        let _changing = self.changing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut edits = Edits::read(&self.state).map_err(Refusal::ours)?;
+        let before = edits.text();
+        users::apply(&mut edits, edit, &self.force.load().config)?;
+        if let Err(refusal) = self.load_and_commit(&format!("{author}: {edit}"), Basis::Force) {
+            edits.write(before).map_err(Refusal::ours)?;
+            return Err(refusal);
+        }
+        Ok(users::list(&self.force.load().config))
+    }
+
     /// Makes the edits what they were in an older generation.
     pub fn rollback(&self, generation: u64, author: &str) -> Result<Reloaded, Refusal> {
         let _changing = self.changing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -95,8 +124,13 @@ impl Edge {
         reloaded
     }
 
+    /// Returns the change that waits to be confirmed.
+    pub(super) fn pending(&self) -> MutexGuard<'_, Option<Pending>> {
+        self.pending.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
     /// The caller holds `changing`.
-    fn load_and_commit(&self, author: &str, basis: Basis) -> Result<Reloaded, Refusal> {
+    pub(super) fn load_and_commit(&self, author: &str, basis: Basis<'_>) -> Result<Reloaded, Refusal> {
         let attempt = self.try_load_and_commit(author, basis);
         let (by, what) = author.split_once(": ").unwrap_or(("hearthgate", author));
         match &attempt {
@@ -117,11 +151,16 @@ impl Edge {
         attempt
     }
 
-    fn try_load_and_commit(&self, author: &str, basis: Basis) -> Result<Reloaded, Refusal> {
+    fn try_load_and_commit(&self, author: &str, basis: Basis<'_>) -> Result<Reloaded, Refusal> {
+        let is_undone = matches!(basis, Basis::Text(_));
+        if let (false, Some(pending)) = (is_undone, self.pending().as_ref()) {
+            return Err(pending.refusal());
+        }
         let force = self.force.load();
         let mut ids = self.peer_ids.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let source = match (basis, self.options.source.file()) {
             (Basis::Force, Some(path)) => config::Source::Text(path, &force.file),
+            (Basis::Text(text), Some(path)) => config::Source::Text(path, text),
             _ => self.options.source.to_config(),
         };
         let loaded = config::check(source, &self.options.to_config(), &mut ids);
@@ -136,6 +175,9 @@ impl Edge {
         }
         let prepared = self.planes.prepare(&loaded.compiled).map_err(Refusal::unprepared)?;
         loaded.keep().map_err(Refusal::ours)?;
+        let risk = if is_undone { None } else { lockout::risk(&force.config, &loaded.compiled) };
+        let pending = risk.map(|risk| Pending::begin(&self.state, force.generation, risk)).transpose();
+        let pending = pending.map_err(Refusal::ours)?;
         // Nothing below can refuse any more.
         let changed = loaded.digest != force.digest;
         let generation = if changed {
@@ -151,14 +193,20 @@ impl Edge {
         self.planes.commit(prepared);
         self.follower.configure(config.lan.clone());
         self.scrape.commit(&config);
+        self.confirm.commit(&config);
         log::set_level(config.node.log.level);
         let now = Timestamp::now();
         let force = InForce { config, file: loaded.file, digest: loaded.digest, generation, loaded: now };
         self.force.store(Arc::new(force));
+        let waiting = pending.as_ref().map(Pending::waiting);
+        if let Some(pending) = pending {
+            *self.pending() = Some(pending);
+        }
         self.refused.store(None);
         self.series.loaded(now);
         tracing::info!(author, generation, changed, "configuration in force");
-        Ok(Reloaded { generation, changed, warnings: loaded.warnings.iter().map(ToString::to_string).collect() })
+        let warnings = loaded.warnings.iter().map(ToString::to_string).collect();
+        Ok(Reloaded { generation, changed, warnings, waiting })
     }
 }
 

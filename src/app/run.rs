@@ -11,6 +11,7 @@ use std::{
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
+    time::MissedTickBehavior,
 };
 
 use crate::{
@@ -31,6 +32,8 @@ const RENEW: Duration = Duration::from_secs(3600);
 const FIGURES: Duration = Duration::from_secs(5);
 /// A session of WireGuard is used no longer than this, in seconds (REJECT_AFTER_TIME).
 const SESSION: u64 = 180;
+/// How often it is written down who asked for what is not for them.
+const TRESPASSES: Duration = Duration::from_secs(60);
 /// What a plane has after [`Phase::Now`].
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
@@ -99,6 +102,11 @@ pub fn run(options: Options, ready: impl FnOnce(&Edge)) -> Result<(), Failure> {
             let (scrape, told) = (edge.scrape.clone(), stop.clone());
             watched.push(("metrics", supervise::service("metrics", stop.clone(), move || scrape.clone().run(told.clone()))));
         }
+        if edge.planes.vpn.is_some() {
+            let (confirm, told) = (edge.confirm.clone(), stop.clone());
+            let serve = move || confirm.clone().run(told.clone());
+            watched.push(("confirm", supervise::service("confirm", stop.clone(), serve)));
+        }
         if let Some(names) = edge.planes.names.clone() {
             let told = stop.clone();
             watched.push(("wan", supervise::service("wan", stop.clone(), move || names.clone().run(told.clone()))));
@@ -131,6 +139,7 @@ pub fn run(options: Options, ready: impl FnOnce(&Edge)) -> Result<(), Failure> {
                 manager.stopping();
                 drain(&edge, [&gate, &stopper], &mut signals, threads).await;
                 edge.clock.keep();
+                edge.note_trespasses();
                 let _ = std::fs::remove_file(control::socket(&edge.state));
                 let _ = std::fs::remove_file(handover::socket(&edge.state));
             }
@@ -179,6 +188,10 @@ impl Signals {
         };
         let mut figures = tokio::time::interval(FIGURES);
         let mut renewal = tokio::time::interval_at(tokio::time::Instant::now() + RENEW, RENEW);
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut trespasses = tokio::time::interval(TRESPASSES);
+        trespasses.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut watchdog = tokio::time::interval(manager.interval());
         loop {
             tokio::select! {
@@ -194,6 +207,19 @@ impl Signals {
                     });
                 }
                 _ = figures.tick() => edge.count_restarts(),
+                _ = seconds.tick(), if edge.waiting().is_some() => {
+                    let edge = edge.clone();
+                    task("unconfirmed", async move {
+                        _ = tokio::task::spawn_blocking(move || edge.take_back_if_due()).await;
+                    });
+                }
+                _ = trespasses.tick() => {
+                    let edge = edge.clone();
+                    // It waits for the disk.
+                    task("trespasses", async move {
+                        _ = tokio::task::spawn_blocking(move || edge.note_trespasses()).await;
+                    });
+                }
                 _ = renewal.tick() => {
                     let edge = edge.clone();
                     task("renewal", async move {
@@ -236,6 +262,13 @@ impl Edge {
     fn count_restarts(&self) {
         for (name, watched) in self.watched.get().into_iter().flatten() {
             self.series.restarts.with_label_values(&[*name]).set(watched.health().restarts.into());
+        }
+    }
+
+    /// Writes down who asked for hosts that are not for them.
+    fn note_trespasses(&self) {
+        for trespass in self.planes.ingress.iter().flat_map(|plane| plane.take_trespasses()) {
+            self.audit.record(&trespass.by, &trespass.what, &trespass.outcome);
         }
     }
 

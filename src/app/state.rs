@@ -13,8 +13,19 @@ use crate::{
 };
 
 /// Everything that lies in a state folder, without the suffixes of the store.
-const NAMES: [&str; 9] =
-    ["lock", "control.sock", "edits.toml", "generations", "vpn.key", "vpn-addresses", "tour.key", "ca", "ca.pem"];
+const NAMES: [&str; 11] = [
+    "lock",
+    "control.sock",
+    "edits.toml",
+    "generations",
+    "vpn.key",
+    "vpn-addresses",
+    "tour.key",
+    "ca",
+    "ca.pem",
+    "confirmations",
+    "unconfirmed",
+];
 /// What the store keeps beside a file.
 const SUFFIXES: [&str; 4] = [".new", ".old", ".link", ".torn"];
 

@@ -4,7 +4,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{announce, app::Edge, dns, ingress, vpn, wan};
+use crate::{
+    announce,
+    app::{Edge, pending::Waiting},
+    dns, ingress, vpn, wan,
+};
 
 /// The state of everything at this moment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -27,6 +31,9 @@ pub struct Status {
     pub loaded: i64,
     /// The last attempt to load another one, if that failed.
     pub refused: Option<Refused>,
+    /// A change that is taken back unless it is confirmed.
+    #[serde(default)]
+    pub waiting: Option<Waiting>,
     /// The planes that exist, and what works beside them.
     pub planes: Vec<Plane>,
     /// What router advertisements tell of us.
@@ -57,8 +64,8 @@ pub struct Refused {
 /// The health of one plane.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plane {
-    /// `dns`, `ingress`, `vpn`; `onlink` follows who is at home, `neighbours` with which devices, `metrics` and
-    /// `control` answer.
+    /// `dns`, `ingress`, `vpn`; `onlink` follows who is at home, `neighbours` with which devices, `metrics`,
+    /// `confirm` and `control` answer.
     pub name: String,
     /// It works now.
     pub running: bool,
@@ -94,6 +101,7 @@ impl Edge {
             generation: force.generation,
             loaded: force.loaded.as_second(),
             refused: self.refused.load().as_deref().cloned(),
+            waiting: self.waiting(),
             planes: planes.collect(),
             announced: self.announcer.as_ref().map(|announcer| announcer.status()).unwrap_or_default(),
             dns: self.planes.dns.as_ref().map(|plane| plane.status()),

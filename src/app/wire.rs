@@ -37,6 +37,13 @@ pub struct Planes {
     pub(crate) names: Option<Arc<wan::Names>>,
 }
 
+/// What the tunnel hands to those who are no planes.
+#[derive(Debug)]
+pub struct Doors {
+    pub(crate) metrics: Option<Inlet>,
+    pub(crate) confirm: Option<Inlet>,
+}
+
 /// A policy for each plane, ready to be swapped in.
 pub struct Prepared {
     dns: Option<dns::Prepared>,
@@ -49,14 +56,14 @@ pub struct Prepared {
 pub(super) type Running = (&'static str, Watched, JoinHandle<()>);
 
 impl Planes {
-    /// Takes every port; returns besides the planes what the tunnel hands to the metrics listener.
+    /// Takes every port; returns besides the planes what the tunnel hands to others.
     pub fn bind(
         config: &Compiled,
         follower: &Follower,
         metrics: &Metrics,
         helper: Option<Helper>,
         audit: &Arc<Audit>,
-    ) -> Result<(Self, Option<Inlet>), BindError> {
+    ) -> Result<(Self, Doors), BindError> {
         let mut outlets = vpn::Outlets { audit: Some(audit.clone()), ..vpn::Outlets::default() };
         let door = |wanted: bool, outlet: &mut Option<stream::Outlet>| {
             (wanted && config.vpn.is_some()).then(|| {
@@ -68,6 +75,7 @@ impl Planes {
         let to_dns = door(config.dns.is_some(), &mut outlets.dns);
         let to_ingress = door(config.ingress.is_some(), &mut outlets.ingress);
         let to_metrics = door(config.metrics.is_some(), &mut outlets.metrics);
+        let to_confirm = door(true, &mut outlets.confirm);
         let identity = Identity::default();
         let dns = match &config.dns {
             Some(config) => {
@@ -95,7 +103,7 @@ impl Planes {
             Some(config) => Some(Arc::new(vpn::Plane::bind(config, follower.networks(), metrics, outlets)?)),
             None => None,
         };
-        Ok((Self { dns, ingress, vpn, names }, to_metrics))
+        Ok((Self { dns, ingress, vpn, names }, Doors { metrics: to_metrics, confirm: to_confirm }))
     }
 
     /// Hands over the clock, before the first policy.

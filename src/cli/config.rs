@@ -11,7 +11,7 @@ use crate::{
         history::{self, Entry, Text},
         offline,
     },
-    cli::{Running, client, readable},
+    cli::{Running, client, confirm, readable},
     config::generations,
     privilege,
 };
@@ -83,6 +83,7 @@ fn rollback(state: &Path, generation: u64, running: &Running) -> anyhow::Result<
         let path = with_number("/api/v1/config/rollback", Some(generation));
         let reloaded: Reloaded = client::post(state, &path, &())?;
         println!("edits are those of generation {generation}; generation {} is in force", reloaded.generation);
+        confirm::remind(state)?;
         return Ok(());
     }
     if !state.exists() {

@@ -74,6 +74,8 @@ impl Init {
             public_key: key.public_key().to_string(),
             addresses: Vec::new(),
             may_reach: None,
+            reached_by: Vec::new(),
+            confirm: None,
             preshared_key: Some(peers::Secret::of(&PresharedKey::generate())),
             expires: None,
             keepalive: None,

@@ -5,12 +5,14 @@ mod ca;
 mod check;
 mod client;
 mod config;
+mod confirm;
 mod devices;
 mod doctor;
 mod explain;
 mod init;
 mod list;
 mod listeners;
+mod offline;
 mod peer;
 mod ports;
 mod reload;
@@ -19,6 +21,7 @@ mod run;
 mod status;
 mod tour;
 mod trust;
+mod user;
 
 use std::{fmt, path::PathBuf, process::ExitCode};
 
@@ -67,8 +70,13 @@ enum Command {
     /// Add, list or remove peers of the VPN
     #[command(subcommand)]
     Peer(peer::Peer),
+    /// Add, list or remove people: what they may change, and their peers
+    #[command(subcommand)]
+    User(user::User),
     /// Show the devices of the house, or say that new ones are known
     Devices(devices::Devices),
+    /// Keep a change that could lock its author out; it takes itself back otherwise
+    Confirm(confirm::Confirm),
     /// What was changed, by whom and when
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -166,7 +174,9 @@ pub fn main() -> ExitCode {
         Command::Tour(running) => tour::execute(&running, state),
         Command::Init(command) => command.execute(state),
         Command::Peer(command) => command.execute(state),
+        Command::User(command) => command.execute(state),
         Command::Devices(command) => command.execute(state),
+        Command::Confirm(command) => command.execute(state),
         Command::Audit(command) => command.execute(state),
         Command::Allow(command) => command.execute(state, app::rules::RuleEdit::Allow),
         Command::Block(command) => command.execute(state, app::rules::RuleEdit::Block),

@@ -15,18 +15,11 @@ use ipnet::IpNet;
 
 use crate::{
     app::{
-        self, Options,
-        control::Refusal,
-        offline,
+        confirm::SetUp,
         peers::{self, Edited, NewKeys, NewPeer, PeerEdit, Secret},
     },
-    cli::{Problem, Running, client},
-    config::{
-        self, Loaded, PeerIds,
-        edits::{Edits, Switch},
-        generations,
-    },
-    privilege,
+    cli::{Running, client, confirm, offline},
+    config::edits::Switch,
     vpn::{
         self,
         keys::{PresharedKey, PrivateKey, PublicKey},
@@ -61,6 +54,8 @@ pub(super) enum Peer {
         #[command(flatten)]
         running: Running,
     },
+    /// Print what an authenticator app reads, once, for a peer with `confirm`; what was confirmed before is not any more
+    ConfirmSetup(Named),
     /// Print the gate and its peers as a server's file for wg-quick
     Export {
         /// With the gate's private key
@@ -88,6 +83,12 @@ pub(super) struct Add {
     /// What it may reach, with commas between: services, dns, route:HOST, PREFIX, "tcp PREFIX PORT", peer:NAME, internet
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     may_reach: Option<Vec<String>>,
+    /// Who may begin something with it, with commas between: lan, PREFIX, "tcp PREFIX PORT", peer:NAME
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    reached_by: Vec<String>,
+    /// Its person confirms it by an authenticator, which holds so long, as 12h; until then it reaches nothing
+    #[arg(long, value_name = "TIME")]
+    confirm: Option<String>,
     /// The public key of a key pair that the device made itself
     #[arg(long, value_name = "KEY")]
     public_key: Option<PublicKey>,
@@ -150,9 +151,10 @@ impl Peer {
             Self::Enable(named) => named.switch(state, Switch::On),
             Self::Disable(named) => named.switch(state, Switch::Off),
             Self::Import { file, gate_key, running } => import::import(&running, state, &file, gate_key.as_deref()),
+            Self::ConfirmSetup(named) => named.set_up(state),
             Self::Export { private_key, running } => {
                 let folder = running.state(state)?;
-                let compiled = look(&running, &folder)?.compiled;
+                let compiled = offline::look(&running, &folder)?;
                 let config = compiled.vpn.context("the configuration has no [vpn]")?;
                 print!("{}", vpn::foreign::export(&config, private_key.then_some(&config.private_key)));
                 Ok(())
@@ -162,6 +164,7 @@ impl Peer {
                 if client::is_running(&folder) {
                     let _: Edited = client::delete(&folder, &format!("/api/v1/peers/{name}"))?;
                     eprintln!("peer \"{name}\" is removed");
+                    confirm::remind(&folder)?;
                 } else {
                     edit_state(&running, &folder, PeerEdit::Remove(name.clone()))?;
                     eprintln!("peer \"{name}\" is removed; no hearthgate is running, it applies at the next start");
@@ -182,7 +185,9 @@ impl Add {
             public_key: public_key.to_string(),
             addresses: self.address.iter().map(|text| address(text)).collect::<anyhow::Result<_>>()?,
             may_reach: self.may_reach.map(|words| words.iter().map(|word| word.trim().to_owned()).collect()),
+            reached_by: self.reached_by.iter().map(|word| word.trim().to_owned()).collect(),
             preshared_key: self.handing.preshared_key(),
+            confirm: self.confirm,
             expires: self.expires,
             keepalive: self.keepalive,
         };
@@ -197,7 +202,9 @@ impl Rotate {
         let (private_key, public_key) = pair(self.public_key);
         let keys = NewKeys { public_key: public_key.to_string(), preshared_key: self.handing.preshared_key() };
         let edited = if client::is_running(&state) {
-            client::post(&state, &format!("/api/v1/peers/{}/rotate", self.name), &keys)?
+            let edited = client::post(&state, &format!("/api/v1/peers/{}/rotate", self.name), &keys)?;
+            confirm::remind(&state)?;
+            edited
         } else {
             edit_state(&self.running, &state, PeerEdit::Rotate(self.name.clone(), keys))?
         };
@@ -216,10 +223,30 @@ impl Named {
         if client::is_running(&state) {
             let _: Edited = client::post(&state, &format!("/api/v1/peers/{}/{verb}", self.name), &())?;
             eprintln!("peer \"{}\" is {done}", self.name);
+            confirm::remind(&state)?;
         } else {
             edit_state(&self.running, &state, PeerEdit::Switch(self.name.clone(), switch))?;
             eprintln!("peer \"{}\" is {done}; no hearthgate is running, it applies at the next start", self.name);
         }
+        Ok(())
+    }
+}
+
+impl Named {
+    /// Standard output has the address alone, so that it can be piped; the picture is for a person.
+    fn set_up(self, state: Option<PathBuf>) -> anyhow::Result<()> {
+        let state = self.running.state(state)?;
+        let done: SetUp = if client::is_running(&state) {
+            client::post(&state, &format!("/api/v1/peers/{}/confirm-setup", self.name), &())?
+        } else {
+            offline::set_up_confirmation(&self.running, &state, &self.name)?
+        };
+        if std::io::stderr().is_terminal() {
+            eprintln!("{}", vpn::qr(&done.uri).context("it is too long for a QR code")?);
+        }
+        println!("{}", done.uri);
+        eprintln!("show it to the authenticator now: it is kept nowhere that can be shown again");
+        eprintln!("peer \"{}\" confirms at http://GATE/, the gate's address inside the tunnel", self.name);
         Ok(())
     }
 }
@@ -308,46 +335,10 @@ fn address(text: &str) -> anyhow::Result<IpNet> {
     net.map_err(|_| anyhow!("--address {text}: it is neither an address nor a network"))
 }
 
-fn options(running: &Running, state: &Path) -> Options {
-    Options { source: running.source(), state: Some(state.to_owned()), ..Options::default() }
-}
-
-fn look(running: &Running, state: &Path) -> anyhow::Result<Loaded> {
-    let options = options(running, state);
-    config::check(options.source.to_config(), &options.to_config(), &mut PeerIds::default())
-        .map_err(|problems| anyhow!(Problem(problems.to_string())))
-}
-
-/// Changes the edits of a state folder that no process uses; a change that the configuration refuses is
-/// taken back.
+/// Changes the peers of a state folder that no process uses.
 fn edit_state(running: &Running, state: &Path, edit: PeerEdit) -> anyhow::Result<Edited> {
-    let options = options(running, state);
-    if state.exists() {
-        privilege::act_as_owner(state)?;
-    }
-    let last = generations::list(state).ok().and_then(|kept| kept.into_iter().next_back());
-    if options.source == app::Source::QuickStart && last.is_some_and(|last| last.file != config::QUICK_START) {
-        return Err(anyhow!("{} belongs to a configuration file: name it with --config FILE", state.display()));
-    }
-    // A configuration that is bad already makes no folder.
-    look(running, state)?;
-    offline::change(state, &edit.to_string(), || {
-        let failed = |refusal: Refusal| anyhow!(refusal.failure().error.clone());
-        let load = || {
-            config::load(options.source.to_config(), &options.to_config(), &mut PeerIds::default())
-                .map_err(|problems| anyhow!(Problem(problems.to_string())))
-        };
-        let loaded = load()?;
-        let mut edits = Edits::read(state)?;
-        let before = edits.text();
-        let name = edit.name().to_owned();
-        peers::apply(&mut edits, edit, &loaded.compiled).map_err(failed)?;
-        match load() {
-            Ok(loaded) => Ok(peers::edited(&name, &loaded.compiled)),
-            Err(error) => {
-                edits.write(before)?;
-                Err(error)
-            }
-        }
-    })
+    let name = edit.name().to_owned();
+    let what = edit.to_string();
+    let config = offline::edit(running, state, &what, |edits, config| peers::apply(edits, edit, config))?;
+    Ok(peers::edited(&name, &config))
 }

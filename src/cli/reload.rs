@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::{
     app::Reloaded,
-    cli::{Running, client},
+    cli::{Running, client, confirm},
 };
 
 pub(super) fn execute(running: &Running, state: Option<PathBuf>) -> anyhow::Result<()> {
@@ -15,5 +15,6 @@ pub(super) fn execute(running: &Running, state: Option<PathBuf>) -> anyhow::Resu
     }
     let same = if reloaded.changed { "" } else { ", nothing was changed in it" };
     println!("generation {} is in force{same}", reloaded.generation);
+    confirm::remind(&state)?;
     Ok(())
 }

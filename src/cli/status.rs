@@ -50,6 +50,10 @@ fn show(status: &status::Status) -> String {
             line("", problem.to_owned());
         }
     }
+    if let Some(waiting) = &status.waiting {
+        let said = format!("{}: taken back in {} s, unless `hearthgate confirm`", waiting.risk, waiting.left);
+        line("unconfirmed", said);
+    }
     line("state", status.state.display().to_string());
     line("runs as", status.privileges.clone());
     for plane in &status.planes {
@@ -175,7 +179,19 @@ fn vpn_lines(vpn: &crate::vpn::Status, line: &mut impl FnMut(&str, String)) {
         let expires = peer.expires.and_then(|at| i64::try_from(at).ok());
         let expires = expires.map(|at| format!(", until {}", readable(at))).unwrap_or_default();
         let told = if peer.told_old_endpoint { ", was told the old address" } else { "" };
-        line("  peer", format!("{}{group}: {own}, {seen}{from}, {traffic}{expires}{told}", peer.name));
+        let user = match (&peer.user, peer.role) {
+            (Some(user), Some(role)) => format!(", {role} {user}"),
+            _ => String::new(),
+        };
+        let confirmed = peer.confirmed_until.and_then(|at| i64::try_from(at).ok());
+        let confirmed = match confirmed.map(readable) {
+            Some(until) => format!(", confirmed until {until}"),
+            None if peer.must_confirm => ", has to confirm".to_owned(),
+            None => String::new(),
+        };
+        let old = if peer.knows_old_key { ", knows the gate's old key" } else { "" };
+        let said = format!("{own}, {seen}{from}, {traffic}{old}{user}{confirmed}{expires}{told}");
+        line("  peer", format!("{}{group}: {said}", peer.name));
     }
 }
 

@@ -1,8 +1,10 @@
 //! What commands add to the owner's file: `edits.toml` in the state folder, in the same syntax, read after it.
 
 mod dns;
+mod user;
 
 pub use dns::{NewRule, Whom};
+pub use user::NewUser;
 
 use std::{
     io,
@@ -38,7 +40,10 @@ pub struct NewPeer {
     pub addresses: Vec<IpNet>,
     /// What it may reach, as in `may_reach`; `None` is the default.
     pub may_reach: Option<Vec<String>>,
-    /// Everything else that is set, each with its key, as text: `preshared_key`, `expires`, `keepalive`, `endpoint`.
+    /// Who may begin something with it, as in `reached_by`.
+    pub reached_by: Vec<String>,
+    /// Everything else that is set, each with its key, as text: `preshared_key`, `expires`, `confirm`, `keepalive`,
+    /// `endpoint`.
     pub more: Vec<(&'static str, String)>,
 }
 
@@ -55,13 +60,13 @@ pub enum Switch {
 #[derive(Debug, thiserror::Error)]
 pub enum EditError {
     /// The name is in use.
-    #[error("peer \"{0}\" was added already: choose another name, or remove it first")]
+    #[error("{0} was added already: choose another name, or remove it first")]
     Known(String),
     /// The owner's file has it.
-    #[error("peer \"{0}\" is named by the configuration file, which is never rewritten: change it there")]
+    #[error("{0} is named by the configuration file, which is never rewritten: change it there")]
     InFile(String),
     /// There is no such peer.
-    #[error("there is no peer \"{0}\"")]
+    #[error("there is no {0}")]
     Unknown(String),
     /// The file was changed by something else.
     #[error("edits.toml cannot be read: {0}")]
@@ -116,10 +121,10 @@ impl Edits {
         let list = peers(&mut document)?;
         for new in new {
             if known.contains(&new.name) {
-                return Err(EditError::Known(new.name.clone()));
+                return Err(EditError::Known(peer(&new.name)));
             }
             if in_file.contains(&new.name.as_str()) {
-                return Err(EditError::InFile(new.name.clone()));
+                return Err(EditError::InFile(peer(&new.name)));
             }
             known.push(new.name.clone());
             list.push(table(new));
@@ -175,7 +180,7 @@ impl Edits {
         let is_named = |peer: &&mut Table| peer.get("name").and_then(Item::as_str) == Some(name);
         match peers.iter_mut().find(is_named) {
             Some(peer) => change(peer),
-            None => return Err(absent(name, in_file)),
+            None => return Err(absent("peer", name, in_file)),
         }
         self.write(document.to_string())
     }
@@ -187,8 +192,9 @@ impl Edits {
         let before = peers.len();
         peers.retain(|peer| peer.get("name").and_then(Item::as_str) != Some(name));
         if peers.len() == before {
-            return Err(absent(name, in_file));
+            return Err(absent("peer", name, in_file));
         }
+        user::forget_peer(&mut document, name)?;
         self.write(document.to_string())
     }
 
@@ -207,9 +213,14 @@ impl Edits {
     }
 }
 
-fn absent<'a>(name: &str, in_file: impl IntoIterator<Item = &'a str>) -> EditError {
+fn absent<'a>(kind: &str, name: &str, in_file: impl IntoIterator<Item = &'a str>) -> EditError {
     let owners = in_file.into_iter().any(|known| known == name);
-    if owners { EditError::InFile(name.to_owned()) } else { EditError::Unknown(name.to_owned()) }
+    let named = format!("{kind} \"{name}\"");
+    if owners { EditError::InFile(named) } else { EditError::Unknown(named) }
+}
+
+fn peer(name: &str) -> String {
+    format!("peer \"{name}\"")
 }
 
 fn table(new: &NewPeer) -> Table {
@@ -222,6 +233,9 @@ fn table(new: &NewPeer) -> Table {
     peer["addresses"] = value(new.addresses.iter().map(IpNet::to_string).collect::<toml_edit::Array>());
     if let Some(reach) = &new.may_reach {
         peer["may_reach"] = value(reach.iter().collect::<toml_edit::Array>());
+    }
+    if !new.reached_by.is_empty() {
+        peer["reached_by"] = value(new.reached_by.iter().collect::<toml_edit::Array>());
     }
     for (key, text) in &new.more {
         peer[key] = value(text);
@@ -263,6 +277,7 @@ mod tests {
             public_key: "6bkd+iwA2xU8SLZ2rrYKTjvFDuVTWHrAKX1rSG5RMHM=".into(),
             addresses: vec!["10.77.0.2/32".parse().unwrap()],
             may_reach: Some(vec!["services".into()]),
+            reached_by: Vec::new(),
             more: Vec::new(),
         }
     }

@@ -34,7 +34,7 @@ use crate::{
     ingress::{self, canonical::CanonicalHost},
     listen::Place,
     onlink,
-    origin::{Directory, PeerId},
+    origin::{Directory, PeerId, Role},
     vpn::{self, keys::PublicKey},
     wan,
 };
@@ -77,6 +77,8 @@ pub struct Compiled {
     pub ingress: Option<ingress::Config>,
     /// The gate, if there is one.
     pub vpn: Option<vpn::Config>,
+    /// People, and what they may change.
+    pub users: Vec<User>,
     /// Where figures may be read, if anywhere.
     pub metrics: Option<Scrape>,
     /// Names of networks and peers.
@@ -93,6 +95,17 @@ impl Compiled {
         programs.dedup();
         programs
     }
+}
+
+/// The meant form of `[[user]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// What the owner calls them.
+    pub name: String,
+    /// What they may change.
+    pub role: Role,
+    /// The peers that are theirs, and nobody else's.
+    pub peers: Vec<PeerId>,
 }
 
 /// The meant form of `[node]`.
@@ -266,6 +279,7 @@ fn compiled(
         }
         None => {}
     }
+    file.users.extend(edits.users);
     if let Some(dns) = &mut file.dns {
         dns.rules.extend(edits.rules);
         dns.pauses.extend(edits.pauses);

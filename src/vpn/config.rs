@@ -5,7 +5,7 @@ use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 
 use crate::{
-    origin::{Directory, PeerId},
+    origin::{Directory, PeerId, Role},
     vpn::keys::{PresharedKey, PrivateKey, PublicKey},
 };
 
@@ -20,6 +20,8 @@ pub struct Config {
     pub addresses: Vec<IpNet>,
     /// The gate's key.
     pub private_key: PrivateKey,
+    /// The one that it had before, by which peers that know no other still come in.
+    pub previous_key: Option<PrivateKey>,
     /// How peers reach the LAN.
     pub mode: Mode,
     /// Whom the LAN sees in mode `tun`.
@@ -81,8 +83,21 @@ pub struct Peer {
     pub expires: Option<jiff::Timestamp>,
     /// The `host:port` that it was told, where that is not what peers are told today.
     pub told_endpoint: Option<String>,
+    /// So long it may do what it may after its person has confirmed; without that it reaches the page for it alone.
+    pub confirm: Option<Duration>,
+    /// Whose it is.
+    pub user: Option<Person>,
     /// Persistent keepalive that its own configuration is given.
     pub keepalive: Option<Duration>,
+}
+
+/// A person whose peer it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Person {
+    /// What the owner calls them.
+    pub name: String,
+    /// What they may change.
+    pub role: Role,
 }
 
 /// Something that a peer may begin.

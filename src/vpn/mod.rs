@@ -41,7 +41,7 @@ use tokio::sync::Notify;
 
 pub use config::*;
 pub use covering::{Covering, covering};
-pub use gate::policy::Error;
+pub use gate::policy::{Confirmed, Error};
 pub use status::{PeerStatus, Status};
 pub use wgquick::{GateSide, client_configuration, qr};
 
@@ -64,6 +64,8 @@ pub struct Outlets {
     pub ingress: Option<Outlet>,
     /// TCP on the metrics port.
     pub metrics: Option<Outlet>,
+    /// The page by which people confirm.
+    pub confirm: Option<Outlet>,
     /// Where it is written down that a peer came in from an address for the first time.
     pub audit: Option<Arc<Audit>>,
 }
@@ -76,6 +78,7 @@ pub struct Plane {
     outlets: Outlets,
     endpoints: Endpoints,
     policy: ArcSwap<Policy>,
+    confirmed: ArcSwap<Confirmed>,
     changed: Notify,
     book: Book,
     exit: Chosen,
@@ -108,6 +111,7 @@ impl Plane {
             outlets,
             endpoints: Endpoints::new(&config.state),
             policy: ArcSwap::from_pointee(policy),
+            confirmed: ArcSwap::default(),
             changed: Notify::new(),
             book,
             exit,
@@ -139,6 +143,12 @@ impl Plane {
         self.changed.notify_one();
     }
 
+    /// Takes who has confirmed, and until when; everybody else of whom it is asked reaches nothing but the page.
+    pub fn set_confirmed(&self, confirmed: Confirmed) {
+        self.confirmed.store(Arc::new(confirmed));
+        self.changed.notify_one();
+    }
+
     /// Works until told to stop.
     pub fn run(&self, stop: Stop) -> Result<(), String> {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -151,6 +161,7 @@ impl Plane {
             outlets: &self.outlets,
             endpoints: &self.endpoints,
             policy: &self.policy,
+            confirmed: &self.confirmed,
             changed: &self.changed,
             book: &self.book,
             tun: self.exit.tun.as_ref(),
@@ -168,6 +179,14 @@ impl Plane {
     /// Returns the gate as it is now.
     pub fn status(&self) -> Status {
         let listen: Vec<SocketAddr> = self.sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect();
-        self.book.status(listen, &self.exit)
+        let mut status = self.book.status(listen, &self.exit);
+        let (confirmed, now) = (self.confirmed.load(), jiff::Timestamp::now());
+        let open = self.policy.load().at(now, &confirmed).open();
+        for peer in status.peers.iter_mut().filter(|peer| peer.must_confirm) {
+            let key = peer.public_key.parse().ok();
+            let until = key.and_then(|key| open.get(&key)).and_then(|until| u64::try_from(until.as_second()).ok());
+            (peer.must_confirm, peer.confirmed_until) = (until.is_none(), until);
+        }
+        status
     }
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     metrics::Metrics,
-    origin::PeerId,
+    origin::{PeerId, Role},
     vpn::{
         Config,
         exit::Chosen,
@@ -55,6 +55,21 @@ pub struct PeerStatus {
     pub name: String,
     /// Its group.
     pub group: Option<String>,
+    /// Whose it is.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// What that person may change.
+    #[serde(default)]
+    pub role: Option<Role>,
+    /// It reaches nothing before its person has confirmed.
+    #[serde(default)]
+    pub must_confirm: bool,
+    /// Until then it is confirmed, in seconds since 1970.
+    #[serde(default)]
+    pub confirmed_until: Option<u64>,
+    /// It knows the gate by the key before the present one.
+    #[serde(default)]
+    pub knows_old_key: bool,
     /// Who it is.
     pub public_key: String,
     /// Its inner addresses.
@@ -141,6 +156,8 @@ impl Book {
         for peer in &config.peers {
             let public_key = peer.public_key.to_string();
             let expires = peer.expires.map(|expires| u64::try_from(expires.as_second()).unwrap_or(0));
+            let user = peer.user.as_ref().map(|user| user.name.clone());
+            let role = peer.user.as_ref().map(|user| user.role);
             let told_old_endpoint = peer.told_endpoint.is_some() && peer.told_endpoint != config.endpoint;
             let same = before
                 .remove(&peer.id)
@@ -150,6 +167,9 @@ impl Book {
                     page.status.group = peer.group.clone();
                     page.status.addresses = peer.addresses.clone();
                     page.status.expires = expires;
+                    page.status.user = user;
+                    page.status.role = role;
+                    page.status.must_confirm = peer.confirm.is_some();
                     page.status.told_old_endpoint = told_old_endpoint;
                     page
                 }
@@ -164,7 +184,12 @@ impl Book {
                         received: 0,
                         sent: 0,
                         expires,
+                        user,
+                        role,
+                        must_confirm: peer.confirm.is_some(),
+                        confirmed_until: None,
                         told_old_endpoint,
+                        knows_old_key: false,
                         refused: 0,
                     },
                     booked: (0, 0, 0),
@@ -211,6 +236,7 @@ impl Book {
             page.booked = (standing.received, standing.sent, standing.refused);
             page.status.refused += refused;
             self.refused.with_label_values(&[&page.status.name]).inc_by(refused);
+            page.status.knows_old_key = standing.knows_old_key;
             page.status.received += received;
             page.status.sent += sent;
             self.bytes.with_label_values(&[&page.status.name, "received"]).inc_by(received);

@@ -31,7 +31,7 @@ use crate::{
             Action, Dropped, Gate, Path, TICK,
             forward::{Course, Exits, Forward},
             packet::Packet,
-            policy::Policy,
+            policy::{Confirmed, Policy},
             sessions::MTU,
         },
         keys::PublicKey,
@@ -68,6 +68,8 @@ pub(super) struct Work<'a> {
     pub(super) outlets: &'a Outlets,
     pub(super) endpoints: &'a Endpoints,
     pub(super) policy: &'a ArcSwap<Policy>,
+    /// Who has confirmed, until when.
+    pub(super) confirmed: &'a ArcSwap<Confirmed>,
     pub(super) changed: &'a Notify,
     pub(super) book: &'a Book,
     pub(super) tun: Option<&'a Arc<Tun>>,
@@ -78,7 +80,7 @@ struct Loop<'a> {
     work: &'a Work<'a>,
     sockets: Vec<UdpSocket>,
     gate: Gate,
-    /// Without those whose time is over.
+    /// As it is now: without those whose time is over.
     policy: Arc<Policy>,
     netstack: Netstack,
     forward: Forward,
@@ -106,8 +108,8 @@ struct Loop<'a> {
 
 impl Work<'_> {
     fn in_force(&self) -> Arc<Policy> {
-        let (policy, now) = (self.policy.load_full(), Timestamp::now());
-        if policy.has_expired(now) { Arc::new(policy.without_expired(now)) } else { policy }
+        let policy = self.policy.load_full();
+        if policy.follows_time() { Arc::new(policy.at(Timestamp::now(), &self.confirmed.load())) } else { policy }
     }
 
     /// Works until told to stop.
@@ -186,8 +188,8 @@ impl Work<'_> {
                     // The connections take in what came, before their queues overflow.
                     tokio::task::yield_now().await;
                 }
-                _ = expiry.tick(), if work.policy.may_expire() => {
-                    if work.policy.has_expired(Timestamp::now()) {
+                _ = expiry.tick(), if work.policy.follows_time() => {
+                    if work.policy.is_due(Timestamp::now()) {
                         work.take_policy();
                     }
                 }
@@ -412,7 +414,10 @@ impl Loop<'_> {
         let Ok(parsed) = Packet::parse_piece(&packet) else { return self.gate.drop(Dropped::Malformed) };
         let delivery = match self.forward.handle_inner(&self.policy, &self.networks, peer, &parsed, now) {
             Course::Stack => self.netstack.handle_packet(peer, packet, now),
-            Course::Peer(other) => return self.gate.handle_packet(other, parsed.whole, now, &mut self.actions),
+            Course::Peer(other) if parsed.whole.len() <= MTU => {
+                return self.gate.handle_packet(other, parsed.whole, now, &mut self.actions);
+            }
+            Course::Peer(_) => self.netstack.refuse_as(Dropped::TooBig, peer, now, || answer::too_big(&parsed, MTU)),
             Course::Outside => {
                 let length = parsed.whole.len();
                 packet.truncate(length);

@@ -377,6 +377,7 @@ fn tablet(address: &str) -> NewPeer {
         public_key: PrivateKey::generate().public_key().to_string(),
         addresses: vec![address.parse().unwrap()],
         may_reach: None,
+        reached_by: Vec::new(),
         more: Vec::new(),
     }
 }

@@ -3,6 +3,8 @@
 mod check;
 mod command;
 mod doctor;
+mod confirm;
+mod confirm_change;
 mod explain;
 mod handover;
 mod init;
@@ -14,6 +16,7 @@ mod reload;
 mod rules;
 mod state;
 mod tour;
+mod users;
 
 use std::{
     fs,

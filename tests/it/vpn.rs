@@ -61,6 +61,8 @@ impl House {
             expires: None,
             told_endpoint: None,
             keepalive: None,
+            confirm: None,
+            user: None,
         });
         let state = tempfile::tempdir().unwrap();
         let config = Config {
@@ -68,6 +70,7 @@ impl House {
             endpoint: None,
             addresses: vec![format!("{GATE_V4}/24").parse().unwrap(), format!("{GATE_V6}/64").parse().unwrap()],
             private_key: PrivateKey::generate(),
+            previous_key: None,
             mode: Mode::Userspace,
             lan: Lan::Nat,
             lan_interfaces: Vec::new(),
@@ -143,7 +146,11 @@ impl Drop for House {
 fn doors() -> (Outlets, Inlet, Inlet) {
     let (dns_outlet, dns) = inlet(64);
     let (ingress_outlet, ingress) = inlet(64);
-    (Outlets { dns: Some(dns_outlet), ingress: Some(ingress_outlet), metrics: None, audit: None }, dns, ingress)
+    (
+        Outlets { dns: Some(dns_outlet), ingress: Some(ingress_outlet), metrics: None, confirm: None, audit: None },
+        dns,
+        ingress,
+    )
 }
 
 fn start(plane: &Arc<Plane>) -> (Stopper, JoinHandle<Result<(), String>>) {

@@ -29,6 +29,8 @@ pub(super) fn import(
             public_key: peer.public_key.to_string(),
             addresses: peer.addresses.clone(),
             may_reach: None,
+            reached_by: Vec::new(),
+            confirm: None,
             preshared_key: peer.preshared_key.as_ref().map(Secret::of),
             expires: peer.expires.map(|expires| expires.to_string()),
             keepalive: None,

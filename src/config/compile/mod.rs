@@ -7,6 +7,7 @@ mod ingress;
 mod overlap;
 mod ports;
 mod public_clients;
+mod user;
 mod vpn;
 mod wan;
 
@@ -169,7 +170,8 @@ pub(crate) fn compile(mut file: File, setting: &Setting<'_>, ids: &mut PeerIds) 
         .as_ref()
         .map(|ingress| ingress::compile(ingress, &file, encrypted, &lan, &names, setting, &mut taken));
     let metrics_port = metrics_listen.as_ref().and_then(|places| places.first()).map(|place| place.address.port());
-    let vpn = file.vpn.as_ref().map(|vpn| vpn::compile(vpn, &file, &names, metrics_port, setting, &mut taken));
+    let users = user::compile(&file, &names, report);
+    let vpn = file.vpn.as_ref().map(|vpn| vpn::compile(vpn, &file, &names, &users, metrics_port, setting, &mut taken));
     if let (Some(dns), Some(ingress)) = (&mut dns, &ingress) {
         dns.routes = dns::routes(ingress, dns.encrypted.as_ref(), vpn.as_ref());
         if let Some(encrypted) = &mut dns.encrypted {
@@ -202,7 +204,7 @@ pub(crate) fn compile(mut file: File, setting: &Setting<'_>, ids: &mut PeerIds) 
         },
     });
     let wan = wan::compile(&file.wan, setting);
-    Compiled { node, lan, wan, dns, ingress, vpn, metrics, directory: names.directory() }
+    Compiled { node, lan, wan, dns, ingress, vpn, users, metrics, directory: names.directory() }
 }
 
 fn node(node: &file::Node, setting: &Setting<'_>) -> Node {

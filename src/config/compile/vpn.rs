@@ -1,12 +1,12 @@
 //! `[vpn]` as the gate means it.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, path::PathBuf};
 
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
     config::{
-        PeerIds,
+        PeerIds, User,
         compile::{NamedPeer, Names, Setting, access::suggestion, addresses, ports},
         file::{self, CallerWord, Expires, File, ReachWord},
         made,
@@ -14,7 +14,7 @@ use crate::{
     },
     ingress::HostPattern,
     origin::PeerId,
-    vpn::{Caller, Config, Peer, Reach, keys::PrivateKey},
+    vpn::{Caller, Config, Peer, Person, Reach, keys::PrivateKey},
 };
 
 impl file::Vpn {
@@ -88,6 +88,7 @@ pub(crate) fn compile(
     vpn: &file::Vpn,
     file: &File,
     names: &Names,
+    users: &[User],
     metrics_port: Option<u16>,
     setting: &Setting<'_>,
     taken: &mut ports::Taken,
@@ -100,6 +101,7 @@ pub(crate) fn compile(
         endpoint: vpn.endpoint.clone(),
         addresses: Vec::new(),
         private_key: private_key(vpn, setting),
+        previous_key: None,
         mode: vpn.mode,
         lan: vpn.lan,
         lan_interfaces: file.lan.interfaces.iter().map(|name| name.value.clone()).collect(),
@@ -108,6 +110,7 @@ pub(crate) fn compile(
         state: setting.state.clone(),
         directory: names.directory(),
     };
+    config.previous_key = previous_key(vpn, &config.private_key, setting);
     config.addresses = gate_addresses(vpn, file, setting);
     if vpn.addresses.as_ref().is_some_and(|written| written.len() < config.addresses.len()) {
         return config;
@@ -130,6 +133,11 @@ pub(crate) fn compile(
             reached_by: peer.reached_by.iter().filter_map(|word| caller(word, peer, vpn, names, report)).collect(),
             enabled: peer.enabled,
             expires: peer.expires.and_then(|expires| moment(expires, file)),
+            confirm: peer.confirm,
+            user: users
+                .iter()
+                .find(|user| user.peers.contains(&id))
+                .map(|user| Person { name: user.name.clone(), role: user.role }),
             keepalive: peer.keepalive,
             told_endpoint: peer.endpoint.clone(),
         });
@@ -149,20 +157,36 @@ fn moment(expires: Expires, file: &File) -> Option<Timestamp> {
     }
 }
 
+/// Reads a key from a file of the owner's: its last line, so that one of ours is good too.
+fn key_of(written: &At<PathBuf>, vpn: &file::Vpn, setting: &Setting<'_>) -> PrivateKey {
+    let text = std::fs::read_to_string(setting.path(&written.value)).map_err(|error| error.to_string());
+    let key = text.and_then(|text| {
+        let line = text.trim().lines().last().unwrap_or_default();
+        line.trim().parse::<PrivateKey>().map_err(|error| error.to_string())
+    });
+    key.unwrap_or_else(|error| {
+        let what = format!("private key \"{}\" cannot be used: {error}", written.value.display());
+        let hint = "make one with `wg genkey`, or leave the key out: one is made and kept in the state folder";
+        setting.report.error(written.at, &vpn.about, what, hint);
+        PrivateKey::generate()
+    })
+}
+
+/// The key before, if there is one and it is another.
+fn previous_key(vpn: &file::Vpn, present: &PrivateKey, setting: &Setting<'_>) -> Option<PrivateKey> {
+    let written = vpn.previous_key.as_ref()?;
+    let key = key_of(written, vpn, setting);
+    if key.public_key() == present.public_key() {
+        let hint = "name the file of the new key in private_key, or leave previous_key out";
+        setting.report.error(written.at, &vpn.about, "\"previous_key\" is the key that the gate has now", hint);
+    }
+    Some(key)
+}
+
 fn private_key(vpn: &file::Vpn, setting: &Setting<'_>) -> PrivateKey {
     let report = setting.report;
     match &vpn.private_key {
-        Some(written) => {
-            let path = setting.path(&written.value);
-            let text = std::fs::read_to_string(&path).map_err(|error| error.to_string());
-            let key = text.and_then(|text| text.trim().parse::<PrivateKey>().map_err(|error| error.to_string()));
-            key.unwrap_or_else(|error| {
-                let what = format!("private key \"{}\" cannot be used: {error}", written.value.display());
-                let hint = "make one with `wg genkey`, or leave the key out: one is made and kept in the state folder";
-                report.error(written.at, &vpn.about, what, hint);
-                PrivateKey::generate()
-            })
-        }
+        Some(written) => key_of(written, vpn, setting),
         None => made::gate_key(&setting.state, setting.made).unwrap_or_else(|error| {
             let what = format!("the gate's key cannot be kept in \"{}\": {error}", setting.state.display());
             report.error(

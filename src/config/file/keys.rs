@@ -2,7 +2,7 @@
 
 /// Sections by name, as they stand in brackets; tables within a value are called after their key.
 pub const SECTIONS: &[(&str, &[&str])] = &[
-    ("", &["node", "lan", "wan", "dns", "ingress", "route", "vpn", "metrics"]),
+    ("", &["node", "lan", "wan", "dns", "ingress", "route", "vpn", "user", "metrics"]),
     ("node", &["domain", "state", "user", "timezone", "grace", "log", "ntp"]),
     ("node.log", &["format", "level"]),
     ("lan", &["interfaces", "subnets", "this_box", "relays", "announce", "network"]),
@@ -181,7 +181,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
     ("route.headers.response", &["set", "add", "remove"]),
     ("route.limits", &["rate", "concurrency", "body", "allow", "deny"]),
     ("route.upstream_tls", &["fingerprint", "ca", "insecure"]),
-    ("vpn", &["listen", "endpoint", "addresses", "mode", "lan", "private_key", "group", "peer"]),
+    ("vpn", &["listen", "endpoint", "addresses", "mode", "lan", "private_key", "previous_key", "group", "peer"]),
     ("vpn.group", &["name", "may_reach"]),
     (
         "vpn.peer",
@@ -195,16 +195,18 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
             "reached_by",
             "enabled",
             "expires",
+            "confirm",
             "keepalive",
             "endpoint",
         ],
     ),
+    ("user", &["name", "role", "peers"]),
     ("metrics", &["listen", "allow"]),
 ];
 
 /// What commands may write into `edits.toml`, in the same syntax.
 const EDITS: &[(&str, &[&str])] =
-    &[("edits", &["vpn", "dns"]), ("edits.vpn", &["peer"]), ("edits.dns", &["rule", "pause"])];
+    &[("edits", &["vpn", "dns", "user"]), ("edits.vpn", &["peer"]), ("edits.dns", &["rule", "pause"])];
 
 /// Returns the keys of a section.
 pub(crate) fn of(section: &str) -> &'static [&'static str] {

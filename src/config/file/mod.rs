@@ -14,6 +14,7 @@ mod reader;
 mod route;
 mod rules;
 mod timed;
+mod user;
 mod vpn;
 mod wan;
 
@@ -28,6 +29,7 @@ pub(crate) use public_client::{PublicClient, Shows};
 pub(crate) use reader::Table;
 pub(crate) use route::{AccessWord, Answer, Route, Target};
 pub(crate) use timed::{Pause, Rule};
+pub(crate) use user::User;
 pub(crate) use vpn::{CallerWord, Expires, Peer, ReachWord, Vpn};
 pub(crate) use wan::{Provider, Wan};
 
@@ -42,6 +44,7 @@ pub(crate) struct File {
     pub(crate) ingress: Option<Ingress>,
     pub(crate) routes: Vec<Route>,
     pub(crate) vpn: Option<Vpn>,
+    pub(crate) users: Vec<User>,
     pub(crate) metrics: Option<Metrics>,
 }
 
@@ -58,6 +61,7 @@ pub(crate) fn read(report: &Report) -> File {
         ingress: top.table("ingress", "ingress").map(|table| Ingress::read(&table)),
         routes: top.tables("route", "route").iter().filter_map(Route::read).collect(),
         vpn: top.table("vpn", "vpn").map(|table| Vpn::read(&table)),
+        users: top.tables("user", "user").iter().filter_map(User::read).collect(),
         metrics: top.table("metrics", "metrics").map(|table| Metrics::read(&table)),
     }
 }
@@ -65,6 +69,7 @@ pub(crate) fn read(report: &Report) -> File {
 /// What commands added.
 pub(crate) struct Edits {
     pub(crate) peers: Vec<Peer>,
+    pub(crate) users: Vec<User>,
     pub(crate) rules: Vec<Rule>,
     pub(crate) pauses: Vec<Pause>,
 }
@@ -79,6 +84,7 @@ pub(crate) fn read_edits(report: &Report) -> Edits {
     let tables = |key, section| dns.as_ref().map(|dns| dns.tables(key, section)).unwrap_or_default();
     Edits {
         peers: peers.iter().map(Peer::read).collect(),
+        users: top.tables("user", "user").iter().filter_map(User::read).collect(),
         rules: tables("rule", "dns.rule").iter().filter_map(Rule::read).collect(),
         pauses: tables("pause", "dns.pause").iter().filter_map(Pause::read).collect(),
     }

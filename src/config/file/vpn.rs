@@ -29,6 +29,8 @@ pub(crate) struct Vpn {
     pub(crate) lan: Lan,
     /// `None`: made once, kept in the state folder.
     pub(crate) private_key: Option<At<PathBuf>>,
+    /// The one before.
+    pub(crate) previous_key: Option<At<PathBuf>>,
     pub(crate) groups: Vec<Group>,
     pub(crate) peers: Vec<Peer>,
 }
@@ -55,6 +57,7 @@ pub(crate) struct Peer {
     pub(crate) reached_by: Vec<At<CallerWord>>,
     pub(crate) enabled: bool,
     pub(crate) expires: Option<Expires>,
+    pub(crate) confirm: Option<Duration>,
     pub(crate) keepalive: Option<Duration>,
     /// What it was told, where that is not `vpn.endpoint`.
     pub(crate) endpoint: Option<String>,
@@ -113,6 +116,7 @@ impl Vpn {
             mode: table.parsed("mode", mode).map_or(Mode::Auto, |mode| mode.value),
             lan: table.parsed("lan", lan).map_or(Lan::Nat, |lan| lan.value),
             private_key: table.string("private_key").map(|path| path.map(PathBuf::from)),
+            previous_key: table.string("previous_key").map(|path| path.map(PathBuf::from)),
             groups: table.tables("group", "vpn.group").iter().filter_map(Group::read).collect(),
             peers: table.tables("peer", "vpn.peer").iter().map(Peer::read).collect(),
         }
@@ -147,6 +151,7 @@ impl Peer {
             reached_by: table.list("reached_by", caller).unwrap_or_default(),
             enabled: table.boolean("enabled").is_none_or(|enabled| enabled.value),
             expires: table.parsed("expires", expires).map(|expires| expires.value),
+            confirm: table.parsed("confirm", confirm).map(|confirm| confirm.value),
             keepalive: table.parsed("keepalive", keepalive).map(|keepalive| keepalive.value),
             endpoint: table.parsed("endpoint", endpoint).map(|endpoint| endpoint.value),
         }
@@ -202,6 +207,15 @@ fn expires(text: &str) -> Result<Expires, Wrong> {
         let hint = "write the last day, as \"2027-01-31\", or a moment, as \"2027-01-31T18:00:00+01:00\"";
         Wrong::new(format!("\"{text}\" is no date"), hint)
     })
+}
+
+fn confirm(text: &str) -> Result<Duration, Wrong> {
+    let span = value::wait(text)?;
+    if span < Duration::from_secs(60) || span > Duration::from_secs(366 * 86_400) {
+        let what = format!("confirm \"{text}\" is out of bounds");
+        return Err(Wrong::new(what, "say how long a confirmation holds, as \"12h\": from \"1m\" to \"366d\""));
+    }
+    Ok(span)
 }
 
 fn keepalive(text: &str) -> Result<Duration, Wrong> {

@@ -108,7 +108,7 @@ impl Use {
 fn aim(policy: &Policy, networks: &Networks, peer: PeerId, protocol: Protocol, target: SocketAddr) -> Option<Aim> {
     if policy.is_gate(target.ip()) {
         let service = match protocol {
-            Protocol::Tcp => policy.tcp_service(target.port()),
+            Protocol::Tcp => policy.tcp_service(peer, target.port()),
             Protocol::Udp => policy.udp_service(target.port()),
         };
         return service.filter(|service| policy.may_reach(peer, *service)).map(Aim::Service);
@@ -180,7 +180,9 @@ impl Netstack {
         let networks = self.networks.load();
         let lost = |key: &FlowKey, entry: &Entry| {
             policy.owner(key.client.ip()) != Some(key.peer)
-                || aim(&policy, &networks, key.peer, key.protocol, key.local) != Some(entry.aim)
+                // Who has just confirmed is told so: that page leads nowhere else.
+                || entry.aim != Aim::Service(Service::Confirm)
+                    && aim(&policy, &networks, key.peer, key.protocol, key.local) != Some(entry.aim)
         };
         let ended: Vec<FlowKey> =
             self.flows.iter().filter(|(key, entry)| lost(key, entry)).map(|(key, _)| *key).collect();
@@ -344,6 +346,7 @@ impl Netstack {
             Service::Dns => self.outlets.dns.as_ref(),
             Service::Ingress => self.outlets.ingress.as_ref(),
             Service::Metrics => self.outlets.metrics.as_ref(),
+            Service::Confirm => self.outlets.confirm.as_ref(),
         }
     }
 
@@ -372,8 +375,19 @@ impl Netstack {
     }
 
     pub(super) fn refuse(&self, reason: Dropped, peer: PeerId, packet: &Packet<'_>, now: Instant) -> Delivery {
+        self.refuse_as(reason, peer, now, || answer::refusal(packet))
+    }
+
+    /// Refuses with another answer, as often as a peer is answered at all.
+    pub(super) fn refuse_as(
+        &self,
+        reason: Dropped,
+        peer: PeerId,
+        now: Instant,
+        answer: impl FnOnce() -> Option<Vec<u8>>,
+    ) -> Delivery {
         let answer = match self.refusals.check_key(peer, REFUSALS, now) {
-            Ok(()) => answer::refusal(packet),
+            Ok(()) => answer(),
             Err(_) => None,
         };
         Delivery::Dropped(reason, answer)
@@ -427,7 +441,8 @@ mod tests {
     fn stack() -> (Netstack, mpsc::Receiver<Outbound>, crate::stream::Inlet) {
         let config = crate::vpn::gate::tests::config(vec![crate::vpn::gate::tests::peer(0, "10.77.0.2/32")]);
         let (outlet, inlet) = crate::stream::inlet(8);
-        let outlets = Outlets { dns: Some(outlet.clone()), ingress: Some(outlet), metrics: None, audit: None };
+        let outlets =
+            Outlets { dns: Some(outlet.clone()), ingress: Some(outlet), metrics: None, confirm: None, audit: None };
         let (outbound, packets) = mpsc::channel(64);
         let (replies, _) = mpsc::channel(1);
         let policy = Arc::new(Policy::new(&config).unwrap());
@@ -468,6 +483,29 @@ mod tests {
         let answered = deliveries.iter().filter(|one| matches!(one, Delivery::Dropped(Dropped::Forbidden, Some(_))));
         let silent = deliveries.iter().filter(|one| matches!(one, Delivery::Dropped(Dropped::Forbidden, None)));
         assert_eq!((answered.count(), silent.count()), (50, 50));
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_opens_a_hundred_thousand_connections_has_its_share_and_no_more() {
+        let (mut stack, _packets, _inlet) = stack();
+        const SYN: u8 = 0x02;
+        let now = Instant::now();
+
+        let mut taken = 0;
+        for number in 0..100_000_u32 {
+            let mut bytes = segment(SYN, 80, b"");
+            let port = u16::try_from(1 + number % 60_000).unwrap();
+            bytes[20..22].copy_from_slice(&port.to_be_bytes());
+            // A second round over the ports is of the connections that are there.
+            if stack.handle_packet(PeerId(0), bytes, now) == Delivery::Taken {
+                taken += 1;
+            }
+        }
+
+        let used = stack.used[&PeerId(0)];
+        assert!(used.bytes <= BYTES_PER_PEER && used.flows <= FLOWS_PER_PEER, "{used:?}");
+        assert!(stack.connections() >= 30 && stack.connections() == used.flows, "{used:?}");
+        assert!(taken < 1_000, "{taken}");
     }
 
     #[test]

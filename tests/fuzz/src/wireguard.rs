@@ -55,12 +55,15 @@ impl Pair {
             expires: None,
             told_endpoint: None,
             keepalive: None,
+            confirm: None,
+            user: None,
         };
         let config = Config {
             listen: vec!["127.0.0.1:0".parse().expect("an address")],
             endpoint: None,
             addresses: ["10.77.0.1/24", "fd77::1/64"].map(|address| address.parse().expect("an address")).into(),
             private_key,
+            previous_key: None,
             mode: Mode::Userspace,
             lan: Lan::Nat,
             lan_interfaces: Vec::new(),

@@ -228,6 +228,39 @@ fn what_was_changed_by_whom_is_written_down_and_cannot_be_altered_unseen() {
 }
 
 #[test]
+fn who_asks_for_a_host_of_others_is_written_down_and_for_one_of_nobody_is_not() {
+    let house = House::new();
+    let mut running = house.start();
+    let https = running.address("/ingress/https/0");
+    let hello = |name: &str| {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config =
+            rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+        let mut tls = rustls::ClientConnection::new(Arc::new(config), name.to_owned().try_into().unwrap()).unwrap();
+        let mut stream = patient(https);
+        assert!(tls.complete_io(&mut stream).is_err(), "{name}");
+        // Until it is closed: then it is noted.
+        let _ = stream.read_to_end(&mut Vec::new());
+    };
+
+    for name in ["admin.home.arpa", "never.home.arpa", "Admin.Home.Arpa", "admin.home.arpa"] {
+        hello(name);
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    running.signal(libc::SIGTERM);
+    assert_eq!(running.end(), Some(0));
+
+    let shown = stdout(&house.call(&["audit", "show"]));
+    let line = shown.lines().find(|line| line.contains("asked for")).unwrap_or_else(|| panic!("{shown}"));
+    assert!(
+        line.contains("host 127.0.0.0/24") && line.contains("asked for admin.home.arpa: refused, 3 times"),
+        "{shown}"
+    );
+    assert!(!shown.contains("never.home.arpa"), "{shown}");
+}
+
+#[test]
 fn a_peer_does_not_get_what_the_house_has() {
     let house = House::new();
     // Of what is on the wire here nothing is known but that it is an address of this box.
