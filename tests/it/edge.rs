@@ -2,9 +2,9 @@
 
 mod check;
 mod command;
-mod doctor;
 mod confirm;
 mod confirm_change;
+mod doctor;
 mod explain;
 mod handover;
 mod init;
