@@ -41,6 +41,8 @@ pub struct Config {
     pub this_box: Vec<IpAddr>,
     /// Addresses that speak for others, besides the default gateways.
     pub relays: Vec<IpAddr>,
+    /// Networks of such addresses.
+    pub relay_networks: Vec<IpNet>,
     /// Router advertisements tell IPv6 clients of this box's DNS.
     pub announce: bool,
 }
@@ -194,7 +196,8 @@ fn networks(config: &Config, kernel: &Kernel) -> Networks {
     outside.retain(|index| !interfaces.is_empty() && !interfaces.contains(index));
     outside.sort_unstable();
     outside.dedup();
-    Networks { interfaces, outside, on_link, own, shared, relays, subnets: config.subnets.clone() }
+    let (relay_networks, subnets) = (config.relay_networks.clone(), config.subnets.clone());
+    Networks { interfaces, outside, on_link, own, shared, relays, relay_networks, subnets }
 }
 
 /// A prefix that neighbours can be in: no single address, no default route, not what is on every link.

@@ -163,6 +163,8 @@ pub struct Networks {
     pub shared: HashSet<IpAddr>,
     /// Default gateways in networks of the house, `lan.relays` and trusted proxies.
     pub relays: HashSet<IpAddr>,
+    /// Networks in which every address is such a one, but for this box's own.
+    pub relay_networks: Vec<IpNet>,
     /// `lan.subnets` as [`NetworkId::MAIN`], and the subnets of each `[[lan.network]]`.
     pub subnets: Vec<(IpNet, NetworkId)>,
 }
@@ -188,7 +190,7 @@ impl Networks {
         if is_link_local(source) && source.is_ipv6() && on_lan_interface == Some(false) {
             return origin(Origin::Wan);
         }
-        if self.relays.contains(&source) {
+        if self.is_relay(source) {
             return Source { origin: Origin::Wan, relay: true };
         }
         if self.own.contains(&source) {
@@ -210,6 +212,12 @@ impl Networks {
             (true, Some(true) | None) => Origin::Lan(NetworkId::MAIN),
             _ => Origin::Wan,
         })
+    }
+
+    /// Says whether an address speaks for others.
+    pub fn is_relay(&self, address: IpAddr) -> bool {
+        let within = || self.relay_networks.iter().any(|net| net.contains(&address));
+        self.relays.contains(&address) || (within() && !self.own.contains(&address))
     }
 }
 
@@ -236,6 +244,7 @@ mod tests {
             own: HashSet::from(["192.168.1.2".parse().unwrap()]),
             shared: HashSet::new(),
             relays: HashSet::from(["192.168.1.1", "fe80::1"].map(|relay| relay.parse().unwrap())),
+            relay_networks: vec!["172.18.0.0/16".parse().unwrap()],
             subnets: vec![
                 ("10.1.0.0/16".parse().unwrap(), NetworkId::MAIN),
                 ("10.1.30.0/24".parse().unwrap(), NetworkId::named(0)),
@@ -284,6 +293,18 @@ mod tests {
         let source = house().classify("192.168.1.1".parse().unwrap(), Some(2));
 
         assert_eq!(source, Source { origin: Origin::Wan, relay: true });
+    }
+
+    #[test]
+    fn what_comes_from_a_network_of_proxies_is_wan_but_for_this_box() {
+        let mut house = house();
+        house.own.insert("172.18.0.1".parse().unwrap());
+
+        let proxy = house.classify("172.18.0.7".parse().unwrap(), None);
+        let own = house.classify("172.18.0.1".parse().unwrap(), None);
+
+        assert_eq!(proxy, Source { origin: Origin::Wan, relay: true });
+        assert_eq!(own.origin, Origin::Lan(NetworkId::HOST));
     }
 
     #[test]

@@ -236,6 +236,10 @@ fn needs_restart(old: &Compiled, new: &Compiled) -> Vec<&'static str> {
     let cache = |config: &Compiled| config.dns.as_ref().map(|dns| dns.cache_size);
     let http = |config: &Compiled| config.ingress.as_ref().map(|ingress| ingress.http.clone());
     let https = |config: &Compiled| config.ingress.as_ref().map(|ingress| ingress.https.clone());
+    let doors = |config: &Compiled| {
+        let doors = config.ingress.iter().flat_map(|ingress| &ingress.doors);
+        doors.map(|door| (door.address, door.speaks)).collect::<Vec<_>>()
+    };
     let vpn = |config: &Compiled| config.vpn.as_ref().map(|vpn| vpn.listen.clone());
     let mode = |config: &Compiled| config.vpn.as_ref().map(|vpn| vpn.mode);
     let lan = |config: &Compiled| config.vpn.as_ref().map(|vpn| vpn.lan);
@@ -253,6 +257,7 @@ fn needs_restart(old: &Compiled, new: &Compiled) -> Vec<&'static str> {
         ("`dns.cache_size`", cache(old) != cache(new)),
         ("`ingress.http`", http(old) != http(new)),
         ("`ingress.https`", https(old) != https(new)),
+        ("`ingress.listener`", doors(old) != doors(new)),
         ("`vpn.listen`", vpn(old) != vpn(new)),
         ("`vpn.mode`", mode(old) != mode(new)),
         ("`vpn.lan`", lan(old) != lan(new)),

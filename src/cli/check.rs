@@ -48,7 +48,10 @@ fn meaning(config: &Compiled) -> String {
     let addresses = |list: &[std::net::SocketAddr]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
     let places = |list: &[crate::listen::Place]| list.iter().map(place).collect::<Vec<_>>();
     plane("dns", config.dns.as_ref().map(|dns| places(&dns.listen)));
-    let both = |ingress: &ingress::Config| [addresses(&ingress.http), addresses(&ingress.https)].concat();
+    let both = |ingress: &ingress::Config| {
+        let doors: Vec<_> = ingress.doors.iter().map(|door| door.address).collect();
+        [addresses(&ingress.http), addresses(&ingress.https), addresses(&doors)].concat()
+    };
     plane("ingress", config.ingress.as_ref().map(both));
     plane("vpn", config.vpn.as_ref().map(|vpn| addresses(&vpn.listen)));
     plane("metrics", config.metrics.as_ref().map(|metrics| places(&metrics.listen)));

@@ -122,7 +122,7 @@ fn dns_lines(dns: &crate::dns::Status, line: &mut impl FnMut(&str, String)) {
 }
 
 fn ingress_lines(ingress: &crate::ingress::Status, line: &mut impl FnMut(&str, String)) {
-    line("  listen", addresses(&[&ingress.http[..], &ingress.https].concat()));
+    line("  listen", addresses(&[&ingress.http[..], &ingress.https, &ingress.doors].concat()));
     line("  routes", format!("{}, {} connections", ingress.routes, ingress.connections));
     if ingress.masked {
         let why = "a gateway puts its own address in place of the clients': limits count by route, nobody is refused";

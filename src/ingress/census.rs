@@ -32,10 +32,24 @@ pub(super) struct Census {
     keys: [RandomState; 2],
 }
 
+/// Whose connections are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holder {
+    /// The house and the tunnel.
+    House,
+    /// A client from the Internet.
+    Stranger(Client),
+    /// A trusted proxy, which has connections of many.
+    Proxy,
+    /// A client behind a trusted proxy, whose connection is counted already.
+    Behind(Client),
+}
+
 /// One counted connection.
 #[derive(Debug)]
 pub(super) struct Counted {
     census: Arc<Census>,
+    holder: Holder,
     places: Option<[usize; 2]>,
 }
 
@@ -53,29 +67,39 @@ impl Census {
         })
     }
 
-    /// Counts a connection, of a client if that has a cap of its own; `None` if it is one too many.
-    pub(super) fn admit(self: &Arc<Self>, client: Option<Client>) -> Option<Counted> {
-        let places =
-            client.map(|client| [0, 1].map(|row: usize| (self.keys[row].hash_one(client) % PLACES as u64) as usize));
-        // Made first, so that a refused connection is taken off again by its drop.
-        let counted = Counted { census: self.clone(), places };
-        let (open, most) = match places {
-            Some(_) => (&self.strangers, self.most_strangers),
-            None => (&self.house, MOST),
+    /// Counts a connection; `None` if it is one too many.
+    pub(super) fn admit(self: &Arc<Self>, holder: Holder) -> Option<Counted> {
+        let places = match holder {
+            Holder::Stranger(client) | Holder::Behind(client) => {
+                Some([0, 1].map(|row: usize| (self.keys[row].hash_one(client) % PLACES as u64) as usize))
+            }
+            Holder::House | Holder::Proxy => None,
         };
-        let before = open.fetch_add(1, Ordering::Relaxed);
+        // Made first, so that a refused connection is taken off again by its drop.
+        let counted = Counted { census: self.clone(), holder, places };
+        let room = self.all(holder).is_none_or(|(open, most)| open.fetch_add(1, Ordering::Relaxed) < most);
         let of_one = places.map(|places| {
             let counts = [0, 1].map(|row: usize| self.rows[row][places[row]].fetch_add(1, Ordering::Relaxed));
             counts[0].min(counts[1])
         });
-        (before < most && of_one.is_none_or(|count| count < MOST_OF_ONE)).then_some(counted)
+        (room && of_one.is_none_or(|count| count < MOST_OF_ONE)).then_some(counted)
+    }
+
+    /// Returns the count of all that somebody's connections are part of, and its cap.
+    fn all(&self, holder: Holder) -> Option<(&AtomicU32, u32)> {
+        match holder {
+            Holder::House => Some((&self.house, MOST)),
+            Holder::Stranger(_) | Holder::Proxy => Some((&self.strangers, self.most_strangers)),
+            Holder::Behind(_) => None,
+        }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let open = if self.places.is_some() { &self.census.strangers } else { &self.census.house };
-        open.fetch_sub(1, Ordering::Relaxed);
+        if let Some((open, _)) = self.census.all(self.holder) {
+            open.fetch_sub(1, Ordering::Relaxed);
+        }
         if let Some(places) = self.places {
             for (row, place) in self.census.rows.iter().zip(places) {
                 row[place].fetch_sub(1, Ordering::Relaxed);
@@ -91,7 +115,7 @@ mod tests {
     #[test]
     fn one_client_cannot_take_the_others_places() {
         let census = Census::new();
-        let client = |text: &str| Some(Client::of(text.parse().unwrap()));
+        let client = |text: &str| Holder::Stranger(Client::of(text.parse().unwrap()));
 
         let held: Vec<_> = (0..1000).filter_map(|_| census.admit(client("203.0.113.1"))).collect();
 
@@ -104,11 +128,24 @@ mod tests {
     #[test]
     fn strangers_leave_room_for_the_house() {
         let census = Census::new();
-        let stranger = |number: u32| Some(Client::of(std::net::IpAddr::V4(number.into())));
+        let stranger = |number: u32| Holder::Stranger(Client::of(std::net::IpAddr::V4(number.into())));
 
         let held: Vec<_> = (0..20_000).filter_map(|number| census.admit(stranger(number))).collect();
 
         assert_eq!(held.len(), census.most_strangers as usize);
-        assert!(census.admit(None).is_some());
+        assert!(census.admit(Holder::House).is_some());
+    }
+
+    #[test]
+    fn a_proxy_brings_many_and_each_of_them_has_its_share() {
+        let census = Census::new();
+        let client = Holder::Behind(Client::of("203.0.113.1".parse().unwrap()));
+
+        let proxied: Vec<_> = (0..600).filter_map(|_| census.admit(Holder::Proxy)).collect();
+        let of_one: Vec<_> = (0..600).filter_map(|_| census.admit(client)).collect();
+
+        assert_eq!((proxied.len(), of_one.len()), (600.min(census.most_strangers as usize), MOST_OF_ONE as usize));
+        drop((proxied, of_one));
+        assert_eq!(census.strangers.load(Ordering::Relaxed), 0);
     }
 }

@@ -10,6 +10,7 @@ pub use crate::ingress::{
     auth::{Auth, Basic, Forward, PasswordHash, Preset},
     change::Change,
     conditions::{Conditions, Field},
+    proxies::{Door, Proxies, Speaks, Word},
     rewrite::{Part, Redirect, Rewrite},
 };
 use crate::{
@@ -34,8 +35,10 @@ pub struct Config {
     pub wan_refusals: Option<Rate>,
     /// How requests are logged, of the routes that are.
     pub access_log: AccessLog,
-    /// Proxies whose forwarding headers are believed; what comes through them is `Wan`.
-    pub trusted_proxies: Vec<IpNet>,
+    /// Whose word is taken on `http` and `https` for the clients that they speak for.
+    pub proxies: Proxies,
+    /// Listeners besides.
+    pub doors: Vec<Door>,
     /// The deadlines.
     pub timeouts: Timeouts,
     /// Bytes of a request head.
@@ -62,6 +65,13 @@ pub struct Config {
     pub peers: Vec<PeerReach>,
     /// Names of networks and peers, for logs.
     pub directory: Directory,
+}
+
+impl Config {
+    /// Returns whose word is taken on a door, or on the listeners of `http` and `https`.
+    pub(super) fn proxies(&self, door: Option<usize>) -> &Proxies {
+        door.and_then(|door| self.doors.get(door)).map_or(&self.proxies, |door| &door.proxies)
+    }
 }
 
 /// A peer and the routes that it may begin, of those whose access admits it.

@@ -37,6 +37,8 @@ mod headers;
 pub mod hello;
 mod permits;
 mod plan;
+pub mod preamble;
+mod proxies;
 mod proxy;
 mod record;
 mod rewrite;
@@ -132,6 +134,9 @@ pub struct Status {
     pub http: Vec<SocketAddr>,
     /// Listeners of TLS.
     pub https: Vec<SocketAddr>,
+    /// Listeners besides.
+    #[serde(default)]
+    pub doors: Vec<SocketAddr>,
     /// Certificates in use.
     pub certificates: Vec<CertificateStatus>,
     /// Routes in force.
@@ -204,6 +209,8 @@ struct Listener {
     socket: TcpListener,
     address: SocketAddr,
     service: Service,
+    /// Which of the listeners that are none of `http` and `https`.
+    door: Option<usize>,
 }
 
 impl Plane {
@@ -219,19 +226,23 @@ impl Plane {
         let cores = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_CORES);
         let mut listeners: Vec<Vec<Listener>> = (0..cores).map(|_| Vec::new()).collect();
         let mut https = Vec::new();
-        for (addresses, key, secure) in [(&config.https, "ingress.https", true), (&config.http, "ingress.http", false)]
-        {
-            for &wanted in addresses {
-                let sockets = listen::tcp(&Wanted { address: wanted, device: None, shards: cores, key })?;
-                for (core, socket) in listeners.iter_mut().zip(sockets) {
-                    let address = socket.local_addr().unwrap_or(wanted);
-                    let service =
-                        if secure { Service::Routes } else { Service::Redirect(secure_port(address, &https)) };
-                    core.push(Listener { socket, address, service });
-                }
-                if let (true, Some(bound)) = (secure, listeners.first().and_then(|core| core.last())) {
-                    https.push(bound.address);
-                }
+        let own = config.https.iter().map(|address| (*address, "ingress.https", Speaks::Tls, None));
+        let own = own.chain(config.http.iter().map(|address| (*address, "ingress.http", Speaks::Plain, None)));
+        let doors = config.doors.iter().enumerate();
+        let doors = doors.map(|(at, door)| (door.address, "ingress.listener", door.speaks, Some(at)));
+        for (wanted, key, speaks, door) in own.chain(doors) {
+            let sockets = listen::tcp(&Wanted { address: wanted, device: None, shards: cores, key })?;
+            for (core, socket) in listeners.iter_mut().zip(sockets) {
+                let address = socket.local_addr().unwrap_or(wanted);
+                let service = match speaks {
+                    Speaks::Tls => Service::Routes,
+                    Speaks::Plain => Service::Redirect(secure_port(address, &https)),
+                    Speaks::Unwrapped => Service::Unwrapped,
+                };
+                core.push(Listener { socket, address, service, door });
+            }
+            if let (Speaks::Tls, None, Some(bound)) = (speaks, door, listeners.first().and_then(|core| core.last())) {
+                https.push(bound.address);
             }
         }
         let nothing = Policy {
@@ -367,13 +378,15 @@ impl Plane {
     /// Returns how the plane is.
     pub fn status(&self) -> Status {
         let policy = self.shared.policy.load();
+        let first = || self.listeners.first().into_iter().flatten();
         let addresses = |secure: bool| {
-            let first = self.listeners.first().into_iter().flatten();
-            first.filter(|listener| (listener.service == Service::Routes) == secure).map(|one| one.address).collect()
+            let own = first().filter(|listener| listener.door.is_none());
+            own.filter(|listener| (listener.service == Service::Routes) == secure).map(|one| one.address).collect()
         };
         Status {
             http: addresses(false),
             https: addresses(true),
+            doors: first().filter(|listener| listener.door.is_some()).map(|one| one.address).collect(),
             certificates: policy.certificates.status(),
             routes: policy.config.routes.len(),
             connections: u64::try_from(self.shared.series.open.get()).unwrap_or(0),

@@ -47,9 +47,9 @@ pub(super) enum Shown {
 
 impl Shown {
     pub(super) fn by(visitor: &Visitor) -> Self {
-        match visitor.certificate {
-            Some(_) => Self::Tls(visitor.realm.clone()),
-            None => Self::Plain,
+        match visitor.scheme {
+            "https" => Self::Tls(visitor.realm.clone()),
+            _ => Self::Plain,
         }
     }
 }

@@ -23,7 +23,6 @@ use crate::{
         deadline::Deadline,
         doh,
         h1::reply::ReplyHead,
-        headers,
         permits::{Permit, Shown, permits},
         routes::{Route, Target},
         serve::{Answer, Refusal},
@@ -43,11 +42,21 @@ pub(super) struct Visitor {
     pub(super) origin: Origin,
     /// The other end.
     pub(super) peer: IpAddr,
+    pub(super) through: Through,
     pub(super) scheme: &'static str,
     /// The certificate that was shown, on TLS.
     pub(super) certificate: Option<Arc<str>>,
     /// The realm of the certificate that the client showed, if it had to.
     pub(super) realm: Option<Arc<str>>,
+}
+
+/// Whether somebody speaks for the clients of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Through {
+    /// The other end is the client.
+    Nobody,
+    /// A trusted proxy of this door; it says whom it speaks for before all else, or with each request.
+    Proxy { door: Option<usize>, speaks_first: bool },
 }
 
 /// A request that a route of the visitor's table takes.
@@ -74,10 +83,9 @@ pub(super) struct Asked<'a> {
 pub(super) fn admit(core: &Core, policy: &Policy, visitor: &Visitor, asked: &Asked<'_>) -> Result<Admitted, Refusal> {
     let &Asked { method, host, path, headers, .. } = asked;
     let config = &policy.config;
-    let trusted = |address: IpAddr| config.trusted_proxies.iter().any(|net| net.contains(&address));
-    let client = match config.trusted_proxies.is_empty() {
-        true => visitor.peer,
-        false => headers::client_behind(headers, visitor.peer, trusted),
+    let client = match visitor.through {
+        Through::Proxy { door, speaks_first: false } => config.proxies(door).client_behind(headers, visitor.peer),
+        _ => visitor.peer,
     };
     let limited = |wait| {
         core.shared.series.limited.inc();
@@ -111,7 +119,7 @@ pub(super) fn admit(core: &Core, policy: &Policy, visitor: &Visitor, asked: &Ask
         (None, Some(_)) => false,
     };
     // Nor was one whose clients show another certificate, or none.
-    if !same || (visitor.certificate.is_some() && !site.is_of(visitor.realm.as_ref())) {
+    if !same || (visitor.scheme == "https" && !site.is_of(visitor.realm.as_ref())) {
         return Err(MISDIRECTED);
     }
     let route = site.route(path, method, headers).ok_or(Refusal::Status(StatusCode::NOT_FOUND))?;

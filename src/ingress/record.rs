@@ -15,7 +15,7 @@ use hyper::{
 use crate::{
     ingress::{
         AccessLog,
-        proxy::{Admitted, Asked, Visitor},
+        proxy::{Admitted, Asked, Through, Visitor},
         routes::Route,
         server::Core,
     },
@@ -27,9 +27,12 @@ use crate::{
 pub(super) struct Record {
     core: Rc<Core>,
     origin: Origin,
+    through: Through,
     began: Instant,
     method: Method,
     route: Option<Arc<Route>>,
+    /// The other end of the connection.
+    peer: IpAddr,
     client: IpAddr,
     /// What the server behind is told that this request is called.
     pub(super) id: u128,
@@ -50,8 +53,9 @@ struct Line {
 impl Record {
     pub(super) fn new(core: &Rc<Core>, visitor: &Visitor, began: Instant, method: Method) -> Self {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
-        let (core, origin, client) = (core.clone(), visitor.origin, visitor.peer);
-        Self { id: core.next_id(), core, origin, began, method, route: None, client, line: None, status, bytes: 0 }
+        let (core, id) = (core.clone(), core.next_id());
+        let &Visitor { origin, through, peer, .. } = visitor;
+        Self { id, core, origin, through, began, method, route: None, peer, client: peer, line: None, status, bytes: 0 }
     }
 
     /// Says which route took the request.
@@ -87,14 +91,18 @@ impl Record {
         let shared = &self.core.shared;
         let policy = shared.policy.load();
         let Some(rate) = policy.config.wan_refusals else { return };
-        let proxy = policy.config.trusted_proxies.iter().any(|net| net.contains(&self.client));
-        if proxy || shared.strangers.are_masked() {
+        if self.is_unnamed() || shared.strangers.are_masked() {
             return;
         }
         let (client, now) = (Client::of(self.client), Instant::now());
         if shared.limits.check_key(("refusals", client), rate, now).is_err() {
             shared.strangers.ban(client, "refused log-ins", now);
         }
+    }
+
+    /// A proxy that does not say whom it speaks for is everybody.
+    fn is_unnamed(&self) -> bool {
+        matches!(self.through, Through::Proxy { speaks_first: false, .. }) && self.client == self.peer
     }
 
     fn log(&self, route: &Route, line: &Line, took: Duration) {

@@ -29,6 +29,7 @@ pub(super) struct Series {
     pub(super) limited: IntCounter,
     pub(super) refused: IntCounter,
     pub(super) banned: IntCounter,
+    pub(super) preambles: IntCounter,
     pub(super) panics: IntCounter,
     /// Requests that no route of the client's table took.
     pub(super) no_route: RouteSeries,
@@ -79,6 +80,10 @@ impl Series {
             limited: plane.counter("limited_total", "Requests over a client's limit."),
             banned: plane.counter("banned_connections_total", "Connections of clients that are refused for a while."),
             refused: plane.counter("refused_connections_total", "Connections over the caps."),
+            preambles: plane.counter(
+                "broken_preambles_total",
+                "Connections of trusted proxies without the PROXY header that was awaited.",
+            ),
             panics: plane.counter("panics_total", "Connections that ended in a panic."),
             no_route,
         }

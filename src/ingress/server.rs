@@ -29,7 +29,7 @@ use tokio::{
 use crate::{
     ingress::{
         Listener, Policy, Shared, acme,
-        census::Counted,
+        census::{Counted, Holder},
         doctor,
         h1::{
             connection::{self, Service},
@@ -37,7 +37,9 @@ use crate::{
         },
         h2,
         permits::Permits,
-        proxy::Visitor,
+        preamble::{self, Reading},
+        proxies::Word,
+        proxy::{Through, Visitor},
         tls::{self, Handshake},
         upstream::{Dial, DialError, Pools},
     },
@@ -186,7 +188,7 @@ impl Core {
     }
 
     /// Whether a client from the Internet may open one more connection now.
-    fn opens(&self, client: Client, peer: IpAddr) -> bool {
+    fn opens(&self, client: Client) -> bool {
         let shared = &self.shared;
         if shared.strangers.are_masked() {
             return true;
@@ -198,10 +200,6 @@ impl Core {
         }
         let policy = shared.policy.load();
         let Some(rate) = policy.config.wan_connections else { return true };
-        // A proxy of the owner's opens connections for many.
-        if policy.config.trusted_proxies.iter().any(|net| net.contains(&peer)) {
-            return true;
-        }
         // Whoever holds a whole /48 has a few times of what one /64 has.
         let site = Rate::new(rate.per_second.get().saturating_mul(4), rate.burst.get().saturating_mul(4));
         let whole = client.site() == client
@@ -293,7 +291,7 @@ fn core(
         for listener in listeners {
             let socket = listener.socket.try_clone().and_then(TcpListener::from_std);
             let socket = socket.map_err(|error| format!("listener {}: {error}", listener.address))?;
-            loops.spawn_local(accept(core.clone(), socket, listener.service));
+            loops.spawn_local(accept(core.clone(), socket, (listener.service, listener.door)));
         }
         loops.spawn_local(take_over(core.clone(), handed));
         loops.spawn_local(upkeep(core.clone()));
@@ -345,7 +343,7 @@ fn core(
     })
 }
 
-async fn accept(core: Rc<Core>, listener: TcpListener, service: Service) {
+async fn accept(core: Rc<Core>, listener: TcpListener, (service, door): (Service, Option<usize>)) {
     loop {
         match listener.accept().await {
             Ok((stream, client)) => {
@@ -354,10 +352,23 @@ async fn accept(core: Rc<Core>, listener: TcpListener, service: Service) {
                     SocketAddr::V6(v6) if v6.scope_id() != 0 => Some(v6.scope_id()),
                     _ => None,
                 };
-                let origin = core.shared.networks.load().classify(client.ip(), interface).origin;
+                let policy = core.shared.policy.load();
+                let proxies = policy.config.proxies(door);
+                let through = match proxies.have(client.ip().to_canonical()) {
+                    true => Through::Proxy { door, speaks_first: proxies.word == Word::ProxyProtocol },
+                    false => Through::Nobody,
+                };
+                if through == Through::Nobody && proxies.alone {
+                    core.shared.series.refused.inc();
+                    continue;
+                }
+                let origin = match through {
+                    Through::Proxy { .. } => proxies.origin,
+                    Through::Nobody => core.shared.networks.load().classify(client.ip(), interface).origin,
+                };
                 let Ok(local) = stream.local_addr() else { continue };
                 let _ = stream.set_nodelay(true);
-                begin(&core, Accepted { stream: Stream::Kernel(stream), origin, client, local }, service);
+                begin(&core, Accepted { stream: Stream::Kernel(stream), origin, client, local }, service, through);
             }
             Err(error) => {
                 // Out of descriptors, mostly: others must close first.
@@ -385,8 +396,8 @@ async fn hand_over(shared: Arc<Shared>, cores: Vec<mpsc::Sender<Accepted>>) {
 async fn take_over(core: Rc<Core>, mut handed: mpsc::Receiver<Accepted>) {
     while let Some(accepted) = handed.recv().await {
         match accepted.local.port() {
-            443 => begin(&core, accepted, Service::Routes),
-            80 => begin(&core, accepted, Service::Redirect(443)),
+            443 => begin(&core, accepted, Service::Routes, Through::Nobody),
+            80 => begin(&core, accepted, Service::Redirect(443), Through::Nobody),
             _ => {}
         }
     }
@@ -414,15 +425,19 @@ async fn look_after_certificates(shared: Arc<Shared>) {
 }
 
 /// Starts the task of a connection.
-fn begin(core: &Rc<Core>, accepted: Accepted, service: Service) {
+fn begin(core: &Rc<Core>, accepted: Accepted, service: Service, through: Through) {
     let peer = accepted.client.ip().to_canonical();
-    let client = (accepted.origin == Origin::Wan).then(|| Client::of(peer));
-    if let Some(client) = client
-        && !core.opens(client, peer)
+    let holder = match (through, accepted.origin) {
+        (Through::Proxy { .. }, _) => Holder::Proxy,
+        (Through::Nobody, Origin::Wan) => Holder::Stranger(Client::of(peer)),
+        (Through::Nobody, _) => Holder::House,
+    };
+    if let Holder::Stranger(client) = holder
+        && !core.opens(client)
     {
         return;
     }
-    let Some(counted) = core.shared.census.admit(client) else {
+    let Some(counted) = core.shared.census.admit(holder) else {
         core.shared.series.refused.inc();
         return;
     };
@@ -431,7 +446,7 @@ fn begin(core: &Rc<Core>, accepted: Accepted, service: Service) {
     let presence = Rc::new(Presence::default());
     let guard = Guard { core: core.clone(), id, _counted: counted };
     core.shared.series.open.inc();
-    let task = spawn_local(guarded(guard, accepted, peer, presence.clone(), service));
+    let task = spawn_local(guarded(guard, accepted, presence.clone(), service, through));
     core.connections.borrow_mut().insert(id, (presence, task.abort_handle()));
 }
 
@@ -449,8 +464,8 @@ impl Drop for Guard {
     }
 }
 
-async fn guarded(guard: Guard, accepted: Accepted, peer: IpAddr, presence: Rc<Presence>, service: Service) {
-    let work = pin!(serve(&guard.core, accepted, peer, &presence, service));
+async fn guarded(guard: Guard, accepted: Accepted, presence: Rc<Presence>, service: Service, through: Through) {
+    let work = pin!(serve(&guard.core, accepted, &presence, service, through));
     caught(&guard.core, work).await;
 }
 
@@ -467,11 +482,39 @@ pub(super) async fn caught(core: &Core, mut work: Pin<&mut impl Future<Output = 
     .await;
 }
 
-async fn serve(core: &Rc<Core>, accepted: Accepted, peer: IpAddr, presence: &Presence, service: Service) {
-    let Accepted { stream, origin, .. } = accepted;
-    let mut visitor = Visitor { origin, peer, scheme: "http", certificate: None, realm: None };
-    if let Service::Redirect(_) = service {
-        return Box::pin(connection::serve(core, stream, &visitor, presence, service)).await;
+async fn serve(core: &Rc<Core>, accepted: Accepted, presence: &Presence, service: Service, through: Through) {
+    let Accepted { mut stream, origin, client, .. } = accepted;
+    let peer = client.ip().to_canonical();
+    let mut visitor = Visitor { origin, peer, through, scheme: "http", certificate: None, realm: None };
+    // A client behind a proxy has its share of connections as if it came by itself.
+    let mut _behind = None;
+    if let Through::Proxy { speaks_first: true, .. } = through {
+        match Box::pin(told(core, &mut stream)).await {
+            Some(None) => {}
+            Some(Some(client)) => {
+                visitor.peer = client;
+                if origin == Origin::Wan {
+                    let client = Client::of(client);
+                    _behind = core.opens(client).then(|| core.shared.census.admit(Holder::Behind(client))).flatten();
+                    if _behind.is_none() {
+                        return;
+                    }
+                }
+            }
+            None => {
+                core.shared.series.preambles.inc();
+                tracing::debug!(%peer, "a trusted proxy does not say whom it speaks for");
+                return;
+            }
+        }
+    }
+    match service {
+        Service::Routes => {}
+        Service::Redirect(_) => return Box::pin(connection::serve(core, stream, &visitor, presence, service)).await,
+        Service::Unwrapped => {
+            visitor.scheme = "https";
+            return Box::pin(connection::serve(core, stream, &visitor, presence, service)).await;
+        }
     }
     let policy = core.shared.policy.load_full();
     let limit = policy.config.timeouts.handshake;
@@ -506,6 +549,26 @@ async fn serve(core: &Rc<Core>, accepted: Accepted, peer: IpAddr, presence: &Pre
     } else {
         Box::pin(connection::serve(core, stream, &visitor, presence, service)).await;
     }
+}
+
+/// Reads what a proxy says before the client's bytes; `None` if it does not, or not in time.
+async fn told(core: &Core, stream: &mut Stream) -> Option<Option<IpAddr>> {
+    let limit = core.shared.policy.load().config.timeouts.handshake;
+    let whole = async {
+        let mut input = Vec::new();
+        loop {
+            match preamble::read(&input) {
+                Reading::Told(client) => return Some(client),
+                Reading::Other => return None,
+                Reading::Partial(more) => {
+                    let had = input.len();
+                    input.resize(had + more, 0);
+                    stream.read_exact(&mut input[had..]).await.ok()?;
+                }
+            }
+        }
+    };
+    timeout(limit, whole).await.ok().flatten()
 }
 
 /// Ends a connection so that the client sees all that was written: a close with unread input would become a

@@ -4,6 +4,7 @@ pub(crate) mod edge;
 mod frames;
 mod grpc;
 mod probes;
+mod proxies;
 mod rules;
 mod servers;
 mod strangers;

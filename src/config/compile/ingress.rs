@@ -14,11 +14,12 @@ use crate::{
     },
     dns,
     ingress::{
-        self, Auth, CertificateFiles, Conditions, Config, HostPattern, Means, PeerReach, Route, RoutesReach, Rules,
-        Target, Upstream, UpstreamHost, UpstreamTls, canonical::CanonicalPath, doh::PATH as DNS_PATH,
+        self, Auth, CertificateFiles, Conditions, Config, Door, HostPattern, Means, PeerReach, Proxies, Route,
+        RoutesReach, Rules, Speaks, Target, Upstream, UpstreamHost, UpstreamTls, canonical::CanonicalPath,
+        doh::PATH as DNS_PATH,
     },
     onlink,
-    origin::NetworkId,
+    origin::{NetworkId, Origin},
 };
 
 /// Compiles `[ingress]` and the routes.
@@ -39,6 +40,7 @@ pub(crate) fn compile(
     };
     let http = sockets(&ingress.http, "ingress.http");
     let https = sockets(&ingress.https, "ingress.https");
+    let doors = ingress.listeners.iter().flat_map(|listener| door(listener, names, report, taken)).collect();
     let certificates = ingress.certificates.iter().map(|files| CertificateFiles {
         hosts: files.hosts.iter().map(|host| host.value.clone()).collect(),
         certificate: setting.file(&files.cert, &ingress.about),
@@ -92,7 +94,12 @@ pub(crate) fn compile(
         wan_connections: ingress.wan_connections,
         wan_refusals: ingress.wan_refusals,
         access_log: ingress.access_log,
-        trusted_proxies: ingress.trusted_proxies.iter().map(|address| address.value.into()).collect(),
+        proxies: Proxies {
+            from: ingress.trusted_proxies.iter().map(|net| net.value).collect(),
+            word: ingress.client_from,
+            ..Proxies::default()
+        },
+        doors,
         timeouts: ingress.timeouts.clone(),
         max_header: ingress.max_header,
         max_fields: ingress.max_fields,
@@ -109,6 +116,45 @@ pub(crate) fn compile(
     };
     signable(&config, file, report);
     config
+}
+
+/// A listener of its own. Only who is alone there may be something else than the Internet.
+fn door(listener: &file::Listener, names: &Names, report: &Report, taken: &mut ports::Taken) -> Vec<Door> {
+    let about = &listener.about;
+    let places = addresses(&listener.listen, report, about);
+    taken.take(&places, "ingress.listener", &[ports::Protocol::Tcp], about, report);
+    let alone = listener.only_proxies;
+    if alone && listener.trusted_proxies.is_empty() {
+        let hint = "name them, as trusted_proxies = [\"192.168.1.3\"]";
+        report.error(listener.at, about, "\"only_proxies\" lets nobody in without \"trusted_proxies\"", hint);
+    }
+    let origin = match &listener.origin {
+        None | Some(At { value: AccessWord::Public, .. }) => Origin::Wan,
+        Some(word) => {
+            if !alone {
+                let hint = "add only_proxies = true, and see that these proxies let in nobody else";
+                let what = "only a listener that nobody but its proxies can reach has another \"origin\" than \"wan\"";
+                report.error(word.at, about, what, hint);
+            }
+            // The main LAN stands before this box in what the word means.
+            let access = access::compile(std::slice::from_ref(word), names, about, report);
+            access.networks.into_iter().max().map_or(Origin::Wan, Origin::Lan)
+        }
+    };
+    let speaks = match (&listener.scheme, listener.tls) {
+        (None, true) => Speaks::Tls,
+        (None, false) => Speaks::Plain,
+        (Some(_), false) if alone => Speaks::Unwrapped,
+        (Some(scheme), _) => {
+            let hint = "write tls = false and only_proxies = true as well, or remove it";
+            let what = "\"scheme\" is for plain HTTP from proxies alone, which end TLS themselves";
+            report.error(scheme.at, about, what, hint);
+            Speaks::Tls
+        }
+    };
+    let from = listener.trusted_proxies.iter().map(|net| net.value).collect();
+    let proxies = Proxies { from, word: listener.client_from, alone, origin };
+    places.into_iter().map(|place| Door { address: place.value.address, speaks, proxies: proxies.clone() }).collect()
 }
 
 /// What clients must show is asked before the path is known: all routes of a host say the same.

@@ -13,6 +13,8 @@ mod wan;
 
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
+
 use crate::{
     config::{
         Compiled, Files, Node, Options, PeerIds, Scrape, edits,
@@ -262,12 +264,18 @@ fn lan(file: &File, report: &Report) -> onlink::Config {
             );
         }
     }
-    let proxies = file.ingress.iter().flat_map(|ingress| &ingress.trusted_proxies);
+    let proxies = file.ingress.iter().flat_map(|ingress| {
+        let doors = ingress.listeners.iter().flat_map(|listener| &listener.trusted_proxies);
+        ingress.trusted_proxies.iter().chain(doors).map(|net| net.value)
+    });
+    let (single, relay_networks): (Vec<IpNet>, Vec<IpNet>) =
+        proxies.partition(|net| net.prefix_len() == net.max_prefix_len());
     onlink::Config {
         interfaces: lan.interfaces.iter().map(|name| name.value.clone()).collect(),
         subnets: main.chain(named).collect(),
         this_box: lan.this_box.iter().map(|address| address.value).collect(),
-        relays: lan.relays.iter().chain(proxies).map(|address| address.value).collect(),
+        relays: lan.relays.iter().map(|address| address.value).chain(single.iter().map(IpNet::addr)).collect(),
+        relay_networks,
         announce: announce.is_some(),
     }
 }

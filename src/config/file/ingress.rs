@@ -1,14 +1,19 @@
 //! `[ingress]`: the door to the Internet.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
 
 use crate::{
     config::{
-        file::{Table, route::host_pattern},
-        problems::{About, At, Wrong},
+        file::{
+            AccessWord, Table,
+            route::{access, host_pattern},
+        },
+        problems::{About, At, Span, Wrong},
         value::{self, Listen},
     },
-    ingress::{AccessLog, HostPattern, Timeouts},
+    ingress::{AccessLog, HostPattern, Timeouts, Word},
     limit::Rate,
 };
 
@@ -21,12 +26,27 @@ pub(crate) struct Ingress {
     pub(crate) wan_connections: Option<Rate>,
     pub(crate) wan_refusals: Option<Rate>,
     pub(crate) access_log: AccessLog,
-    pub(crate) trusted_proxies: Vec<At<IpAddr>>,
+    pub(crate) trusted_proxies: Vec<At<IpNet>>,
+    pub(crate) client_from: Word,
+    pub(crate) listeners: Vec<Listener>,
     pub(crate) timeouts: Timeouts,
     pub(crate) max_header: usize,
     pub(crate) max_fields: usize,
     pub(crate) certificates: Vec<Certificate>,
     pub(crate) acme: Vec<super::Acme>,
+}
+
+/// `[[ingress.listener]]` as written.
+pub(crate) struct Listener {
+    pub(crate) about: About,
+    pub(crate) at: Span,
+    pub(crate) listen: Vec<At<Listen>>,
+    pub(crate) tls: bool,
+    pub(crate) trusted_proxies: Vec<At<IpNet>>,
+    pub(crate) client_from: Word,
+    pub(crate) only_proxies: bool,
+    pub(crate) origin: Option<At<AccessWord>>,
+    pub(crate) scheme: Option<At<()>>,
 }
 
 /// An entry of `ingress.certificates` as written.
@@ -67,11 +87,55 @@ impl Ingress {
             wan_refusals: rate("wan_refusals", Rate::new(5, 50)),
             access_log: table.word("access_log", &logs).map_or(AccessLog::Fields, |log| log.value),
             trusted_proxies: table.list("trusted_proxies", trusted_proxy).unwrap_or_default(),
+            client_from: client_from(table),
+            listeners: table.table_or_tables("listener", "ingress.listener").iter().map(Listener::read).collect(),
             timeouts,
             max_header: table.parsed("max_header", max_header).map_or(32 << 10, |size| size.value),
             max_fields: table.number("max_fields", 10..=1000).map_or(100, |number| number.value as usize),
             certificates: certificates.iter().filter_map(Certificate::read).collect(),
             acme: table.table_or_tables("acme", "ingress.acme").iter().map(super::Acme::read).collect(),
+        }
+    }
+}
+
+impl Listener {
+    fn read(table: &Table<'_>) -> Self {
+        if !table.has("listen") {
+            table.missing("listen", "write an address and a port, as listen = [\"127.0.0.1:8443\"]");
+        }
+        Self {
+            about: table.about.clone(),
+            at: table.at,
+            listen: table.list("listen", value::listen).unwrap_or_default(),
+            tls: table.boolean("tls").is_none_or(|tls| tls.value),
+            trusted_proxies: table.list("trusted_proxies", trusted_proxy).unwrap_or_default(),
+            client_from: client_from(table),
+            only_proxies: table.boolean("only_proxies").is_some_and(|only| only.value),
+            origin: table.parsed("origin", origin),
+            scheme: table.word("scheme", &[("https", ())]),
+        }
+    }
+}
+
+fn client_from(table: &Table<'_>) -> Word {
+    let words = [
+        ("x-forwarded-for", Word::XForwardedFor),
+        ("forwarded", Word::Forwarded),
+        ("proxy-protocol", Word::ProxyProtocol),
+    ];
+    table.word("client_from", &words).map_or(Word::XForwardedFor, |word| word.value)
+}
+
+/// Reads where what comes through a listener comes from; the Internet is said by leaving it out or by `wan`.
+fn origin(text: &str) -> Result<AccessWord, Wrong> {
+    let wrong = || {
+        let hint = "\"wan\", \"lan\" or \"lan:NETWORK\": the tunnel alone makes peers";
+        Wrong::new(format!("\"{text}\" is no origin of a listener"), hint)
+    };
+    match text {
+        "wan" => Ok(AccessWord::Public),
+        _ => {
+            access(text).ok().filter(|word| matches!(word, AccessWord::Lan | AccessWord::Network(_))).ok_or_else(wrong)
         }
     }
 }
@@ -96,12 +160,13 @@ fn wan_limit(text: &str) -> Result<Option<Rate>, Wrong> {
     text.parse().map(Some).map_err(|what| Wrong::new(what, "write it as \"200/s burst 1000\", or \"none\""))
 }
 
-fn trusted_proxy(text: &str) -> Result<IpAddr, Wrong> {
-    value::address(text).map_err(|wrong| match text.contains('/') {
-        // What comes through a proxy is Wan, and that is known by the exact address.
-        true => Wrong::new(format!("\"{text}\" is a network"), "write the address of each proxy"),
-        false => wrong,
-    })
+fn trusted_proxy(text: &str) -> Result<IpNet, Wrong> {
+    let net = value::network(text)?;
+    if net.prefix_len() == 0 {
+        let hint = "write the addresses or networks of the proxies alone: what comes from there is the Internet";
+        return Err(Wrong::new(format!("\"{text}\" is everybody"), hint));
+    }
+    Ok(net)
 }
 
 fn max_header(text: &str) -> Result<usize, Wrong> {

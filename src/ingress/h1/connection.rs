@@ -42,6 +42,8 @@ pub(in crate::ingress) enum Service {
     Routes,
     /// Plain HTTP: requests are sent to https on this port.
     Redirect(u16),
+    /// Plain HTTP that was https up to a proxy: requests go to routes.
+    Unwrapped,
 }
 
 /// What becomes of the connection.
@@ -89,7 +91,7 @@ pub(in crate::ingress) async fn serve<S>(
         core.refresh(&mut policy);
         let mut request = Request { core, stream: &mut stream, input: &mut input, deadline: &mut deadline, visitor };
         let next = match service {
-            Service::Routes => request.answer(&policy, head).await,
+            Service::Routes | Service::Unwrapped => request.answer(&policy, head).await,
             Service::Redirect(port) => request.redirect(&policy, head, port).await,
         };
         match next {

@@ -27,7 +27,7 @@ pub(in crate::vpn) fn is_internet(address: IpAddr, networks: &Networks) -> bool 
     };
     let of_the_house = networks.on_link.iter().any(|net| net.contains(&address))
         || networks.subnets.iter().any(|(net, _)| net.contains(&address))
-        || networks.relays.contains(&address);
+        || networks.is_relay(address);
     public && !of_the_house
 }
 
@@ -69,6 +69,7 @@ mod tests {
             on_link: vec!["192.168.1.0/24".parse().unwrap(), "2a02:8:1::/64".parse().unwrap()],
             own: HashSet::from(["192.168.1.2".parse().unwrap(), "198.51.101.7".parse().unwrap()]),
             relays: HashSet::from(["192.168.1.1".parse().unwrap()]),
+            relay_networks: Vec::new(),
             subnets: vec![("9.1.0.0/16".parse().unwrap(), NetworkId::MAIN)],
             ..Networks::default()
         }

@@ -8,5 +8,5 @@ mod wireguard;
 
 pub use dns::{dns_message, https_question, server_answers};
 pub use http::{http_body, http_head, http_reply};
-pub use tls::client_hello;
+pub use tls::{client_hello, preamble};
 pub use wireguard::{inner_packet, wireguard_datagram};

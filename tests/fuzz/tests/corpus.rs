@@ -32,6 +32,11 @@ fn client_hello() {
 }
 
 #[test]
+fn preamble() {
+    replay("preamble", hearthgate_fuzz::preamble);
+}
+
+#[test]
 fn https_question() {
     replay("https_question", hearthgate_fuzz::https_question);
 }

@@ -14,7 +14,7 @@ use std::{
 use arc_swap::ArcSwap;
 use hearthgate::{
     ingress::{
-        AccessLog, Builtin, Config, HostPattern, Http, PeerReach, Plane, Route, RoutesReach, Rules, Target, Timeouts,
+        AccessLog, Builtin, Config, HostPattern, Http, PeerReach, Plane, Proxies, Route, RoutesReach, Rules, Target, Timeouts,
         Upstream, UpstreamHost,
         canonical::{CanonicalHost, CanonicalPath},
     },
@@ -257,7 +257,8 @@ fn config(state: &Path) -> Config {
         wan_connections: None,
         wan_refusals: None,
         access_log: AccessLog::Fields,
-        trusted_proxies: Vec::new(),
+        proxies: Proxies::default(),
+        doors: Vec::new(),
         timeouts: Timeouts::default(),
         max_header: 16 * 1024,
         max_fields: 100,
