@@ -128,6 +128,11 @@ fn ingress_lines(ingress: &crate::ingress::Status, line: &mut impl FnMut(&str, S
         let why = "a gateway puts its own address in place of the clients': limits count by route, nobody is refused";
         line("  clients", why.to_owned());
     }
+    for list in &ingress.bans {
+        let problem =
+            list.problem.as_ref().map_or(String::new(), |problem| format!("; the file is not read: {problem}"));
+        line("  bans", format!("{}: {} networks{problem}", list.file.display(), list.networks));
+    }
     for certificate in &ingress.certificates {
         line("  cert", format!("{}: {}", certificate.hosts.join(", "), certificate_state(certificate)));
         if let Some(problem) = &certificate.problem {

@@ -39,6 +39,8 @@ pub struct Config {
     pub proxies: Proxies,
     /// Listeners besides.
     pub doors: Vec<Door>,
+    /// Lists of addresses that strangers may not have.
+    pub bans: Vec<PathBuf>,
     /// The deadlines.
     pub timeouts: Timeouts,
     /// Bytes of a request head.

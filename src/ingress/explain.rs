@@ -99,6 +99,9 @@ impl Plane {
         if let Some(rate) = wan {
             step("limit", format!("{rate} for each client from the Internet (ingress.wan_limit)"));
         }
+        if origin == Origin::Wan && policy.outcasts.networks() > 0 {
+            step("bans", format!("clients of {} networks are refused (ingress.bans)", policy.outcasts.networks()));
+        }
         rules(route, &mut step);
         match &route.to {
             _ if route.rules.maintenance.is_some() => step("answer", "503: maintenance".into()),

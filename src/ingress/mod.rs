@@ -35,6 +35,7 @@ pub mod h1;
 mod h2;
 mod headers;
 pub mod hello;
+mod outcasts;
 mod permits;
 mod plan;
 pub mod preamble;
@@ -76,6 +77,7 @@ use self::{
     certs::Certificates,
     doctor::Question,
     h1::connection::Service,
+    outcasts::Outcasts,
     routes::{Route as TableRoute, Tables, Target as TableTarget},
     series::Series,
     strangers::Strangers,
@@ -99,6 +101,7 @@ use crate::{
 pub use ca::CaError;
 pub use certs::{CertificateError, CertificateStatus};
 pub use config::*;
+pub use outcasts::BanList;
 pub use plan::{Means, Order, Side, plan};
 pub use trespass::Trespass;
 pub use upstream::TlsError;
@@ -121,6 +124,14 @@ pub enum Error {
         route: String,
         /// What is wrong.
         error: TlsError,
+    },
+    /// A list of addresses.
+    #[error("ingress.bans: {path}: {why}", path = path.display())]
+    Bans {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why it is none.
+        why: String,
     },
     /// TLS towards clients.
     #[error("TLS cannot be set up: {0}")]
@@ -145,6 +156,9 @@ pub struct Status {
     pub connections: u64,
     /// A gateway hides the clients from the Internet behind its own address: limits count by route.
     pub masked: bool,
+    /// Lists of addresses that are kept out.
+    #[serde(default)]
+    pub bans: Vec<BanList>,
     /// Requests whose answer has not ended, of the routes that have any.
     pub under_way: BTreeMap<String, u64>,
 }
@@ -165,6 +179,7 @@ struct Policy {
     generation: u64,
     config: Config,
     certificates: Certificates,
+    outcasts: Outcasts,
     tables: Tables,
 }
 
@@ -249,6 +264,7 @@ impl Plane {
             generation: 0,
             config: Config::nothing(config),
             certificates: Certificates::default(),
+            outcasts: Outcasts::default(),
             tables: Tables::none(),
         };
         let shared = Shared {
@@ -291,6 +307,8 @@ impl Plane {
         } else {
             Certificates::default()
         };
+        let outcasts = Outcasts::load(&config.bans, &shared.policy.load().outcasts);
+        let outcasts = outcasts.map_err(|(path, why)| Error::Bans { path, why })?;
         let mut dials: HashMap<(u32, Option<Question>), Arc<Dial>> = HashMap::new();
         let mut dial = |key: Origin, upstream: &Upstream, question: Option<&Question>| {
             let pool = shared.pool(key, upstream);
@@ -338,7 +356,7 @@ impl Plane {
             let tickets = shared.tickets(key, client_ca.map(|client_ca| client_ca.realm.clone()))?;
             Ok::<_, Error>(tls::config(hosts.clone(), &shared.provider, tickets, client_ca)?)
         })?;
-        Ok(Prepared(Policy { generation: 0, config, certificates, tables }))
+        Ok(Prepared(Policy { generation: 0, config, certificates, outcasts, tables }))
     }
 
     /// Swaps a policy in.
@@ -391,6 +409,7 @@ impl Plane {
             routes: policy.config.routes.len(),
             connections: u64::try_from(self.shared.series.open.get()).unwrap_or(0),
             masked: self.shared.strangers.are_masked(),
+            bans: policy.outcasts.status(),
             under_way: self.shared.series.under_way(),
         }
     }

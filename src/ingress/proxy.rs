@@ -97,6 +97,10 @@ pub(super) fn admit(core: &Core, policy: &Policy, visitor: &Visitor, asked: &Ask
         strangers.count(client == visitor.peer && core.shared.networks.load().relays.contains(&client));
     }
     // Also on a connection that was there before, and for every host alike.
+    if visitor.origin == Origin::Wan && core.is_outcast(policy, client) {
+        core.shared.series.outcasts.inc();
+        return Err(Refusal::Status(StatusCode::FORBIDDEN));
+    }
     if visitor.origin == Origin::Wan
         && !strangers.are_masked()
         && let Some(left) = strangers.bans.left(Client::of(client), Instant::now())

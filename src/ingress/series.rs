@@ -30,6 +30,7 @@ pub(super) struct Series {
     pub(super) refused: IntCounter,
     pub(super) banned: IntCounter,
     pub(super) preambles: IntCounter,
+    pub(super) outcasts: IntCounter,
     pub(super) panics: IntCounter,
     /// Requests that no route of the client's table took.
     pub(super) no_route: RouteSeries,
@@ -80,6 +81,10 @@ impl Series {
             limited: plane.counter("limited_total", "Requests over a client's limit."),
             banned: plane.counter("banned_connections_total", "Connections of clients that are refused for a while."),
             refused: plane.counter("refused_connections_total", "Connections over the caps."),
+            outcasts: plane.counter(
+                "outcasts_total",
+                "Connections, and requests behind proxies, of clients that a list of `ingress.bans` keeps out.",
+            ),
             preambles: plane.counter(
                 "broken_preambles_total",
                 "Connections of trusted proxies without the PROXY header that was awaited.",

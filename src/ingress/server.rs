@@ -59,6 +59,8 @@ const LINGER_BYTES: usize = 16 * 1024 * 1024;
 const SWEEP: Duration = Duration::from_secs(5);
 /// How often certificates are looked at: files that changed, and what nears its end.
 const CERTIFICATES: Duration = Duration::from_secs(5);
+/// How often lists of addresses are looked at for changes.
+const BANS: Duration = Duration::from_secs(5);
 /// Streams out of the tunnel that wait for a core.
 pub(super) const HANDED_OVER: usize = 64;
 
@@ -187,9 +189,18 @@ impl Core {
         self.shared.limits.check_key(("retry", route), RETRIES, std::time::Instant::now()).is_ok()
     }
 
+    /// Whether a list of the owner's keeps an address out. A gateway may stand for others that are on none.
+    pub(super) fn is_outcast(&self, policy: &Policy, client: IpAddr) -> bool {
+        policy.outcasts.have(client) && !self.shared.networks.load().is_relay(client)
+    }
+
     /// Whether a client from the Internet may open one more connection now.
-    fn opens(&self, client: Client) -> bool {
-        let shared = &self.shared;
+    fn opens(&self, address: IpAddr) -> bool {
+        let (shared, client) = (&self.shared, Client::of(address));
+        if self.is_outcast(&shared.policy.load(), address) {
+            shared.series.outcasts.inc();
+            return false;
+        }
         if shared.strangers.are_masked() {
             return true;
         }
@@ -299,6 +310,7 @@ fn core(
             loops.spawn_local(hand_over(core.shared.clone(), senders));
             loops.spawn_local(doctor::rounds(core.clone()));
             loops.spawn_local(look_after_certificates(core.shared.clone()));
+            loops.spawn_local(look_after_bans(core.shared.clone()));
             let (shared, told) = (core.shared.clone(), stop.clone());
             // It starts again by itself: nobody's connection depends on it.
             supervise::service("acme", stop.clone(), move || acme::run(shared.clone(), told.clone()));
@@ -424,6 +436,15 @@ async fn look_after_certificates(shared: Arc<Shared>) {
     }
 }
 
+async fn look_after_bans(shared: Arc<Shared>) {
+    loop {
+        sleep(BANS).await;
+        let policy = shared.policy.load_full();
+        // Lists may be long, and this thread has connections.
+        let _ = tokio::task::spawn_blocking(move || policy.outcasts.look()).await;
+    }
+}
+
 /// Starts the task of a connection.
 fn begin(core: &Rc<Core>, accepted: Accepted, service: Service, through: Through) {
     let peer = accepted.client.ip().to_canonical();
@@ -432,8 +453,8 @@ fn begin(core: &Rc<Core>, accepted: Accepted, service: Service, through: Through
         (Through::Nobody, Origin::Wan) => Holder::Stranger(Client::of(peer)),
         (Through::Nobody, _) => Holder::House,
     };
-    if let Holder::Stranger(client) = holder
-        && !core.opens(client)
+    if let Holder::Stranger(_) = holder
+        && !core.opens(peer)
     {
         return;
     }
@@ -486,28 +507,14 @@ async fn serve(core: &Rc<Core>, accepted: Accepted, presence: &Presence, service
     let Accepted { mut stream, origin, client, .. } = accepted;
     let peer = client.ip().to_canonical();
     let mut visitor = Visitor { origin, peer, through, scheme: "http", certificate: None, realm: None };
-    // A client behind a proxy has its share of connections as if it came by itself.
-    let mut _behind = None;
-    if let Through::Proxy { speaks_first: true, .. } = through {
-        match Box::pin(told(core, &mut stream)).await {
-            Some(None) => {}
-            Some(Some(client)) => {
-                visitor.peer = client;
-                if origin == Origin::Wan {
-                    let client = Client::of(client);
-                    _behind = core.opens(client).then(|| core.shared.census.admit(Holder::Behind(client))).flatten();
-                    if _behind.is_none() {
-                        return;
-                    }
-                }
-            }
-            None => {
-                core.shared.series.preambles.inc();
-                tracing::debug!(%peer, "a trusted proxy does not say whom it speaks for");
-                return;
-            }
-        }
-    }
+    // Held to the end: a client behind a proxy has its share of connections as if it came by itself.
+    let _counted = match through {
+        Through::Proxy { speaks_first: true, .. } => match Box::pin(introduce(core, &mut stream, &mut visitor)).await {
+            Some(counted) => counted,
+            None => return,
+        },
+        _ => None,
+    };
     match service {
         Service::Routes => {}
         Service::Redirect(_) => return Box::pin(connection::serve(core, stream, &visitor, presence, service)).await,
@@ -549,6 +556,22 @@ async fn serve(core: &Rc<Core>, accepted: Accepted, presence: &Presence, service
     } else {
         Box::pin(connection::serve(core, stream, &visitor, presence, service)).await;
     }
+}
+
+/// Learns from a proxy who the client is, and counts that one; `None` if the connection is to end.
+async fn introduce(core: &Core, stream: &mut Stream, visitor: &mut Visitor) -> Option<Option<Counted>> {
+    let Some(client) = told(core, stream).await else {
+        core.shared.series.preambles.inc();
+        tracing::debug!(peer = %visitor.peer, "a trusted proxy does not say whom it speaks for");
+        return None;
+    };
+    let Some(client) = client else { return Some(None) };
+    visitor.peer = client;
+    if visitor.origin != Origin::Wan {
+        return Some(None);
+    }
+    let counted = core.opens(client).then(|| core.shared.census.admit(Holder::Behind(Client::of(client)))).flatten();
+    counted.map(Some)
 }
 
 /// Reads what a proxy says before the client's bytes; `None` if it does not, or not in time.

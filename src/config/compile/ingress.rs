@@ -100,6 +100,7 @@ pub(crate) fn compile(
             ..Proxies::default()
         },
         doors,
+        bans: ingress.bans.iter().map(|file| setting.file(file, &ingress.about)).collect(),
         timeouts: ingress.timeouts.clone(),
         max_header: ingress.max_header,
         max_fields: ingress.max_fields,
@@ -136,7 +137,7 @@ fn door(listener: &file::Listener, names: &Names, report: &Report, taken: &mut p
                 let what = "only a listener that nobody but its proxies can reach has another \"origin\" than \"wan\"";
                 report.error(word.at, about, what, hint);
             }
-            // The main LAN stands before this box in what the word means.
+            // "lan" is this box as well, from where nobody comes through a proxy.
             let access = access::compile(std::slice::from_ref(word), names, about, report);
             access.networks.into_iter().max().map_or(Origin::Wan, Origin::Lan)
         }

@@ -136,6 +136,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
             "trusted_proxies",
             "client_from",
             "listener",
+            "bans",
             "timeouts",
             "max_header",
             "max_fields",

@@ -14,8 +14,8 @@ use std::{
 use arc_swap::ArcSwap;
 use hearthgate::{
     ingress::{
-        AccessLog, Builtin, Config, HostPattern, Http, PeerReach, Plane, Proxies, Route, RoutesReach, Rules, Target, Timeouts,
-        Upstream, UpstreamHost,
+        AccessLog, Builtin, Config, HostPattern, Http, PeerReach, Plane, Proxies, Route, RoutesReach, Rules, Target,
+        Timeouts, Upstream, UpstreamHost,
         canonical::{CanonicalHost, CanonicalPath},
     },
     lookup::Lookup,
@@ -259,6 +259,7 @@ fn config(state: &Path) -> Config {
         access_log: AccessLog::Fields,
         proxies: Proxies::default(),
         doors: Vec::new(),
+        bans: Vec::new(),
         timeouts: Timeouts::default(),
         max_header: 16 * 1024,
         max_fields: 100,

@@ -136,3 +136,35 @@ async fn on_a_listener_that_only_proxies_reach_they_are_what_the_owner_says() {
     assert!(outside.starts_with("HTTP/1.1 421 "), "{outside}");
     assert!(matches!(other.read(&mut [0; 1]).await, Ok(0) | Err(_)), "a stranger gets in");
 }
+
+#[tokio::test]
+async fn who_is_on_a_list_is_refused_also_behind_a_proxy_and_the_house_is_not() {
+    let behind = Behind::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bans");
+    std::fs::write(&file, "203.0.113.0/24\n198.51.100.7\n").unwrap();
+    let edge = Edge::start(|config| {
+        config.bans = vec![file.clone()];
+        config.routes.push(route(HOST, "/", public(), to(behind.address)));
+        config.doors.push(door(Speaks::Unwrapped, Proxies { alone: true, ..from("127.0.0.1/32") }));
+    });
+    let address = edge.plane.status().doors[0];
+    let through = async |client: &str| ask_plain(address, &get(&format!("X-Forwarded-For: {client}\r\n"))).await;
+
+    let mut stranger = edge.connect(Origin::Wan, 443).await;
+    assert!(matches!(stranger.read(&mut [0; 1]).await, Ok(0) | Err(_)), "a stranger on the list gets in");
+    assert!(edge.ask(super::VPN, HOST, &get("")).await.starts_with("HTTP/1.1 200 "));
+    let refused = through("198.51.100.7").await;
+    let other = ask_plain(address, &get("X-Forwarded-For: 198.51.100.7\r\n").replace(HOST, "never.home.example")).await;
+    assert!(refused.starts_with("HTTP/1.1 403 ") && refused == other, "{refused}{other}");
+    assert!(through("198.51.100.8").await.starts_with("HTTP/1.1 200 "));
+
+    std::fs::write(&file, "198.51.100.8/31\n").unwrap();
+    edge.reload(|config| {
+        config.bans = vec![file.clone()];
+        config.routes.push(route(HOST, "/", public(), to(behind.address)));
+        config.doors.push(Door { address, ..door(Speaks::Unwrapped, Proxies { alone: true, ..from("127.0.0.1/32") }) });
+    });
+    assert!(through("198.51.100.7").await.starts_with("HTTP/1.1 200 "));
+    assert!(through("198.51.100.8").await.starts_with("HTTP/1.1 403 "));
+}

@@ -1,0 +1,285 @@
+//! Addresses that the owner's lists keep out: files, read again when they change. What was read well last stays in
+//! force.
+//!
+//! A list is an address or a network a line, as fail2ban, CrowdSec's and FireHOL's lists have them; what follows a `#`,
+//! a `;` or a space is not read. Lists keep out strangers alone: many name private networks, which are the house's.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// Bytes of a file.
+const LONGEST: u64 = 16 << 20;
+/// Networks of a file, 32 bytes each.
+const MOST: usize = 256 * 1024;
+
+/// A list as `status` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BanList {
+    /// The file.
+    pub file: PathBuf,
+    /// Networks in force, of which those that touch are one.
+    pub networks: usize,
+    /// Why the file is not what is in force.
+    pub problem: Option<String>,
+}
+
+/// The lists of a policy.
+#[derive(Debug, Default)]
+pub(super) struct Outcasts {
+    lists: Mutex<Vec<List>>,
+    all: ArcSwap<Ranges>,
+}
+
+#[derive(Clone, Debug)]
+struct List {
+    path: PathBuf,
+    /// When it was written and how long it is, as it was last looked at.
+    seen: Option<(SystemTime, u64)>,
+    ranges: Arc<Ranges>,
+    problem: Option<String>,
+}
+
+/// First and last addresses, in order, none touching another.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Ranges(Vec<(u128, u128)>);
+
+impl Ranges {
+    fn new(mut all: Vec<(u128, u128)>) -> Self {
+        all.sort_unstable();
+        all.dedup_by(|next, kept| {
+            let touches = next.0 <= kept.1.saturating_add(1);
+            kept.1 = if touches { kept.1.max(next.1) } else { kept.1 };
+            touches
+        });
+        all.shrink_to_fit();
+        Self(all)
+    }
+
+    fn have(&self, address: IpAddr) -> bool {
+        let number = number(address);
+        let after = self.0.partition_point(|(first, _)| *first <= number);
+        after.checked_sub(1).and_then(|at| self.0.get(at)).is_some_and(|(_, last)| number <= *last)
+    }
+}
+
+/// IPv4 has its place within IPv6, where no other address is.
+fn number(address: IpAddr) -> u128 {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(v6) => v6.to_bits(),
+    }
+}
+
+impl Outcasts {
+    /// Reads the lists; one that cannot be read is what it was. The error names a list that never was there.
+    pub(super) fn load(paths: &[PathBuf], before: &Self) -> Result<Self, (PathBuf, String)> {
+        let known = before.lists.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut lists = Vec::new();
+        for path in paths {
+            match known.iter().find(|list| list.path == *path) {
+                Some(list) => lists.push(list.clone()),
+                None => {
+                    let mut list = List { path: path.clone(), seen: None, ranges: Arc::default(), problem: None };
+                    list.look();
+                    if let Some(problem) = list.problem {
+                        return Err((path.clone(), problem));
+                    }
+                    lists.push(list);
+                }
+            }
+        }
+        let outcasts = Self { lists: Mutex::new(lists), all: ArcSwap::default() };
+        outcasts.look();
+        outcasts.join();
+        Ok(outcasts)
+    }
+
+    /// Looks whether files have changed, and reads those.
+    pub(super) fn look(&self) {
+        let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = lists.iter_mut().fold(false, |changed, list| list.look() | changed);
+        drop(lists);
+        if changed {
+            self.join();
+        }
+    }
+
+    fn join(&self) {
+        let lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        self.all.store(Arc::new(Ranges::new(lists.iter().flat_map(|list| list.ranges.0.iter().copied()).collect())));
+    }
+
+    pub(super) fn have(&self, address: IpAddr) -> bool {
+        self.all.load().have(address)
+    }
+
+    /// Returns how many networks are kept out.
+    pub(super) fn networks(&self) -> usize {
+        self.all.load().0.len()
+    }
+
+    pub(super) fn status(&self) -> Vec<BanList> {
+        let lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        let status = |list: &List| BanList {
+            file: list.path.clone(),
+            networks: list.ranges.0.len(),
+            problem: list.problem.clone(),
+        };
+        lists.iter().map(status).collect()
+    }
+}
+
+impl List {
+    /// Reads the file if it has changed; says whether something else is in force now.
+    fn look(&mut self) -> bool {
+        // A pipe is not waited for.
+        let seen = std::fs::metadata(&self.path).and_then(|found| match found.is_file() {
+            true => Ok((found.modified()?, found.len())),
+            false => Err(io::Error::other("is no file")),
+        });
+        let read = match seen {
+            Ok(seen) if self.seen == Some(seen) => return false,
+            Ok(seen) => {
+                self.seen = Some(seen);
+                read(&self.path)
+            }
+            Err(error) => {
+                self.seen = None;
+                Err(error.to_string())
+            }
+        };
+        match read {
+            Ok(ranges) => {
+                self.problem = None;
+                self.ranges = Arc::new(ranges);
+                tracing::info!(file = %self.path.display(), networks = self.ranges.0.len(), "ban list in force");
+                true
+            }
+            Err(problem) => {
+                if self.problem.as_ref() != Some(&problem) {
+                    let kept = self.ranges.0.len();
+                    tracing::warn!(file = %self.path.display(), problem, kept, "ban list stays what it was");
+                }
+                self.problem = Some(problem);
+                false
+            }
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Ranges, String> {
+    let wrong = |error: io::Error| error.to_string();
+    let file = File::open(path).map_err(wrong)?;
+    let mut text = String::new();
+    let length = file.take(LONGEST + 1).read_to_string(&mut text).map_err(wrong)?;
+    if length as u64 > LONGEST {
+        return Err(format!("has more than {} MiB", LONGEST >> 20));
+    }
+    parse(&text)
+}
+
+/// Reads a list. One line that is none makes it no list: it may be the page of an error, or half of itself.
+fn parse(text: &str) -> Result<Ranges, String> {
+    let mut all = Vec::new();
+    for (line, written) in (1..).zip(text.lines()) {
+        let Some(word) = written.split(['#', ';', ' ', '\t', '\r']).next().filter(|word| !word.is_empty()) else {
+            continue;
+        };
+        let net = word.parse::<IpNet>().or_else(|_| word.parse::<IpAddr>().map(IpNet::from));
+        let net = net.map_err(|_| format!("line {line} is no address and no network"))?;
+        if net.prefix_len() == 0 {
+            return Err(format!("line {line} is everybody"));
+        }
+        all.push((number(net.network()), number(net.broadcast())));
+        if all.len() > MOST {
+            return Err(format!("has more than {MOST} networks"));
+        }
+    }
+    Ok(Ranges::new(all))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn lists_are_read_as_others_write_them() {
+        let ranges =
+            parse("# mine\n\n198.51.100.7\n203.0.113.0/25 ; SBL1\n203.0.113.128/25\t#x\r\n2001:db8::/32\n").unwrap();
+
+        assert_eq!(ranges.0.len(), 3);
+        for (text, within) in [
+            ("198.51.100.6", false),
+            ("198.51.100.7", true),
+            ("::ffff:198.51.100.7", true),
+            ("198.51.100.8", false),
+            ("203.0.113.255", true),
+            ("203.0.114.0", false),
+            ("2001:db8:ffff::1", true),
+            ("2001:db9::", false),
+        ] {
+            assert_eq!(ranges.have(address(text)), within, "{text}");
+        }
+        for wrong in ["<html>", "198.51.100.7\n198.51", "0.0.0.0/0", "::/0"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_breaks_stays_what_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bans");
+        std::fs::write(&path, "198.51.100.7\n").unwrap();
+        let outcasts = Outcasts::load(std::slice::from_ref(&path), &Outcasts::default()).unwrap();
+
+        std::fs::write(&path, "<html>502 Bad Gateway</html>").unwrap();
+        outcasts.look();
+        assert!(outcasts.have(address("198.51.100.7")) && outcasts.status()[0].problem.is_some());
+        std::fs::remove_file(&path).unwrap();
+        let reloaded = Outcasts::load(std::slice::from_ref(&path), &outcasts).unwrap();
+        assert!(reloaded.have(address("198.51.100.7")) && reloaded.status()[0].problem.is_some());
+        std::fs::write(&path, "198.51.100.0/30\n").unwrap();
+        reloaded.look();
+        assert!(!reloaded.have(address("198.51.100.7")) && reloaded.have(address("198.51.100.1")));
+        assert_eq!(reloaded.status()[0].problem, None);
+        std::fs::write(&path, "").unwrap();
+        reloaded.look();
+        assert_eq!(reloaded.networks(), 0);
+        assert!(Outcasts::load(&[folder.path().join("none")], &reloaded).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_have_what_any_network_has(
+            nets in prop::collection::vec((any::<[u8; 2]>(), 1_u8..=32), 0..40),
+            asked in prop::collection::vec(any::<[u8; 2]>(), 40),
+        ) {
+            let near = |[one, two]: [u8; 2]| IpAddr::from([198, 51, one & 7, two]);
+            let nets: Vec<IpNet> =
+                nets.iter().map(|(octets, length)| IpNet::new(near(*octets), 17.max(*length)).unwrap().trunc()).collect();
+            let text: String = nets.iter().map(|net| format!("{net}\n")).collect();
+
+            let ranges = parse(&text).unwrap();
+
+            for address in asked.into_iter().map(near) {
+                prop_assert_eq!(ranges.have(address), nets.iter().any(|net| net.contains(&address)));
+            }
+        }
+    }
+}
