@@ -29,6 +29,8 @@ pub(crate) struct Edge {
     process: Program,
     config: PathBuf,
     state: PathBuf,
+    /// Where its clock is set, if not by the kernel.
+    clock: Option<PathBuf>,
     /// The gate's own.
     pub(crate) gate: Key,
     /// Of group `admins`, inner addresses 10.77.0.2 and fd77::2.
@@ -45,6 +47,15 @@ impl Edge {
 
     /// The same with other lines in `[vpn]`.
     pub(crate) fn start_with(world: &World, vpn: &str) -> Self {
+        Self::start_by(world, vpn, None)
+    }
+
+    /// The same with a clock that a file sets, as `faketime` reads it.
+    pub(crate) fn start_at_another_time(world: &World, file: &Path) -> Self {
+        Self::start_by(world, "mode = \"userspace\"", Some(file.to_owned()))
+    }
+
+    fn start_by(world: &World, vpn: &str, clock: Option<PathBuf>) -> Self {
         let keys = [Key::new(), Key::new(), Key::new()];
         let [gate, laptop, phone] = keys;
         let state = world.path("state");
@@ -59,21 +70,28 @@ impl Edge {
         }
         super::world::shell(&format!("chmod 600 {}", world.path("gate.key").display()));
 
-        let process = Self::process(world, &config);
-        Self { process, config, state, gate, laptop, phone }.up(world)
+        let process = Self::process(world, &config, clock.as_deref());
+        Self { process, config, state, clock, gate, laptop, phone }.up(world)
     }
 
     /// Stops the edge as a service manager does, and starts it again.
     pub(crate) fn restart(mut self, world: &World) -> Self {
         world.edge.run(&format!("kill {}", self.process.pid()));
         assert!(within(30, || !self.process.runs()), "it does not stop");
-        self.process = Self::process(world, &self.config);
+        self.process = Self::process(world, &self.config, self.clock.as_deref());
         self.up(world)
     }
 
-    fn process(world: &World, config: &Path) -> Program {
-        let path = config.display().to_string();
-        world.edge.spawn(&world.path("hearthgate.log"), PROGRAM, &["run", "--config", &path])
+    fn process(world: &World, config: &Path, clock: Option<&Path>) -> Program {
+        let (path, log) = (config.display().to_string(), world.path("hearthgate.log"));
+        let run = ["run", "--config", &path];
+        let Some(file) = clock else { return world.edge.spawn(&log, PROGRAM, &run) };
+        // The clock that only goes forward is left alone, as when a real one is set.
+        let library = super::world::shell("find /usr/lib -name libfaketimeMT.so.1").trim().to_owned();
+        let file = format!("FAKETIME_TIMESTAMP_FILE={}", file.display());
+        let preload = format!("LD_PRELOAD={library}");
+        let set = [&preload, &file, "FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1", PROGRAM];
+        world.edge.spawn(&log, "env", &[&set[..], &run].concat())
     }
 
     fn up(mut self, world: &World) -> Self {

@@ -132,6 +132,47 @@ fn nobody_outside_reaches_the_gate_or_a_peer_whatever_the_kernel_checks() {
 }
 
 #[test]
+fn an_address_of_the_lan_on_another_wire_reaches_no_peer() {
+    needs!("nft", "dig", "curl", "nginx", "socat", "wg", "wireguard-go");
+    let world = world();
+    let _site = Site::start(&world);
+    world.plug_edge_into_the_internet();
+    for interface in ["all", "eth0", "eth1"] {
+        world.edge.run(&format!("sysctl -qw net.ipv4.conf.{interface}.rp_filter=0"));
+    }
+    let edge = Edge::start_with(&world, ROUTE);
+    let file = std::fs::read_to_string(edge.config()).expect("it was written");
+    let (laptop, rest) = file.split_once("may_reach  = [\"services\"]").expect("the laptop has it");
+    std::fs::write(edge.config(), format!("{laptop}reached_by = [\"lan\"]{rest}")).expect("it is ours");
+    let reloaded = edge.command(&world, &["reload"]);
+    assert!(reloaded.status.success(), "{}", String::from_utf8_lossy(&reloaded.stderr));
+    let tunnel = super::tunnel::Tunnel::start(&world, &edge, &edge.laptop, 2);
+    world.roamer.run(&format!("wg set {} peer {} allowed-ips 0.0.0.0/0", tunnel.interface, edge.gate.public));
+    // Directly: what the edge says to the Internet leaves by its own wire there.
+    tunnel.set_endpoint(&edge.gate.public, "11.0.9.2:443");
+    let heard = world.roamer.spawn(&world.path("heard.log"), "socat", &["-u", "UDP4-RECV:7000", "STDOUT"]);
+    assert!(
+        curl(&world.roamer, &["--max-time", "8", &format!("http://{INNER_V4}:9153/metrics")]).contains("hearthgate_")
+    );
+    let say = |host: &super::world::Host, word: &str, from: &str| {
+        let line = format!("echo {word} | socat -u STDIN UDP4-SENDTO:10.77.0.2:7000,bind={from}");
+        let said = host.command("sh").args(["-c", &line]).output().expect("timeout is there");
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    };
+    world.lan.run("ip route add 10.77.0.0/24 via 192.168.1.2");
+    world.wan.run("ip addr add 192.168.1.66/32 dev eth0");
+    world.wan.run("ip route add 10.77.0.0/24 via 11.0.9.2");
+
+    for _ in 0..5 {
+        say(&world.wan, "spoofed", "192.168.1.66");
+    }
+    say(&world.lan, "honest", "192.168.1.20");
+
+    assert!(within(10, || heard.printed().contains("honest")), "{}", edge.metrics(&world).text);
+    assert!(!heard.printed().contains("spoofed"), "{}", world.edge.run("nft list ruleset"));
+}
+
+#[test]
 fn auto_says_which_mode_and_why() {
     needs!("nft", "dig", "curl", "nginx", "wg", "wireguard-go");
     let forwarding = world();

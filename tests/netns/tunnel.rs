@@ -47,9 +47,13 @@ impl<'a> Tunnel<'a> {
 
     /// The same for keys in base64.
     pub(crate) fn of(world: &'a World, private: &str, gate: &str, last: u8) -> Self {
+        Self::on(&world.roamer, world, private, gate, last)
+    }
+
+    /// The same on another host.
+    pub(crate) fn on(host: &'a Host, world: &World, private: &str, gate: &str, last: u8) -> Self {
         // wireguard-go keeps a socket by this name outside the namespace.
         let interface = format!("w{}x{last}", world.tag);
-        let host = &world.roamer;
         let program = host.spawn(&world.path(&format!("{interface}.log")), "wireguard-go", &["-f", &interface]);
         let there = within(10, || host.output(&format!("ip link show {interface}")).status.success());
         assert!(there, "wireguard-go made no interface: {}", program.printed());
@@ -72,6 +76,11 @@ impl<'a> Tunnel<'a> {
     pub(crate) fn add_address(&self, last: u8) {
         self.host.run(&format!("ip addr add 10.77.0.{last}/32 dev {}", self.interface));
         self.host.run(&format!("ip addr add fd77::{last}/128 dev {} nodad", self.interface));
+    }
+
+    /// Speaks to the gate by way of another address.
+    pub(crate) fn set_endpoint(&self, gate: &str, endpoint: &str) {
+        self.host.run(&format!("wg set {} peer {gate} endpoint {endpoint} persistent-keepalive 5", self.interface));
     }
 
     /// Says whether a handshake has been completed.

@@ -321,6 +321,45 @@ impl World {
         }
     }
 
+    /// Makes a host behind `wan`, which becomes a router that hides it behind 11.0.9.77, each of its ports behind one that
+    /// is chosen at random.
+    pub(crate) fn guest_behind_nat(&self) -> Host {
+        let guest = Host::new(self.wan.namespace.trim_end_matches("-wan"), "guest");
+        self.wan.run(&format!("ip link add guest type veth peer name eth0 netns {}", guest.namespace));
+        self.wan.run("ip link set guest up");
+        self.wan.run("ip addr add 10.9.9.1/24 dev guest");
+        guest.run("ip link set eth0 up");
+        guest.run("ip addr add 10.9.9.2/24 dev eth0");
+        guest.run("ip route add default via 10.9.9.1");
+        self.wan.sysctl("net.ipv4.ip_forward", 1);
+        self.hide_guest_behind("11.0.9.77");
+        guest
+    }
+
+    /// The router of the guest gets another address, and forgets what it knew of connections.
+    pub(crate) fn hide_guest_behind(&self, address: &str) {
+        let rules = format!(
+            "table ip guests\ndelete table ip guests\ntable ip guests {{ chain out {{ type nat hook postrouting priority srcnat; \
+             ip saddr 10.9.9.0/24 oifname eth0 snat to {address} random; }}\n}}\n"
+        );
+        let file = self.path("guests.nft");
+        std::fs::write(&file, rules).expect("the folder is ours");
+        let _ = self.wan.output(&format!("ip addr add {address}/8 dev eth0"));
+        self.wan.run(&format!("nft -f {}", file.display()));
+        // What is under way has its address for as long as it is known.
+        self.wan.run("sysctl -qw net.netfilter.nf_conntrack_udp_timeout=1");
+        self.wan.run("sysctl -qw net.netfilter.nf_conntrack_udp_timeout_stream=1");
+    }
+
+    /// Gives the edge a second interface, on the Internet's wire: 11.0.9.2 on eth1.
+    pub(crate) fn plug_edge_into_the_internet(&self) {
+        let edge = &self.edge.namespace;
+        self.wires.run(&format!("ip link add edge-eth1 type veth peer name eth1 netns {edge}"));
+        self.wires.run("ip link set edge-eth1 master internet up");
+        self.edge.run("ip link set eth1 up");
+        self.edge.run("ip addr add 11.0.9.2/8 dev eth1");
+    }
+
     /// Pulls the roamer's cable out and plugs it into the other wire, with addresses of that one.
     pub(crate) fn take_roamer(&self, home: bool) {
         let (wire, address, gateway) = match home {
