@@ -58,7 +58,13 @@ fn ask_datagrams(to: SocketAddr, over: &AtomicBool, tally: &Tally) {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.send_to(&question(id), to).unwrap();
         let mut answer = [0; 512];
-        let read = socket.recv(&mut answer).map_err(|error| format!("datagram: {error}"));
+        // A wait with a time-out ends when the whole process was stopped for a moment, too (signal(7)).
+        let read = loop {
+            match socket.recv(&mut answer) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                read => break read.map_err(|error| format!("datagram: {error}")),
+            }
+        };
         tally.count(read.and_then(|length| is_answer(&answer[..length], id)));
         std::thread::sleep(Duration::from_millis(2));
     }
