@@ -16,6 +16,7 @@
 //!   public zones, [`helper`] runs the owner's programs, [`limit`] holds per-client limits in fixed memory, [`lookup`]
 //!   turns names into addresses, [`questions`] carries DNS messages to whoever answers them, [`identity`] the certificates
 //!   of that server,
+//!   [`event`] carries what they report to the [`history`], which keeps the questions of the house,
 //!   [`audit`] writes down who changed what, [`supervise`] names and restarts tasks, [`clock`] says whether the time can be right, [`descriptors`] is how many sockets there may be, [`metrics`] is the registry and its naming rule, [`store`]
 //!   writes state that is never torn, [`handover`] passes what is open to the next process, [`privilege`] drops what is not needed.
 
@@ -32,8 +33,10 @@ pub mod wan;
 pub mod audit;
 pub mod clock;
 pub mod descriptors;
+pub mod event;
 pub mod handover;
 pub mod helper;
+pub mod history;
 pub mod https;
 pub mod identity;
 pub mod limit;

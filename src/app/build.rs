@@ -191,6 +191,8 @@ pub(super) fn build(options: Options) -> Result<Built, Failure> {
         tracing::warn!(risk = waiting.risk, "a change waits to be confirmed (`hearthgate confirm`)");
     }
     let config = Arc::new(loaded.compiled);
+    let directory = Arc::new(ArcSwap::from_pointee(config.directory.clone()));
+    let history = super::queries::history(&config, &planes, &directory, &metrics);
     scrape.commit(&config);
     confirm.commit(&config);
     let force = InForce { config, file: loaded.file, digest: loaded.digest, generation, loaded: now };
@@ -205,6 +207,8 @@ pub(super) fn build(options: Options) -> Result<Built, Failure> {
         confirm: Arc::new(confirm),
         follower: Arc::new(follower),
         announcer,
+        history,
+        directory,
         watched: std::sync::OnceLock::new(),
         audit,
         changing: std::sync::Mutex::new(()),

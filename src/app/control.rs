@@ -241,6 +241,14 @@ async fn dispatch(request: Request<Incoming>, edge: Arc<Edge>, caller: u32) -> R
             let edit: RuleEdit = body(request).await?;
             blocking(move || edge.edit_rules(&edit, &author)).await
         }
+        (&Method::POST, "dns/queries") => {
+            let filter = body(request).await?;
+            blocking(move || edge.queries(&filter)).await
+        }
+        (&Method::POST, "dns/summary") => {
+            let span = body(request).await?;
+            blocking(move || edge.summary(span)).await
+        }
         (&Method::POST, "explain") => {
             let curious = body(request).await?;
             json(edge.explain(curious).await?)

@@ -18,6 +18,7 @@ mod notify;
 pub(crate) mod offline;
 pub mod peers;
 pub mod pending;
+pub mod queries;
 mod reload;
 pub mod rules;
 mod run;
@@ -49,7 +50,9 @@ use crate::{
     audit::Audit,
     clock::Clock,
     config::{self, Compiled, PeerIds},
+    history::History,
     onlink::Follower,
+    origin::Directory,
     supervise::Watched,
 };
 
@@ -116,6 +119,8 @@ pub struct Edge {
     confirm: Arc<confirm::Confirm>,
     follower: Arc<Follower>,
     announcer: Option<Arc<Announcer>>,
+    history: Option<Arc<History>>,
+    directory: Arc<ArcSwap<Directory>>,
     watched: OnceLock<Vec<(&'static str, Watched)>>,
     audit: Arc<Audit>,
     /// Held by whoever changes the configuration.

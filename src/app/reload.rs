@@ -194,6 +194,10 @@ impl Edge {
         self.follower.configure(config.lan.clone());
         self.scrape.commit(&config);
         self.confirm.commit(&config);
+        self.directory.store(Arc::new(config.directory.clone()));
+        if let (Some(history), Some(config)) = (&self.history, &config.history) {
+            history.configure(config.clone());
+        }
         log::set_level(config.node.log.level);
         let now = Timestamp::now();
         let force = InForce { config, file: loaded.file, digest: loaded.digest, generation, loaded: now };
@@ -244,6 +248,7 @@ fn needs_restart(old: &Compiled, new: &Compiled) -> Vec<&'static str> {
     let mode = |config: &Compiled| config.vpn.as_ref().map(|vpn| vpn.mode);
     let lan = |config: &Compiled| config.vpn.as_ref().map(|vpn| vpn.lan);
     let metrics = |config: &Compiled| config.metrics.as_ref().map(|metrics| metrics.listen.clone());
+    let kept = |config: &Compiled| config.history.as_ref().map(|history| history.storage);
     let announced =
         |config: &Compiled| config.lan.announce.then(|| (config.lan.interfaces.clone(), config.node.domain.clone()));
     let keys = [
@@ -262,6 +267,7 @@ fn needs_restart(old: &Compiled, new: &Compiled) -> Vec<&'static str> {
         ("`vpn.mode`", mode(old) != mode(new)),
         ("`vpn.lan`", lan(old) != lan(new)),
         ("`metrics.listen`", metrics(old) != metrics(new)),
+        ("`history.storage`", kept(old) != kept(new)),
         ("`wan.names`", old.wan.is_some() != new.wan.is_some()),
         // The helper process knows only what it was started for.
         ("`provider.program`", new.programs().iter().any(|program| !old.programs().contains(program))),

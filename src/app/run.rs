@@ -82,6 +82,14 @@ pub fn run(options: Options, ready: impl FnOnce(&Edge)) -> Result<(), Failure> {
         let (health, _) = supervise::plane("neighbours", stop.clone(), follow).map_err(fail("threads"))?;
         watched.push(("neighbours", health));
     }
+    if let Some(history) = &edge.history {
+        let (history, told) = (history.clone(), stop.clone());
+        let keep = move || history.run(&told);
+        let (health, thread) = supervise::plane("history", stop.clone(), keep).map_err(fail("threads"))?;
+        watched.push(("history", health));
+        // What was told last is written at the end.
+        threads.push(("history", thread));
+    }
     if let Some(announcer) = &edge.announcer {
         let (announcer, told) = (announcer.clone(), stop.clone());
         let announce = move || announcer.run(&told);

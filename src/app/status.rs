@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     announce,
     app::{Edge, pending::Waiting},
-    dns, ingress, vpn, wan,
+    dns, history, ingress, vpn, wan,
 };
 
 /// The state of everything at this moment.
@@ -48,6 +48,9 @@ pub struct Status {
     /// Names that are kept at the address of this box.
     #[serde(default)]
     pub wan: Option<wan::Status>,
+    /// What is kept of what happened.
+    #[serde(default)]
+    pub history: Option<history::Status>,
     /// Where metrics are read.
     pub metrics: Vec<std::net::SocketAddr>,
 }
@@ -108,6 +111,7 @@ impl Edge {
             ingress: self.planes.ingress.as_ref().map(|plane| plane.status()),
             vpn: self.planes.vpn.as_ref().map(|plane| plane.status()),
             wan: self.planes.names.as_ref().and_then(|names| names.status()),
+            history: self.history.as_ref().map(|history| history.status()),
             metrics: self.scrape.addresses().to_vec(),
         }
     }

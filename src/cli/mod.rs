@@ -15,6 +15,7 @@ mod listeners;
 mod offline;
 mod peer;
 mod ports;
+mod queries;
 mod reload;
 mod rule;
 mod run;
@@ -80,6 +81,8 @@ enum Command {
     /// What was changed, by whom and when
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Show what the house asked and what came of it, as far as a history is kept
+    Queries(queries::Queries),
     /// Let a name through, for good or for a time
     Allow(rule::Rule),
     /// Block a name, for good or for a time
@@ -177,6 +180,7 @@ pub fn main() -> ExitCode {
         Command::User(command) => command.execute(state),
         Command::Devices(command) => command.execute(state),
         Command::Confirm(command) => command.execute(state),
+        Command::Queries(command) => command.execute(state),
         Command::Audit(command) => command.execute(state),
         Command::Allow(command) => command.execute(state, app::rules::RuleEdit::Allow),
         Command::Block(command) => command.execute(state, app::rules::RuleEdit::Block),

@@ -71,6 +71,6 @@ fn tell(running: &Running, state: Option<PathBuf>, edit: RuleEdit) -> anyhow::Re
     Ok(())
 }
 
-fn span(text: &str) -> anyhow::Result<Duration> {
+pub(super) fn span(text: &str) -> anyhow::Result<Duration> {
     config::span(text).map_err(|wrong| anyhow!(wrong))
 }

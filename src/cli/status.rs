@@ -77,6 +77,7 @@ fn show(status: &status::Status) -> String {
                     line("  servers", said);
                 }
             }
+            "history" => status.history.iter().for_each(|history| history_lines(history, &mut line)),
             "metrics" => line("  listen", addresses(&status.metrics)),
             _ => {}
         }
@@ -149,6 +150,19 @@ fn wan_lines(wan: &crate::wan::Status, line: &mut impl FnMut(&str, String)) {
     }
     for (name, problem) in &wan.names {
         line("  name", format!("{name}: {}", problem.as_deref().unwrap_or("there")));
+    }
+}
+
+fn history_lines(history: &crate::history::Status, line: &mut impl FnMut(&str, String)) {
+    match &history.problem {
+        Some(problem) => line("  kept", format!("nothing: {problem}")),
+        None => {
+            let since = history.since.map_or("nothing yet".to_owned(), |since| format!("since {}", readable(since)));
+            line("  kept", format!("{since}, {} KiB", history.bytes / 1024));
+        }
+    }
+    if history.dropped > 0 {
+        line("  dropped", format!("{} questions found no room or no disk", history.dropped));
     }
 }
 

@@ -30,7 +30,7 @@ pub use made::tour_key;
 pub use problems::{Problem, Problems};
 
 use crate::{
-    dns,
+    dns, history,
     ingress::{self, canonical::CanonicalHost},
     listen::Place,
     onlink,
@@ -81,6 +81,8 @@ pub struct Compiled {
     pub users: Vec<User>,
     /// Where figures may be read, if anywhere.
     pub metrics: Option<Scrape>,
+    /// What is kept of what happened, if anything.
+    pub history: Option<history::Config>,
     /// Names of networks and peers.
     pub directory: Directory,
 }

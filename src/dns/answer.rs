@@ -89,10 +89,23 @@ pub(crate) enum Step {
     Silence(Dropped),
     /// The answer is written.
     Done(Outcome),
+    /// The answer that a rule wants is written.
+    Blocked(RuleSource),
     /// The answer is written, and should soon be asked anew.
     Refresh(Outcome, Question),
     /// Others must be asked this first; then call again with what they said.
     Ask(Question),
+}
+
+impl Step {
+    /// Returns what came of it, where an answer was written.
+    pub(crate) fn outcome(&self) -> Option<Outcome> {
+        match self {
+            Self::Done(outcome) | Self::Refresh(outcome, _) => Some(*outcome),
+            Self::Blocked(_) => Some(Outcome::Blocked),
+            Self::Silence(_) | Self::Ask(_) => None,
+        }
+    }
 }
 
 /// Questions of one client. Generous: a page of many names after a pause, and every device of a busy household
@@ -487,7 +500,7 @@ fn blocked(
     };
     let reason = if policy.config.block_reason { policy.filter.source_name(source) } else { "" };
     encode::finish_saying(query, code, Some((ede, reason)), limit, out);
-    Step::Done(Outcome::Blocked)
+    Step::Blocked(source)
 }
 
 /// Answers with the records that a list gives instead.
@@ -511,7 +524,7 @@ fn rewritten(
     let reason = if policy.config.block_reason { policy.filter.source_name(source) } else { "" };
     // RFC 8914 §4.5: the answer is not what its authority says.
     encode::finish_saying(query, rcode::NOERROR, Some((Ede::Forged, reason)), limit, out);
-    Step::Done(Outcome::Blocked)
+    Step::Blocked(source)
 }
 
 /// Writes the records of an answer behind the CNAME records of the house that led to it.
@@ -540,6 +553,7 @@ pub(crate) async fn answer_later(
     question: Question,
     place: &Arc<Place>,
 ) -> Option<Vec<u8>> {
+    let begun = Instant::now();
     let fetch = core.flights.fetch(core, policy, question.clone(), place);
     tokio::pin!(fetch);
     let stored = match tokio::time::timeout(STALE_AFTER, &mut fetch).await {
@@ -561,8 +575,10 @@ pub(crate) async fn answer_later(
         // The task that asked fell over.
         None => give_up(core, bytes, asker, Ede::NetworkError, &mut out),
     };
+    core.report(policy, asker, bytes, &step, core.clock.milliseconds(), begun.elapsed());
     match step {
         Step::Done(outcome) | Step::Refresh(outcome, _) => core.series.answered(asker.transport, outcome),
+        Step::Blocked(_) => core.series.answered(asker.transport, Outcome::Blocked),
         Step::Silence(reason) => core.series.dropped(reason),
         Step::Ask(_) => return None,
     }

@@ -35,6 +35,13 @@ pub(crate) enum Outcome {
 const OUTCOMES: [&str; 10] =
     ["local", "special", "blocked", "cached", "stale", "resolved", "failed", "refused", "malformed", "limited"];
 
+impl Outcome {
+    /// Returns the word for it.
+    pub(crate) fn word(self) -> &'static str {
+        OUTCOMES[self as usize]
+    }
+}
+
 /// Why nothing was said at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dropped {
@@ -80,6 +87,11 @@ pub(crate) enum Transport {
 const TRANSPORTS: [&str; 8] = ["udp", "tcp", "tls", "quic", "https", "tunnel_udp", "tunnel_tcp", "house"];
 
 impl Transport {
+    /// Returns the word for it.
+    pub(crate) fn word(self) -> &'static str {
+        TRANSPORTS[self as usize]
+    }
+
     /// Returns how long an answer may be.
     pub(crate) fn limit(self, edns: Option<Edns>) -> usize {
         match self {

@@ -241,6 +241,7 @@ async fn explain(core: &Arc<Core>, curious: &Curious) -> Result<Explained, Unexp
             // What is cached as an answer says nothing of how it was found.
             _ => question,
         },
+        Decided::Blocked(_) => question,
         Decided::Ask(asked) => Question { dnssec_ok: true, way, ..asked },
         Decided::Silence(_) => return Err(Unexplained::Busy),
     };

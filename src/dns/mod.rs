@@ -23,6 +23,7 @@ mod encode;
 pub mod explain;
 pub mod filter;
 pub mod fuzz;
+mod journal;
 mod local;
 mod once;
 mod past;
@@ -39,7 +40,7 @@ mod upstream;
 mod ways;
 
 use std::{
-    net::{SocketAddr, TcpListener, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
     os::fd::{AsFd, BorrowedFd},
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -78,6 +79,7 @@ use self::{
     upstream::{Flights, Resolver},
 };
 use crate::{
+    event::Journal,
     identity::Identity,
     limit::Limits,
     listen::{self, BindError, Place, Wanted},
@@ -138,6 +140,8 @@ struct Core {
     limits: Limits,
     cookies: Cookies,
     series: Series,
+    /// What came of each question, for whoever keeps it.
+    journal: Journal,
     clock: Clock,
     /// What signatures are checked by.
     trusted_clock: OnceLock<crate::clock::Clock>,
@@ -165,6 +169,7 @@ impl Core {
             limits: Limits::new(CLIENTS, Instant::now()),
             cookies: Cookies::new(),
             series: Series::new(metrics),
+            journal: Journal::default(),
             clock: Clock,
             trusted_clock: OnceLock::new(),
             fetches: Fetches::default(),
@@ -230,6 +235,12 @@ struct Clock;
 impl Clock {
     fn seconds(self) -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+    }
+
+    /// The same, finer.
+    fn milliseconds(self) -> i64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
     }
 }
 
@@ -429,10 +440,20 @@ impl Plane {
         self.core.devices.follow(table);
     }
 
+    /// Returns where questions are reported.
+    pub fn journal(&self) -> Journal {
+        self.core.journal.clone()
+    }
+
     /// Returns the devices of the house, and what is odd about their groups.
     pub fn devices(&self) -> (Vec<KnownDevice>, Vec<String>) {
         let Some(policy) = self.core.policy.load_full() else { return Default::default() };
         self.core.devices.list(&policy.filter, &policy.files.load().leases, self.core.clock.seconds())
+    }
+
+    /// Returns the MAC address that an address of the wire has now.
+    pub fn mac_of(&self, address: IpAddr) -> Option<Mac> {
+        self.core.devices.mac_of(address)
     }
 
     /// Takes devices out of the group `new`; all of them without a MAC address. Returns how many there were.

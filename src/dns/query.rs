@@ -106,6 +106,22 @@ const HEADER: usize = 12;
 const QR: u8 = 0x80;
 const OPCODE: u8 = 0x78;
 
+/// Returns name and type of the question of a message that was read before.
+pub(crate) fn question(bytes: &[u8]) -> Option<(&[u8], u16)> {
+    let name = bytes.get(HEADER..)?;
+    let mut end = 0;
+    loop {
+        let length = usize::from(*name.get(end)?);
+        end += 1 + length;
+        if length == 0 {
+            break;
+        }
+    }
+    let (name, rest) = name.split_at_checked(end)?;
+    let (qtype, _) = rest.split_first_chunk()?;
+    Some((name, u16::from_be_bytes(*qtype)))
+}
+
 impl<'a> Query<'a> {
     /// Reads a message.
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, Unfit> {

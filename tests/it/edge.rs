@@ -7,6 +7,7 @@ mod confirm_change;
 mod doctor;
 mod explain;
 mod handover;
+mod history;
 mod init;
 mod kept;
 mod metrics;

@@ -206,7 +206,8 @@ pub(crate) fn compile(mut file: File, setting: &Setting<'_>, ids: &mut PeerIds) 
         },
     });
     let wan = wan::compile(&file.wan, setting);
-    Compiled { node, lan, wan, dns, ingress, vpn, users, metrics, directory: names.directory() }
+    let history = file.history;
+    Compiled { node, lan, wan, dns, ingress, vpn, users, metrics, history, directory: names.directory() }
 }
 
 fn node(node: &file::Node, setting: &Setting<'_>) -> Node {

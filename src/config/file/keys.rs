@@ -2,7 +2,7 @@
 
 /// Sections by name, as they stand in brackets; tables within a value are called after their key.
 pub const SECTIONS: &[(&str, &[&str])] = &[
-    ("", &["node", "lan", "wan", "dns", "ingress", "route", "vpn", "user", "metrics"]),
+    ("", &["node", "lan", "wan", "dns", "ingress", "route", "vpn", "user", "metrics", "history"]),
     ("node", &["domain", "state", "user", "timezone", "grace", "log", "ntp"]),
     ("node.log", &["format", "level"]),
     ("lan", &["interfaces", "subnets", "this_box", "relays", "announce", "network"]),
@@ -206,6 +206,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
     ),
     ("user", &["name", "role", "peers"]),
     ("metrics", &["listen", "allow"]),
+    ("history", &["storage", "keep", "size", "privacy"]),
 ];
 
 /// What commands may write into `edits.toml`, in the same syntax.

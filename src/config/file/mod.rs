@@ -4,6 +4,7 @@
 mod acme;
 mod auth;
 mod dns;
+mod history;
 mod ingress;
 pub mod keys;
 mod lan;
@@ -46,6 +47,7 @@ pub(crate) struct File {
     pub(crate) vpn: Option<Vpn>,
     pub(crate) users: Vec<User>,
     pub(crate) metrics: Option<Metrics>,
+    pub(crate) history: Option<crate::history::Config>,
 }
 
 /// Reads the owner's file, as far as it can be read.
@@ -63,6 +65,7 @@ pub(crate) fn read(report: &Report) -> File {
         vpn: top.table("vpn", "vpn").map(|table| Vpn::read(&table)),
         users: top.tables("user", "user").iter().filter_map(User::read).collect(),
         metrics: top.table("metrics", "metrics").map(|table| Metrics::read(&table)),
+        history: top.table("history", "history").map(|table| history::read(&table)),
     }
 }
 

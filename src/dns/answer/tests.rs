@@ -158,7 +158,7 @@ fn a_cached_alias_is_judged_for_each_client_by_its_own_rules() {
     let mut out = Vec::new();
 
     assert_eq!(house.answer(&asker(HOST), &bytes, 0, &mut out), Step::Done(Outcome::Cached));
-    assert_eq!(house.answer(&asker(Origin::Vpn(tablet)), &bytes, 0, &mut out), Step::Done(Outcome::Blocked));
+    assert!(matches!(house.answer(&asker(Origin::Vpn(tablet)), &bytes, 0, &mut out), Step::Blocked(_)));
     assert_eq!(message(&out).answers[0].data.to_string(), "0.0.0.0");
 }
 
@@ -227,7 +227,7 @@ fn the_rules_of_the_group_come_before_the_cache() {
 
     let step = house.answer(&asker(HOST), &query("www.ads.example", qtype::A, None), 0, &mut out);
 
-    assert_eq!(step, Step::Done(Outcome::Blocked));
+    assert!(matches!(step, Step::Blocked(_)));
     let networks: HashSet<_> = message(&out).answers.iter().map(|one| one.data.to_string()).collect();
     assert_eq!(networks, HashSet::from(["0.0.0.0".to_owned()]));
 }
@@ -328,7 +328,7 @@ fn a_public_name_leads_home_only_for_a_group_that_may() {
     }
     let mut out = Vec::new();
 
-    assert_eq!(ask(&house, "rebind.example", qtype::A, &mut out), Step::Done(Outcome::Blocked));
+    assert!(matches!(ask(&house, "rebind.example", qtype::A, &mut out), Step::Blocked(_)));
     assert_eq!((message(&out).answers.len(), extended(&out).0), (0, 17));
     assert_eq!(ask(&house, "a.plex.example", qtype::A, &mut out), Step::Done(Outcome::Cached));
     let bytes = query("rebind.example", qtype::A, None);
@@ -358,9 +358,9 @@ fn an_alias_that_a_rule_gives_something_else_for_does_not_lead_past_it() {
     keep(&house, "other.example", None, 300, 0);
     let mut out = Vec::new();
 
-    assert_eq!(ask(&house, "cloaked.example", qtype::A, &mut out), Step::Done(Outcome::Blocked));
+    assert!(matches!(ask(&house, "cloaked.example", qtype::A, &mut out), Step::Blocked(_)));
     assert_eq!(message(&out).answers[0].data.to_string(), "192.0.2.99");
-    assert_eq!(ask(&house, "away.example", qtype::A, &mut out), Step::Done(Outcome::Blocked));
+    assert!(matches!(ask(&house, "away.example", qtype::A, &mut out), Step::Blocked(_)));
     assert_eq!(message(&out).answers[0].data.to_string(), "0.0.0.0");
     assert_eq!(ask(&house, "moved.example", qtype::A, &mut out), Step::Done(Outcome::Cached));
 }

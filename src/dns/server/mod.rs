@@ -10,7 +10,7 @@ pub(super) mod udp;
 use std::{
     net::{IpAddr, Ipv6Addr},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::runtime::Handle;
@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use super::{
     ClientName, Core,
     answer::{self, Asker, Step, View},
-    counters::{Dropped, Transport},
+    counters::{Dropped, Outcome, Transport},
     devices,
     encode::{self, Ede},
     policy::Policy,
@@ -102,13 +102,21 @@ fn begin(core: &Arc<Core>, asker: &Asker, bytes: &[u8]) -> Result<Begun, Dropped
     let networks = core.networks.load();
     let now = core.clock.seconds();
     let view = View { core, policy: &policy, networks: &networks, now, instant: Instant::now() };
-    match handle(core, &view, &policy, asker, bytes, &mut out) {
+    let handled = handle(core, &view, &policy, asker, bytes, &mut out);
+    if let Handled::Now(step) = &handled {
+        core.report(&policy, asker, bytes, step, core.clock.milliseconds(), Duration::ZERO);
+    }
+    match handled {
         Handled::Now(Step::Silence(reason)) => {
             core.series.dropped(reason);
             Err(reason)
         }
         Handled::Now(Step::Done(outcome) | Step::Refresh(outcome, _)) => {
             core.series.answered(asker.transport, outcome);
+            Ok(Begun::Done(out))
+        }
+        Handled::Now(Step::Blocked(_)) => {
+            core.series.answered(asker.transport, Outcome::Blocked);
             Ok(Begun::Done(out))
         }
         Handled::Now(Step::Ask(_)) => Err(Dropped::Unsendable),

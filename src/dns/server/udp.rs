@@ -20,7 +20,7 @@ use crate::{
     dns::{
         Core,
         answer::{Asker, Step, View},
-        counters::{Dropped, Tally, Transport},
+        counters::{Dropped, Outcome, Tally, Transport},
         policy::Policy,
     },
     supervise::{self, Phase, Stop},
@@ -82,12 +82,13 @@ fn serve_with(
         let Some(policy) = core.policy.load_full() else { continue };
         let networks = core.networks.load();
         let (now, instant) = (core.clock.seconds(), Instant::now());
+        let at = core.clock.milliseconds();
         let view = View { core, policy: &policy, networks: &networks, now, instant };
-        for at in 0..count.min(BATCH) {
-            let Some(way) = batch.way_back(at) else { continue };
+        for place in 0..count.min(BATCH) {
+            let Some(way) = batch.way_back(place) else { continue };
             let source = view.networks.classify(way.to.ip(), way.interface);
             let asker = Asker { source, client: way.to.ip(), transport: Transport::Udp, name: None };
-            let Some((bytes, out)) = batch.datagram(at) else {
+            let Some((bytes, out)) = batch.datagram(place) else {
                 tally.dropped(Dropped::NoQuery);
                 continue;
             };
@@ -106,7 +107,11 @@ fn serve_with(
                 }
                 Handled::Now(Step::Silence(Dropped::Fault))
             });
+            if let Handled::Now(step) = &handled {
+                core.report(&policy, &asker, bytes, step, at, Duration::ZERO);
+            }
             match handled {
+                Handled::Now(Step::Blocked(_)) => tally.answered(Outcome::Blocked),
                 Handled::Now(Step::Done(outcome) | Step::Refresh(outcome, _)) => tally.answered(outcome),
                 Handled::Now(Step::Silence(reason)) => {
                     // Whatever was begun.

@@ -56,6 +56,12 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
 
 /// Asks for an IPv4 address and returns the last four octets of the answer if there is a record.
 fn first_address(server: SocketAddr, name: &str) -> Option<[u8; 4]> {
+    // What is not blocked fails.
+    ask(server, name, Duration::from_millis(700))
+}
+
+/// The same, and as long as this for the answer.
+pub(super) fn ask(server: SocketAddr, name: &str, patience: Duration) -> Option<[u8; 4]> {
     let mut query = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.') {
         query.push(u8::try_from(label.len()).unwrap());
@@ -63,8 +69,7 @@ fn first_address(server: SocketAddr, name: &str) -> Option<[u8; 4]> {
     }
     query.extend([0, 0, 1, 0, 1]);
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    // What is not blocked fails.
-    socket.set_read_timeout(Some(Duration::from_millis(700))).unwrap();
+    socket.set_read_timeout(Some(patience)).unwrap();
     socket.send_to(&query, server).unwrap();
     let mut answer = [0; 512];
     let length = socket.recv(&mut answer).ok()?;

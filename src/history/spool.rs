@@ -1,0 +1,50 @@
+//! Records that wait to be folded: lines at the end of a file, so that the end of the process loses none.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
+
+use super::row::Row;
+
+/// Bytes of a spool that are read; more was not written by us.
+const LONGEST: u64 = 32 << 20;
+
+/// The file.
+#[derive(Debug)]
+pub(super) struct Spool {
+    file: File,
+    line: String,
+}
+
+impl Spool {
+    /// Opens the file, and returns what was left in it.
+    pub(super) fn open(path: &Path) -> io::Result<(Self, Vec<Row>)> {
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        let mut file = options.open(path)?;
+        let mut bytes = Vec::new();
+        Read::by_ref(&mut file).take(LONGEST).read_to_end(&mut bytes)?;
+        // A line without its end was cut by the end of the process.
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        bytes.truncate(whole);
+        let left = String::from_utf8_lossy(&bytes).lines().filter_map(Row::read).collect();
+        Ok((Self { file, line: String::new() }, left))
+    }
+
+    /// Appends records.
+    pub(super) fn append(&mut self, rows: &[Row]) -> io::Result<()> {
+        self.line.clear();
+        for row in rows {
+            row.write(&mut self.line);
+        }
+        self.file.write_all(self.line.as_bytes())
+    }
+
+    /// Forgets what was folded.
+    pub(super) fn empty(&mut self) -> io::Result<()> {
+        self.file.set_len(0)
+    }
+}
