@@ -227,6 +227,8 @@ fn play(seed: u64, tally: &mut Tally) -> Result<(), String> {
         }
     }
     play.pass(Duration::from_secs(60));
+    // What was silent before may be a reason to look whether anybody is there.
+    play.pass(Duration::from_secs(5));
     if play.resolver.under_way() != (0, 0, 0) {
         return Err(format!("something is left under way: {:?}\n{}", play.resolver.under_way(), play.world));
     }
