@@ -6,12 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::Guard;
+
 use super::{
     BlockAs, Client, ClientName, Core, Rebind,
     cache::{Age, Stored},
     counters::{Dropped, Outcome, Transport},
     encode::{self, Ede, Head, Limit, QNAME, Section, rcode, record},
-    filter::{Rewrite, RuleSource, Verdict},
+    filter::{Members, Rewrite, RuleSource, Verdict},
     local::{self, Local, Records, SpecialAnswer},
     policy::Policy,
     query::{Edns, IN, Query, Question, Unfit, Way, qtype},
@@ -67,19 +69,33 @@ impl Asker {
     }
 }
 
-/// What a query is answered by, at one moment.
-#[derive(Clone, Copy, Debug)]
+/// What queries are answered by at one moment: looked up once for all that came together.
+#[derive(Debug)]
 pub(crate) struct View<'a> {
     /// What outlives reloads.
     pub(crate) core: &'a Core,
     /// The rules.
     pub(crate) policy: &'a Policy,
     /// The LAN.
-    pub(crate) networks: &'a Networks,
+    pub(crate) networks: Guard<Arc<Networks>>,
+    /// Names of the house.
+    records: Guard<Arc<Records>>,
+    /// Addresses whose device is known.
+    members: Guard<Arc<Members>>,
     /// Seconds since 1970.
     pub(crate) now: u64,
     /// For limits.
     pub(crate) instant: Instant,
+}
+
+impl<'a> View<'a> {
+    /// Looks at what there is now.
+    pub(crate) fn new(core: &'a Core, policy: &'a Policy, now: u64, instant: Instant) -> Self {
+        policy.filter.keep_time(now);
+        let (networks, records, members) =
+            (core.networks.load(), policy.records.load(), policy.filter.members().load());
+        Self { core, policy, networks, records, members, now, instant }
+    }
 }
 
 /// What came of a query.
@@ -124,7 +140,7 @@ pub(crate) fn answer(
     view: &View<'_>,
     asker: &Asker,
     bytes: &[u8],
-    resolved: Option<&Arc<Stored>>,
+    resolved: Option<&Stored>,
     out: &mut Vec<u8>,
 ) -> Step {
     let policy = view.policy;
@@ -202,8 +218,8 @@ pub(crate) fn answer(
 
     // Local records, and the names of routes.
     encode::start(&query, Head::local(rcode::NOERROR), out);
-    let records = policy.records.load();
-    let found = house(view, asker, &records, (query.name(), QNAME, query.qtype), out);
+    let records = &view.records;
+    let found = house(view, asker, records, (query.name(), QNAME, query.qtype), out);
     let alias = match found {
         Local::Absent => None,
         Local::Alias(target) => Some(target),
@@ -231,10 +247,9 @@ pub(crate) fn answer(
     }
 
     // Rules of the client's group.
-    policy.filter.keep_time(view.now);
     if resolved.is_none()
         && asker.transport == Transport::Udp
-        && view.core.devices.is_stranger(asker, &policy.filter, view.networks)
+        && view.core.devices.is_stranger(asker, &policy.filter, &view.networks)
         && view.core.strangers.is_due(asker.client, view.now)
     {
         // Room for nothing but the question.
@@ -242,7 +257,7 @@ pub(crate) fn answer(
         encode::finish(&query, rcode::NOERROR, None, 0, out);
         return Step::Done(Outcome::Special);
     }
-    let asking = policy.filter.asking(&asker.client(), view.now);
+    let asking = policy.filter.asking_among(&view.members, &asker.client(), view.now);
     // The other planes ask for what their own configuration names.
     let is_house = asker.transport == Transport::House;
     let mut allowed = is_house;
@@ -312,7 +327,7 @@ pub(crate) fn answer(
                 Some(stored) if matches!(age, Age::Fresh | Age::Ending) => {
                     cached = stored;
                     let outcome = if cached.ede == Some(Ede::Stale) { Outcome::Stale } else { Outcome::Cached };
-                    (&cached, outcome, age == Age::Ending)
+                    (&*cached, outcome, age == Age::Ending)
                 }
                 // Without RD only what is known already is told.
                 _ if !query.recursion_desired() => {
@@ -390,7 +405,7 @@ fn house<'a>(
     let (policy, origin) = (view.policy, asker.source.origin);
     let (name, _, qtype) = question;
     let begun = encode::Begun::of(out);
-    match records.answer(question, view.networks, out) {
+    match records.answer(question, &view.networks, out) {
         Local::Absent => known(view, asker, question, out),
         // A zone does not know the names of routes and peers in it.
         denied @ (Local::NoName | Local::Denied) if !records.has_data(name) => {
@@ -425,7 +440,7 @@ fn house<'a>(
 /// Answers for a name of a route, a peer, or this server, behind `owner`.
 fn known(view: &View<'_>, asker: &Asker, question: (&[u8], &[u8], u16), out: &mut Vec<u8>) -> Local<'static> {
     let (policy, origin) = (view.policy, asker.source.origin);
-    match policy.routes.answer(question, origin, asker.client, view.networks, out) {
+    match policy.routes.answer(question, origin, asker.client, &view.networks, out) {
         Local::Absent => match policy.peers.answer(question, origin, asker.client, out) {
             Local::Absent => {
                 policy.discovery.as_ref().map_or(Local::Absent, |discovery| discovery.answer(question, origin, out))
@@ -529,7 +544,7 @@ fn rewritten(
 
 /// Writes the records of an answer behind the CNAME records of the house that led to it.
 fn append(query: &Query<'_>, stored: &Stored, now: u64, out: &mut Vec<u8>) {
-    let Ok(message) = Message::parse(&stored.message) else { return };
+    let Ok(message) = Message::parse(stored.message()) else { return };
     let head = Head { rcode: stored.rcode, authoritative: false, authentic: false };
     encode::set_flags(query, head, out);
     let sections = [(Section::Answer, &message.answer), (Section::Authority, &message.authority)];
@@ -567,11 +582,9 @@ pub(crate) async fn answer_later(
         }
     };
     let mut out = Vec::new();
-    let networks = core.networks.load();
-    let now = core.clock.seconds();
-    let view = View { core, policy, networks: &networks, now, instant: Instant::now() };
+    let view = View::new(core, policy, core.clock.seconds(), Instant::now());
     let step = match &stored {
-        Some(stored) => answer(&view, asker, bytes, Some(stored), &mut out),
+        Some(stored) => answer(&view, asker, bytes, Some(&**stored), &mut out),
         // The task that asked fell over.
         None => give_up(core, bytes, asker, Ede::NetworkError, &mut out),
     };

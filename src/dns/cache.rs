@@ -10,13 +10,14 @@ use std::{
     collections::{HashMap, hash_map::RandomState},
     hash::{BuildHasher, BuildHasherDefault, Hasher},
     net::IpAddr,
+    ops::Deref,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwapOption, Guard};
 
 use super::{
     encode::{self, Ede, Head, rcode},
@@ -34,12 +35,15 @@ const STALE_LIFETIME: u32 = 1;
 /// An answer as it was resolved, before any rule of a client's group.
 #[derive(Debug)]
 pub(crate) struct Stored {
-    /// Header, question and records, without OPT; its question is in lower case.
-    pub(crate) message: Box<[u8]>,
-    /// Where the TTLs stand in it.
-    ttls: Box<[u16]>,
+    /// The message, and behind it where its TTLs stand: two octets each, the low one first. One piece of memory,
+    /// because what is asked for once in a while is far away from the processor, and each piece is waited for.
+    bytes: Box<[u8]>,
+    /// Octets of the message.
+    length: usize,
     /// The names that CNAME, HTTPS and SVCB records lead to, in wire form and lower case.
     pub(crate) aliases: Box<[Box<[u8]>]>,
+    /// What kind of client it is for.
+    flags: u8,
     /// A private address is among the answers.
     pub(crate) leads_home: bool,
     /// The response code.
@@ -56,6 +60,8 @@ pub(crate) struct Stored {
     stale_until: u64,
     /// Somebody is asking anew already.
     refreshing: AtomicBool,
+    /// Somebody asked for it since the hand came by.
+    asked: AtomicBool,
 }
 
 /// How good a stored answer is at a moment.
@@ -72,26 +78,27 @@ pub(crate) enum Age {
 }
 
 impl Stored {
-    /// Takes an answer in wire form; `None` if it cannot be walked.
+    /// Takes the answer to a question in wire form; `None` if it cannot be walked, or answers another one.
     pub(crate) fn new(
-        message: Box<[u8]>,
+        question: &Question,
+        message: &[u8],
         aliases: Box<[Box<[u8]>]>,
         head: (u16, bool, Option<Ede>),
         now: u64,
         lifetime: u32,
         stale: u64,
     ) -> Option<Self> {
-        let ttls = encode::ttl_offsets(&message)?;
         let (rcode, secure, ede) = head;
         let stale_until = match rcode {
             rcode::NOERROR | rcode::NXDOMAIN => now.saturating_add(u64::from(lifetime)).saturating_add(stale),
             _ => 0,
         };
-        let refreshing = AtomicBool::new(false);
-        Some(Self {
-            message,
-            ttls,
+        let (length, ttls) = (message.len(), encode::ttl_offsets(message)?);
+        let stored = Self {
+            bytes: message.iter().copied().chain(ttls.iter().flat_map(|at| at.to_le_bytes())).collect(),
+            length,
             aliases,
+            flags: flags(question.dnssec_ok, question.checking_disabled, question.way),
             leads_home: false,
             rcode,
             secure,
@@ -99,22 +106,51 @@ impl Stored {
             stored: now,
             lifetime,
             stale_until,
-            refreshing,
-        })
+            refreshing: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
+        };
+        stored.answers(&question.name, question.qtype, stored.flags).then_some(stored)
+    }
+
+    /// Returns header, question and records, without OPT; its question is in lower case.
+    pub(crate) fn message(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+
+    /// Returns where the TTLs stand in the message.
+    fn ttls(&self) -> impl Iterator<Item = usize> {
+        let places = self.bytes.get(self.length..).unwrap_or_default().as_chunks().0;
+        places.iter().map(|place| usize::from(u16::from_le_bytes(*place)))
+    }
+
+    /// Says whether this is the answer to a question.
+    fn answers(&self, name: &[u8], qtype: u16, flags: u8) -> bool {
+        let question = self.bytes.get(12..).unwrap_or_default();
+        let [high, low] = qtype.to_be_bytes();
+        let same = |(asked, rest): (&[u8], &[u8])| asked == name && rest.starts_with(&[high, low]);
+        self.flags == flags && question.split_at_checked(name.len()).is_some_and(same)
+    }
+
+    /// Notes that it was asked for; what is noted already is not written, so that cores do not wait for one another.
+    fn ask(&self) {
+        if !self.asked.load(Ordering::Relaxed) {
+            self.asked.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Returns this answer, expired, as it is given while no authority can be asked.
     pub(crate) fn gone_stale(&self, now: u64) -> Self {
-        let mut message = self.message.clone();
-        for at in &self.ttls {
-            if let Some(ttl) = message.get_mut(usize::from(*at)..).and_then(<[u8]>::first_chunk_mut) {
+        let mut bytes = self.bytes.clone();
+        for at in self.ttls() {
+            if let Some(ttl) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
                 *ttl = STALE_TTL.to_be_bytes();
             }
         }
         Self {
-            message,
-            ttls: self.ttls.clone(),
+            bytes,
+            length: self.length,
             aliases: self.aliases.clone(),
+            flags: self.flags,
             leads_home: self.leads_home,
             rcode: self.rcode,
             secure: self.secure,
@@ -123,6 +159,7 @@ impl Stored {
             lifetime: STALE_LIFETIME,
             stale_until: self.stale_until,
             refreshing: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
         }
     }
 
@@ -146,22 +183,19 @@ impl Stored {
     /// TTLs are the client's own.
     pub(crate) fn write(&self, query: &Query<'_>, now: u64, out: &mut Vec<u8>) {
         out.clear();
-        out.extend_from_slice(&self.message);
+        out.extend_from_slice(self.message());
         let head = Head { rcode: self.rcode, authoritative: false, authentic: self.secure };
         let question = query.question_bytes();
-        if let Some(id) = out.get_mut(..2) {
-            id.copy_from_slice(&query.id());
-        }
-        if let Some(flags) = out.get_mut(2..4) {
-            flags.copy_from_slice(&encode::flags(query, head));
+        if let Some(start) = out.first_chunk_mut::<4>() {
+            let ([high, low], [first, second]) = (query.id(), encode::flags(query, head));
+            *start = [high, low, first, second];
         }
         if let Some(asked) = out.get_mut(12..12 + question.len()) {
             asked.copy_from_slice(question);
         }
         let age = self.seconds_old(now);
         if age > 0 {
-            for at in &self.ttls {
-                let at = usize::from(*at);
+            for at in self.ttls() {
                 if let Some(ttl) = out.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<4>()) {
                     *ttl = u32::from_be_bytes(*ttl).saturating_sub(age).to_be_bytes();
                 }
@@ -176,13 +210,17 @@ impl Stored {
 
     /// Returns the addresses in the answer, those that service records hint at with them.
     pub(crate) fn addresses(&self) -> Vec<IpAddr> {
-        let Ok(message) = Message::parse(&self.message) else { return Vec::new() };
+        let Ok(message) = Message::parse(self.message()) else { return Vec::new() };
         message.answer.iter().flat_map(rebind::addresses).collect()
     }
 
     fn bytes(&self) -> usize {
         let aliases: usize = self.aliases.iter().map(|alias| alias.len() + size_of::<Box<[u8]>>()).sum();
-        size_of::<Self>() + self.message.len() + self.ttls.len() * 2 + aliases
+        // The map's slot, its control byte and its share of free slots.
+        const PLACE: usize = 32;
+        // The pointers to it with the hash beside them, and what an `Arc` counts.
+        const SHARED: usize = 40;
+        size_of::<Self>() + SHARED + PLACE + self.bytes.len() + aliases
     }
 }
 
@@ -198,8 +236,39 @@ struct Shared {
     shard: Mutex<Shard>,
 }
 
-/// What is read without a lock: an entry of the shard at the place that its hash says, or nothing.
-type Window = Arc<[ArcSwapOption<Entry>]>;
+/// What is read without a lock: an answer of the shard at the place that its hash says, or nothing.
+type Window = Arc<[ArcSwapOption<Stored>]>;
+
+/// An answer that was found; one that stands in the window is not even counted.
+pub(crate) enum Found {
+    /// In the window.
+    Seen(Guard<Option<Arc<Stored>>>),
+    /// Behind the lock.
+    Kept(Arc<Stored>),
+}
+
+const SEEN: &str = "an empty place of the window is nothing found";
+
+impl Found {
+    /// Returns it to whoever keeps it for longer.
+    pub(crate) fn shared(self) -> Arc<Stored> {
+        match self {
+            Self::Seen(seen) => Guard::into_inner(seen).expect(SEEN),
+            Self::Kept(kept) => kept,
+        }
+    }
+}
+
+impl Deref for Found {
+    type Target = Stored;
+
+    fn deref(&self) -> &Stored {
+        match self {
+            Self::Seen(seen) => seen.as_ref().expect(SEEN),
+            Self::Kept(kept) => kept,
+        }
+    }
+}
 
 impl std::fmt::Debug for Cache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -231,47 +300,46 @@ impl Cache {
     }
 
     /// Finds the answer to a query that came this way.
-    pub(crate) fn find(&self, query: &Query<'_>, way: Way) -> Option<Arc<Stored>> {
+    pub(crate) fn find(&self, query: &Query<'_>, way: Way) -> Option<Found> {
         let flags = flags(query.dnssec_ok(), query.checking_disabled(), way);
         self.find_key(query.name(), query.qtype, flags)
     }
 
     /// Finds the answer to a question.
-    pub(crate) fn find_question(&self, question: &Question) -> Option<Arc<Stored>> {
+    pub(crate) fn find_question(&self, question: &Question) -> Option<Found> {
         let flags = flags(question.dnssec_ok, question.checking_disabled, question.way);
         self.find_key(&question.name, question.qtype, flags)
     }
 
-    fn find_key(&self, name: &[u8], qtype: u16, flags: u8) -> Option<Arc<Stored>> {
+    fn find_key(&self, name: &[u8], qtype: u16, flags: u8) -> Option<Found> {
         let hash = self.hash(name, qtype, flags);
         let shared = self.shared(hash);
-        if let Some(entry) = &*place(&shared.window, hash).load()
-            && entry.is(name, qtype, flags)
+        let place = place(&shared.window, hash);
+        let seen = place.load();
+        if let Some(stored) = &*seen
+            && stored.answers(name, qtype, flags)
         {
-            entry.ask();
-            return Some(entry.stored.clone());
+            stored.ask();
+            return Some(Found::Seen(seen));
         }
         let shard = lock(&shared.shard);
-        let entry = shard.entries.get(*shard.places.get(&hash)?)?.as_ref()?;
-        if !entry.is(name, qtype, flags) {
+        let (_, stored) = shard.entries.get(*shard.places.get(&hash)?)?.as_ref()?;
+        if !stored.answers(name, qtype, flags) {
             return None;
         }
-        entry.ask();
+        stored.ask();
         // Who was there is not driven out as long as somebody asks for it.
-        let place = place(&shared.window, hash);
         if place.load().as_ref().is_none_or(|other| !other.asked.load(Ordering::Relaxed)) {
-            place.store(Some(entry.clone()));
+            place.store(Some(stored.clone()));
         }
-        Some(entry.stored.clone())
+        Some(Found::Kept(stored.clone()))
     }
 
     /// Keeps an answer; what was known before for the same question goes.
     pub(crate) fn keep(&self, question: &Question, stored: Arc<Stored>) {
         let flags = flags(question.dnssec_ok, question.checking_disabled, question.way);
         let hash = self.hash(&question.name, question.qtype, flags);
-        let (name, qtype, asked) = (question.name.clone(), question.qtype, AtomicBool::new(false));
-        let entry = Entry { hash, name, qtype, flags, asked, stored };
-        self.shard(hash).keep(entry);
+        self.shard(hash).keep(hash, stored);
     }
 
     /// Forgets the answer to a question.
@@ -323,8 +391,8 @@ impl Cache {
     }
 }
 
-/// Returns the place of an entry in its shard's window, whose length is a power of two.
-fn place(window: &Window, hash: u64) -> &ArcSwapOption<Entry> {
+/// Returns the place of an answer in its shard's window, whose length is a power of two.
+fn place(window: &Window, hash: u64) -> &ArcSwapOption<Stored> {
     &window[(hash >> 20) as usize & (window.len() - 1)]
 }
 
@@ -335,36 +403,6 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 
 fn flags(dnssec_ok: bool, checking_disabled: bool, way: Way) -> u8 {
     u8::from(dnssec_ok) | u8::from(checking_disabled) << 1 | way.0 << 2
-}
-
-struct Entry {
-    hash: u64,
-    name: Box<[u8]>,
-    qtype: u16,
-    flags: u8,
-    asked: AtomicBool,
-    stored: Arc<Stored>,
-}
-
-impl Entry {
-    fn bytes(&self) -> usize {
-        // The map's slot, its control byte and its share of free slots.
-        const PLACE: usize = 32;
-        // The pointer to it, and what an `Arc` counts.
-        const SHARED: usize = 24;
-        size_of::<Self>() + SHARED + PLACE + self.name.len() + self.stored.bytes()
-    }
-
-    fn is(&self, name: &[u8], qtype: u16, flags: u8) -> bool {
-        *self.name == *name && self.qtype == qtype && self.flags == flags
-    }
-
-    /// Notes that it was asked for; what is noted already is not written, so that cores do not wait for one another.
-    fn ask(&self) {
-        if !self.asked.load(Ordering::Relaxed) {
-            self.asked.store(true, Ordering::Relaxed);
-        }
-    }
 }
 
 /// Hashes are made with a secret key already.
@@ -387,7 +425,8 @@ impl Hasher for AsIs {
 
 struct Shard {
     places: HashMap<u64, usize, BuildHasherDefault<AsIs>>,
-    entries: Vec<Option<Arc<Entry>>>,
+    /// Answers with the hashes of their questions.
+    entries: Vec<Option<(u64, Arc<Stored>)>>,
     window: Window,
     free: Vec<usize>,
     hand: usize,
@@ -400,13 +439,13 @@ impl Shard {
         Self { places: HashMap::default(), entries: Vec::new(), window, free: Vec::new(), hand: 0, bytes: 0, limit }
     }
 
-    fn keep(&mut self, entry: Entry) {
-        let size = entry.bytes();
+    fn keep(&mut self, hash: u64, stored: Arc<Stored>) {
+        let size = stored.bytes();
         // One answer may not push everything else out.
         if size > self.limit / 4 {
             return;
         }
-        if let Some(place) = self.places.get(&entry.hash).copied() {
+        if let Some(place) = self.places.get(&hash).copied() {
             self.forget(place);
         }
         let window = size_of_val(&*self.window);
@@ -414,7 +453,7 @@ impl Shard {
             self.evict();
         }
         self.bytes += size;
-        let (hash, entry) = (entry.hash, Arc::new(entry));
+        let entry = (hash, stored);
         let place = match self.free.pop() {
             Some(place) => {
                 self.entries[place] = Some(entry);
@@ -432,7 +471,9 @@ impl Shard {
         loop {
             self.hand = if self.hand + 1 < self.entries.len() { self.hand + 1 } else { 0 };
             match &self.entries[self.hand] {
-                Some(entry) if entry.asked.load(Ordering::Relaxed) => entry.asked.store(false, Ordering::Relaxed),
+                Some((_, stored)) if stored.asked.load(Ordering::Relaxed) => {
+                    stored.asked.store(false, Ordering::Relaxed)
+                }
                 Some(_) => return self.forget(self.hand),
                 None => {}
             }
@@ -440,13 +481,13 @@ impl Shard {
     }
 
     fn forget(&mut self, index: usize) {
-        if let Some(entry) = self.entries[index].take() {
-            let seen = place(&self.window, entry.hash);
-            if seen.load().as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &entry)) {
+        if let Some((hash, stored)) = self.entries[index].take() {
+            let seen = place(&self.window, hash);
+            if seen.load().as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &stored)) {
                 seen.store(None);
             }
-            self.bytes -= entry.bytes();
-            self.places.remove(&entry.hash);
+            self.bytes -= stored.bytes();
+            self.places.remove(&hash);
             self.free.push(index);
         }
     }
@@ -468,8 +509,9 @@ mod tests {
         let mut out = Vec::new();
         encode::start(&asked, Head::code(0), &mut out);
         encode::record(&mut out, encode::Section::Answer, encode::QNAME, 1, ttl, &[192, 0, 2, 1]);
-        let stored = Stored::new(out.into(), Box::default(), (0, true, None), now, ttl, 100).unwrap();
-        (asked.question(), Arc::new(stored))
+        let question = asked.question();
+        let stored = Stored::new(&question, &out, Box::default(), (0, true, None), now, ttl, 100).unwrap();
+        (question, Arc::new(stored))
     }
 
     #[test]
@@ -528,8 +570,8 @@ mod tests {
         }
 
         cache.keep(&question, new.clone());
-        assert!(Arc::ptr_eq(&cache.find_question(&question).unwrap(), &new));
-        assert!(Arc::ptr_eq(&cache.find_question(&question).unwrap(), &new));
+        assert!(Arc::ptr_eq(&cache.find_question(&question).unwrap().shared(), &new));
+        assert!(Arc::ptr_eq(&cache.find_question(&question).unwrap().shared(), &new));
         cache.forget(&question);
         assert!(cache.find_question(&question).is_none());
         cache.keep(&question, new);
@@ -556,7 +598,7 @@ mod tests {
                         let at = round * 7 % names.len();
                         let (question, _) = stored(&names[at], 300, 0);
                         let Some(found) = cache.find_question(&question) else { continue };
-                        assert_eq!(found.message[13..18], *names[at].as_bytes().first_chunk::<5>().unwrap());
+                        assert_eq!(found.message()[13..18], *names[at].as_bytes().first_chunk::<5>().unwrap());
                         assert!(found.stored >= seen[at]);
                         seen[at] = found.stored;
                     }

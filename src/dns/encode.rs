@@ -154,10 +154,9 @@ pub(crate) enum Section {
 /// Writes header and question.
 pub(crate) fn start(query: &Query<'_>, head: Head, out: &mut Vec<u8>) {
     out.clear();
-    out.extend(query.id());
-    out.extend(flags(query, head));
-    out.extend([0, 1, 0, 0, 0, 0, 0, 0]);
-    out.extend(query.question_bytes());
+    let ([high, low], [first, second]) = (query.id(), flags(query, head));
+    out.extend_from_slice(&[high, low, first, second, 0, 1, 0, 0, 0, 0, 0, 0]);
+    out.extend_from_slice(query.question_bytes());
 }
 
 /// Returns the two bytes of flags.
@@ -345,11 +344,10 @@ pub(crate) fn finish_saying(
     let Some(edns) = query.edns else { return };
     // RFC 6891 §6.1.3: the upper eight bits of the code stand in the TTL, then version 0 and DO.
     let upper = (rcode >> 4) as u8;
-    out.extend([0, 0, 41]);
-    out.extend(UDP_SIZE.to_be_bytes());
-    out.extend([upper, 0, u8::from(edns.dnssec_ok) << 7, 0]);
-    let at = out.len();
-    out.extend([0, 0]);
+    let [size_high, size_low] = UDP_SIZE.to_be_bytes();
+    let secure = u8::from(edns.dnssec_ok) << 7;
+    out.extend_from_slice(&[0, 0, 41, size_high, size_low, upper, 0, secure, 0, 0, 0]);
+    let at = out.len() - 2;
     if let Some((ede, text)) = ede {
         // What explains is left out rather than what is explained.
         let text = Some(text).filter(|text| out.len() + options + text.len() <= limit.bytes).unwrap_or_default();

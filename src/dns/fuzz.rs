@@ -53,9 +53,8 @@ impl House {
 
     /// Answers a message, `seconds` after 1970.
     pub(super) fn answer(&self, asker: &Asker, bytes: &[u8], seconds: u64, out: &mut Vec<u8>) -> Step {
-        let networks = self.core.networks.load();
         let instant = self.epoch + Duration::from_secs(seconds);
-        let view = View { core: &self.core, policy: &self.policy, networks: &networks, now: seconds, instant };
+        let view = View::new(&self.core, &self.policy, seconds, instant);
         answer(&view, asker, bytes, None, out)
     }
 }

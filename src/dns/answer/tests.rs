@@ -32,8 +32,9 @@ fn keep(house: &House, name: &str, alias: Option<&str>, ttl: u32, now: u64) {
     encode::start(&asked, Head::code(0), &mut out);
     record(&mut out, Section::Answer, QNAME, qtype::A, ttl, &[192, 0, 2, 1]);
     let aliases = alias.into_iter().map(|alias| crate::dns::query::tests::wire(alias).into()).collect();
-    let stored = Stored::new(out.into(), aliases, (0, true, None), now, ttl, 3600).unwrap();
-    house.core.cache.keep(&asked.question(), Arc::new(stored));
+    let question = asked.question();
+    let stored = Stored::new(&question, &out, aliases, (0, true, None), now, ttl, 3600).unwrap();
+    house.core.cache.keep(&question, Arc::new(stored));
 }
 
 fn group(name: &str, peer: Option<PeerId>, block: &[&str]) -> Group {
@@ -322,9 +323,10 @@ fn a_public_name_leads_home_only_for_a_group_that_may() {
         let mut out = Vec::new();
         encode::start(&asked, Head::code(0), &mut out);
         record(&mut out, Section::Answer, QNAME, qtype::A, 300, &[192, 168, 1, 1]);
-        let mut stored = Stored::new(out.into(), Box::default(), (0, false, None), 0, 300, 3600).unwrap();
+        let question = asked.question();
+        let mut stored = Stored::new(&question, &out, Box::default(), (0, false, None), 0, 300, 3600).unwrap();
         stored.leads_home = true;
-        house.core.cache.keep(&asked.question(), Arc::new(stored));
+        house.core.cache.keep(&question, Arc::new(stored));
     }
     let mut out = Vec::new();
 

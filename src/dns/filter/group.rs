@@ -183,7 +183,7 @@ impl Groups {
     }
 
     /// Says which group a client is in. What the same prefix stands for in two groups belongs to the first.
-    pub(super) fn of(&self, client: &Client) -> GroupId {
+    pub(super) fn of(&self, members: &Members, client: &Client) -> GroupId {
         if client.relay {
             return GroupId::ROUTER;
         }
@@ -193,7 +193,7 @@ impl Groups {
             return *group;
         }
         let address = client.address.to_canonical();
-        if let Some(group) = self.members.load().ask(address) {
+        if let Some(group) = members.ask(address) {
             return group;
         }
         // Anybody can call itself so: it does not get a known device out of its group.

@@ -240,7 +240,7 @@ impl Policy {
     /// else by the longest prefix around its address, else `default`. What comes through a gateway that speaks for others is in the group
     /// `router`, which has the rules of `default` unless the owner wrote one of that name.
     pub fn group_of(&self, client: &Client) -> GroupId {
-        self.groups.of(client)
+        self.groups.of(&self.groups.members().load(), client)
     }
 
     /// Says which group's prefixes hold an address.
@@ -277,9 +277,14 @@ impl Policy {
 
     /// Says who a client is to the rules at a moment, in seconds since 1970.
     pub fn asking(&self, client: &Client, now: u64) -> Asking {
-        let group = self.group_of(client);
+        self.asking_among(&self.groups.members().load(), client, now)
+    }
+
+    /// The same, for who looked up the known addresses before.
+    pub(crate) fn asking_among(&self, members: &Members, client: &Client, now: u64) -> Asking {
+        let group = self.groups.of(members, client);
         let address = client.address.to_canonical();
-        let paused = !self.pauses.is_empty() && self.pauses.cover(client, group, now, &self.groups.members().load());
+        let paused = !self.pauses.is_empty() && self.pauses.cover(client, group, now, members);
         Asking { group, address, origin: client.origin, name: client.name, now, paused }
     }
 

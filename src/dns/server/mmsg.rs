@@ -37,8 +37,18 @@ pub(super) struct WayBack {
     pub(super) interface: Option<u32>,
 }
 
+/// How the kernel learns which address an answer leaves from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaving {
+    /// The socket has only this one: nothing need be said.
+    Bound,
+    /// It is said with each.
+    Told,
+}
+
 /// Room for a batch of datagrams and their answers.
 pub(super) struct Batch {
+    leaving: Leaving,
     received: Box<[[u8; QUERY]]>,
     addresses: Box<[libc::sockaddr_storage]>,
     controls: Box<[Control]>,
@@ -51,13 +61,20 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Makes an empty batch.
-    pub(super) fn new() -> Self {
+    /// Makes an empty batch for a socket with this address.
+    pub(super) fn new(local: IpAddr) -> Self {
+        // A link-local address needs its interface beside it.
+        let is_one = match local {
+            IpAddr::V4(v4) => !v4.is_unspecified(),
+            IpAddr::V6(v6) => !v6.is_unspecified() && !v6.is_unicast_link_local(),
+        };
+        let leaving = if is_one { Leaving::Bound } else { Leaving::Told };
         // SAFETY: all-zero bytes are valid values of these plain C structures.
         let (address, slice, header) = unsafe {
             (mem::zeroed::<libc::sockaddr_storage>(), mem::zeroed::<libc::iovec>(), mem::zeroed::<libc::mmsghdr>())
         };
         Self {
+            leaving,
             received: vec![[0; QUERY]; BATCH].into(),
             addresses: vec![address; BATCH].into(),
             controls: vec![Control([0; 64]); BATCH].into(),
@@ -145,7 +162,14 @@ impl Batch {
             if self.answers[at].is_empty() {
                 continue;
             }
-            self.leave_route_to_kernel(at);
+            match self.leaving {
+                Leaving::Bound => {
+                    let header = &mut self.headers[at].msg_hdr;
+                    header.msg_control = ptr::null_mut();
+                    header.msg_controllen = 0;
+                }
+                Leaving::Told => self.leave_route_to_kernel(at),
+            }
             let slice = libc::iovec { iov_base: self.answers[at].as_mut_ptr().cast(), iov_len: self.answers[at].len() };
             self.slices[at] = slice;
             // Headers that send are moved to the front; name and control stay where the datagram's are.
@@ -248,7 +272,7 @@ mod tests {
                 client
             })
             .collect();
-        let mut batch = Batch::new();
+        let mut batch = Batch::new(server.local_addr().unwrap().ip());
 
         let mut seen = 0;
         while seen < clients.len() {
@@ -275,11 +299,37 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_with_one_address_answers_batch_after_batch_from_it() {
+        for address in ["127.0.0.3:0", "[::1]:0"] {
+            let Ok(server) = UdpSocket::bind(address) else { continue };
+            super::super::udp::prepare(&server).unwrap();
+            let local = server.local_addr().unwrap();
+            let client = UdpSocket::bind((local.ip(), 0)).unwrap();
+            client.connect(local).unwrap();
+            let mut batch = Batch::new(local.ip());
+
+            for round in 1..4_u8 {
+                client.send(&[round]).unwrap();
+                let count = batch.receive(server.as_fd()).unwrap();
+                let way = batch.way_back(0).unwrap();
+                assert_eq!((way.from, way.to.ip()), (Some(local.ip()), local.ip()), "told anew each time");
+                let (question, answer) = batch.datagram(0).unwrap();
+                answer.extend_from_slice(question);
+                assert_eq!(batch.send(server.as_fd(), count), 0);
+
+                let mut buffer = [0; 16];
+                assert_eq!(client.recv(&mut buffer).unwrap(), 1);
+                assert_eq!(buffer[0], round);
+            }
+        }
+    }
+
+    #[test]
     fn what_is_too_long_is_no_datagram() {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.send_to(&[0; QUERY + 1], server.local_addr().unwrap()).unwrap();
-        let mut batch = Batch::new();
+        let mut batch = Batch::new(server.local_addr().unwrap().ip());
 
         let count = batch.receive(server.as_fd()).unwrap();
 

@@ -99,9 +99,7 @@ enum Begun {
 fn begin(core: &Arc<Core>, asker: &Asker, bytes: &[u8]) -> Result<Begun, Dropped> {
     let mut out = Vec::new();
     let policy = core.policy.load_full().ok_or(Dropped::Unsendable)?;
-    let networks = core.networks.load();
-    let now = core.clock.seconds();
-    let view = View { core, policy: &policy, networks: &networks, now, instant: Instant::now() };
+    let view = View::new(core, &policy, core.clock.seconds(), Instant::now());
     let handled = handle(core, &view, &policy, asker, bytes, &mut out);
     if let Handled::Now(step) = &handled {
         core.report(&policy, asker, bytes, step, core.clock.milliseconds(), Duration::ZERO);

@@ -68,7 +68,7 @@ fn serve_with(
     // The timeout is what ends the wait: the socket itself must block.
     socket.set_nonblocking(false).map_err(fail)?;
     socket.set_read_timeout(Some(NAP)).map_err(fail)?;
-    let mut batch = Batch::new();
+    let mut batch = Batch::new(socket.local_addr().map_err(fail)?.ip());
     let mut tally = Tally::default();
     let mut told: Option<Instant> = None;
     while stop.phase() == Phase::Run {
@@ -80,10 +80,9 @@ fn serve_with(
             Err(error) => return Err(fail(error)),
         };
         let Some(policy) = core.policy.load_full() else { continue };
-        let networks = core.networks.load();
         let (now, instant) = (core.clock.seconds(), Instant::now());
         let at = core.clock.milliseconds();
-        let view = View { core, policy: &policy, networks: &networks, now, instant };
+        let view = View::new(core, &policy, now, instant);
         for place in 0..count.min(BATCH) {
             let Some(way) = batch.way_back(place) else { continue };
             let source = view.networks.classify(way.to.ip(), way.interface);

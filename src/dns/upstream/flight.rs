@@ -142,7 +142,7 @@ impl Flight {
                 && let Some(known) = core.cache.find_question(question)
             {
                 match known.age(now) {
-                    Age::Fresh | Age::Ending => return known,
+                    Age::Fresh | Age::Ending => return known.shared(),
                     Age::Stale => {
                         let stale = Arc::new(known.gone_stale(now));
                         core.cache.keep(question, stale.clone());
@@ -228,7 +228,8 @@ fn store(
     let leads_home = leads_home.unwrap_or_else(|| resolved.answers.iter().any(rebind::is_home));
     // What has expired already does not begin a second life.
     let stale = if lifetime > OUTAGE_LIFETIME { policy.config.stale.as_secs() } else { 0 };
-    let stored = message(question, &resolved).and_then(|bytes| Stored::new(bytes, aliases, head, now, lifetime, stale));
+    let written = message(question, &resolved);
+    let stored = written.and_then(|bytes| Stored::new(question, &bytes, aliases, head, now, lifetime, stale));
     match stored {
         Some(mut stored) => {
             stored.leads_home = leads_home;
@@ -239,7 +240,7 @@ fn store(
             let failed = Resolved::failed(Ede::NetworkError);
             let bytes = message(question, &failed).expect("a question alone fits into a message");
             let head = (rcode::SERVFAIL, false, Some(Ede::NetworkError));
-            let stored = Stored::new(bytes, Box::default(), head, now, FAILURE_LIFETIME, 0);
+            let stored = Stored::new(question, &bytes, Box::default(), head, now, FAILURE_LIFETIME, 0);
             (stored.expect("a message of ours can be walked"), FAILURE_LIFETIME)
         }
     }
@@ -322,8 +323,10 @@ mod tests {
         let mut out = Vec::new();
         encode::start(&asked, Head::code(0), &mut out);
         encode::record(&mut out, Section::Answer, QNAME, 1, lifetime, &[192, 0, 2, 1]);
-        let stored = Stored::new(out.into(), Box::default(), (0, false, None), now - age, lifetime, 3600).unwrap();
-        (asked.question(), Arc::new(stored))
+        let question = asked.question();
+        let (head, stored) = ((0, false, None), now - age);
+        let stored = Stored::new(&question, &out, Box::default(), head, stored, lifetime, 3600).unwrap();
+        (question, Arc::new(stored))
     }
 
     #[tokio::test]
@@ -359,8 +362,7 @@ mod tests {
         let core = &house.core;
         let now = core.clock.seconds();
         let asker = fuzz::asker(Origin::Vpn(PeerId(1)));
-        let networks = core.networks.load();
-        let view = View { core, policy: &house.policy, networks: &networks, now, instant: Instant::now() };
+        let view = View::new(core, &house.policy, now, Instant::now());
         let ask = |name: &str| {
             let bytes = query(name, qtype::A, None);
             let (_, stored) = known(290, 300, now);
