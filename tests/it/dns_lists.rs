@@ -284,6 +284,31 @@ fn a_plane_fetches_its_lists_refreshes_them_and_keeps_them_over_a_restart() {
 }
 
 #[test]
+fn a_refresh_stalls_no_answer() {
+    const NAMES: usize = 150_000;
+    let server = ListServer::start();
+    let state = tempfile::tempdir().unwrap();
+    server.gives(&["one.ads.example"], "\"one\"");
+    let running = Running::start(house(&server, state.path()));
+    until("the list is in force", || blocks(&running, "one.ads.example."));
+    let names: Vec<String> = (0..NAMES).map(|number| format!("{number}.ads.example")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let kept = state.path().join("lists/ads.list");
+
+    server.gives(&names, "\"two\"");
+    until("it was fetched", || std::fs::metadata(&kept).is_ok_and(|file| file.len() > NAMES as u64));
+    let mut meanwhile = 0;
+    while !blocks(&running, "7.ads.example.") {
+        // The old rules hold until the new ones do.
+        assert!(blocks(&running, "one.ads.example.") || blocks(&running, "7.ads.example."));
+        meanwhile += 1;
+    }
+
+    assert!(meanwhile > 10, "{meanwhile} answers while the table was made");
+    assert!(!blocks(&running, "one.ads.example."));
+}
+
+#[test]
 fn a_list_that_shrank_or_is_a_web_page_leaves_the_last_one_in_force_and_is_told() {
     let server = ListServer::start();
     let state = tempfile::tempdir().unwrap();

@@ -13,7 +13,7 @@ use super::{
     patterns::{Collector, Expression},
     runs::{Record, Runs},
     special::{Lengths, Special, net_name},
-    table::{Shard, Table, shard_of},
+    table::{Shard, shard_of},
     terms::Terms,
 };
 use crate::dns::Action;
@@ -148,8 +148,8 @@ impl Builder {
         }
     }
 
-    /// Makes the table. `counts` gets the distinct names of each source.
-    pub(super) fn finish(mut self, counts: &mut [u64]) -> io::Result<(Table, RuleSets)> {
+    /// Writes the table, and returns where its parts are. `counts` gets the distinct names of each source.
+    pub(super) fn finish(mut self, counts: &mut [u64], out: &mut Out) -> io::Result<(Vec<Shard>, RuleSets)> {
         self.runs.push(&mut self.chunk);
         drop(self.chunk);
         let shards = (self.records / SHARD + 1).next_power_of_two();
@@ -172,7 +172,7 @@ impl Builder {
                 record = merge.next()?;
             }
             while finished.len() < shard_of(key, shards) {
-                finished.push(Shard::new(&keys, &numbers, shards));
+                finished.push(Shard::write(&keys, &numbers, shards, out)?);
                 keys.clear();
                 numbers.clear();
             }
@@ -181,11 +181,11 @@ impl Builder {
             sets.count(&here, counts);
         }
         while finished.len() < shards {
-            finished.push(Shard::new(&keys, &numbers, shards));
+            finished.push(Shard::write(&keys, &numbers, shards, out)?);
             keys.clear();
             numbers.clear();
         }
-        Ok((Table::new(finished), sets.finished()))
+        Ok((finished, sets.finished()))
     }
 }
 
@@ -301,7 +301,7 @@ impl RuleSets {
     }
 
     /// Reads what [`RuleSets::write`] wrote.
-    pub(super) fn read(from: &mut In) -> io::Result<Self> {
+    pub(super) fn read(from: &mut In<'_>) -> io::Result<Self> {
         let mut rules = Vec::new();
         for _ in 0..from.length(7)? {
             let [low, high, allows, reach, important, terms_low, terms_high] = from.array()?;

@@ -30,6 +30,7 @@ mod glob;
 mod group;
 mod kept;
 mod key;
+mod mapping;
 mod members;
 mod name;
 mod own;
@@ -71,6 +72,7 @@ pub use verdict::Rewrite;
 use self::{
     asking::Pauses,
     build::{Builder, Full, Rule, RuleSets},
+    disk::{Out, Whole},
     explain::Sources,
     group::Groups,
     kept::Kept,
@@ -415,8 +417,22 @@ impl std::fmt::Debug for Policy {
     }
 }
 
-/// Reads the lists and makes the table, and keeps it in a file.
+/// Reads the lists and makes the table, in a file where it can be kept.
 fn compile(config: &Config, stamps: &mut [Option<Stamp>], kept: Option<&Path>) -> Result<Compiled, Error> {
+    if let Some(kept) = kept {
+        match compile_into(config, stamps, Some(kept)) {
+            // No room, or a folder that is not ours: what filters now matters more than the next start.
+            Err(Error::Sort(error)) => {
+                let file = kept.display();
+                tracing::warn!(%error, %file, "the table stays in memory, the next start reads the lists again");
+            }
+            done => return done,
+        }
+    }
+    compile_into(config, stamps, None)
+}
+
+fn compile_into(config: &Config, stamps: &mut [Option<Stamp>], kept: Option<&Path>) -> Result<Compiled, Error> {
     let seed = Seed::random()?;
     let mut builder = Builder::new(seed, &config.state);
     let mut statuses = Vec::new();
@@ -428,20 +444,30 @@ fn compile(config: &Config, stamps: &mut [Option<Stamp>], kept: Option<&Path>) -
         stamps[place] = Some(stamp);
         taken.push((place, entries));
     }
+    let key = key_of(config, stamps);
     let mut counts = vec![0; config.lists.len()];
-    let (table, sets) = builder.finish(&mut counts).map_err(Error::Sort)?;
-    for (status, (place, entries)) in statuses.iter_mut().zip(taken) {
-        status.names = counts[place];
-        status.duplicates = entries - status.names;
-    }
-    let compiled = Compiled { key: key_of(config, stamps), seed, table, sets, statuses };
-    let whole = compiled.statuses.iter().all(|status| status.problem.is_none());
-    if let Some(kept) = kept.filter(|_| whole)
-        && let Err(error) = kept.parent().map_or(Ok(()), store::folder).and_then(|()| disk::write(kept, &compiled))
-    {
-        tracing::warn!(%error, file = %kept.display(), "the next start reads the lists again");
-    }
-    Ok(compiled)
+    let made = || -> io::Result<_> {
+        let mut out = match kept {
+            Some(kept) => {
+                kept.parent().map_or(Ok(()), store::folder)?;
+                Out::file(kept, key)?
+            }
+            None => Out::memory(),
+        };
+        let (shards, sets) = builder.finish(&mut counts, &mut out)?;
+        for (status, (place, entries)) in statuses.iter_mut().zip(taken) {
+            status.names = counts[place];
+            status.duplicates = entries - status.names;
+        }
+        let whole = statuses.iter().all(|status| status.problem.is_none());
+        let octets = out.finish(if whole { Whole::Yes } else { Whole::No }, |out| {
+            Table::write_places(&shards, out)?;
+            disk::write_rest(out, seed, &sets, &statuses)
+        })?;
+        Ok((Table::new(octets, shards).ok_or_else(disk::damaged)?, sets))
+    };
+    let (table, sets) = made().map_err(Error::Sort)?;
+    Ok(Compiled { key, seed, table, sets, statuses })
 }
 
 /// Says where the table is kept; names that stand in the configuration alone are not worth it.
@@ -514,6 +540,9 @@ fn read_list(list: &List, state: &Path, source: u16, builder: &mut Builder) -> R
         Ok(bytes) => status.bytes = bytes,
         Err(error) if fetched => status.problem = Some(list_error(list, state, error).to_string()),
         Err(error) => return Err(list_error(list, state, error)),
+    }
+    if Stamp::now(list, state) != opened.stamp {
+        status.problem = Some("changed while it was read: the next reload reads it again".into());
     }
     if opened.stamp == Stamp::Nothing {
         status.problem = Some("not fetched yet".into());

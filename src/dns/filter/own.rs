@@ -8,6 +8,7 @@ use super::{
     Error,
     build::{Builder, Rule, RuleSets},
     data,
+    disk::{Out, Whole, damaged},
     key::Seed,
     parse::Reach,
     table::Table,
@@ -106,7 +107,10 @@ impl Own {
                 builder.add(&entry.name, rule, &Terms::default()).map_err(|_| Error::TooMany)?;
             }
         }
-        let (table, sets) = builder.finish(&mut []).map_err(Error::Sort)?;
+        let mut out = Out::memory();
+        let (shards, sets) = builder.finish(&mut [], &mut out).map_err(Error::Sort)?;
+        let octets = out.finish(Whole::No, |_| Ok(())).map_err(Error::Sort)?;
+        let table = Table::new(octets, shards).ok_or_else(|| Error::Sort(damaged()))?;
         Ok(Self { table, sets, sources })
     }
 }

@@ -143,7 +143,7 @@ impl Patterns {
     }
 
     /// Reads what [`Patterns::write`] wrote.
-    pub(super) fn read(from: &mut In) -> io::Result<Self> {
+    pub(super) fn read(from: &mut In<'_>) -> io::Result<Self> {
         Self::new(from.json()?)
     }
 }

@@ -63,7 +63,7 @@ impl Special {
         self.patterns.write(out)
     }
 
-    pub(super) fn read(from: &mut In) -> io::Result<Self> {
+    pub(super) fn read(from: &mut In<'_>) -> io::Result<Self> {
         Ok(Self::new(from.json()?, from.json()?, Patterns::read(from)?))
     }
 }

@@ -13,14 +13,17 @@
 //! most about 16 fingerprints of its bucket is its own (16 × 2^-40): 6 × 10^-14 for a suffix, whatever the number
 //! of names, and 1.5 × 10^-11 without the filter's help. Nobody can look for such a name without the seed.
 
-use std::io;
+use std::{io, ops::Range};
 
-use xorf::{BinaryFuse8, Filter};
+use xorf::{BinaryFuse8, BinaryFuse8Ref, DmaSerializable, Filter, FilterRef};
 
-use super::disk::{In, Out, damaged};
+use super::disk::{In, Octets, Out, damaged};
 
 /// A record of a shard: 40 bits of the key and the number of the rule set.
 type Record = [u8; 7];
+
+/// What the fingerprints of a filter are read by.
+type Descriptor = [u8; BinaryFuse8::DESCRIPTOR_LEN];
 
 /// Names in a bucket, at the most and on average, before it is halved.
 const BUCKET: usize = 16;
@@ -31,39 +34,43 @@ const PLACE_BITS: u32 = 24;
 /// The finished table.
 #[derive(Default)]
 pub(super) struct Table {
+    octets: Octets,
     shards: Box<[Shard]>,
     names: usize,
 }
 
 impl Table {
-    /// Puts the shards together; their number must be a power of two.
-    pub(super) fn new(shards: Vec<Shard>) -> Self {
-        debug_assert!(shards.len().is_power_of_two());
-        let names = shards.iter().map(|shard| shard.records.len()).sum();
-        Self { shards: shards.into(), names }
+    /// Puts a table together: its octets, and where its shards are in them; `None` if they are not there, or their
+    /// number is no power of two.
+    pub(super) fn new(octets: Octets, shards: Vec<Shard>) -> Option<Self> {
+        let fits = shards.len().is_power_of_two() && shards.iter().all(|shard| shard.fits(octets.len()));
+        let names = shards.iter().map(|shard| shard.names).sum();
+        fits.then_some(Self { octets, shards: shards.into(), names })
     }
 
     /// Calls `found` with each rule set that stands at a key.
     #[inline]
     pub(super) fn find(&self, key: u64, found: impl FnMut(u16)) {
         if let Some(shard) = self.shards.get(shard_of(key, self.shards.len())) {
-            shard.find(key, found);
+            shard.find(&self.octets, key, found);
         }
     }
 
-    /// Writes the table so that [`Table::read`] finds it.
-    pub(super) fn write(&self, out: &mut Out) -> io::Result<()> {
-        out.length(self.shards.len())?;
-        self.shards.iter().try_for_each(|shard| shard.write(out))
+    /// Writes where the shards are so that [`Table::places`] finds them.
+    pub(super) fn write_places(shards: &[Shard], out: &mut Out) -> io::Result<()> {
+        out.length(shards.len())?;
+        shards.iter().try_for_each(|shard| shard.write_place(out))
     }
 
-    /// Reads what [`Table::write`] wrote.
-    pub(super) fn read(from: &mut In) -> io::Result<Self> {
-        let shards = from.length(1)?;
-        if !shards.is_power_of_two() {
-            return Err(damaged());
-        }
-        Ok(Self::new((0..shards).map(|_| Shard::read(from)).collect::<io::Result<_>>()?))
+    /// Reads what [`Table::write_places`] wrote.
+    pub(super) fn places(from: &mut In<'_>) -> io::Result<Vec<Shard>> {
+        (0..from.length(1)?).map(|_| Shard::read_place(from)).collect()
+    }
+
+    /// Returns its octets.
+    #[cfg(test)]
+    pub(super) const fn octets(&self) -> &Octets {
+        &self.octets
     }
 
     /// Returns how many names are in the table.
@@ -82,50 +89,75 @@ pub(super) fn shard_of(key: u64, shards: usize) -> usize {
     usize::try_from(key.rotate_left(shards.trailing_zeros())).map_or(0, |key| key & shards.wrapping_sub(1))
 }
 
-/// The names whose keys begin with the same bits.
+/// Where the names whose keys begin with the same bits are.
 pub(super) struct Shard {
-    /// `None`: the shard is empty, or no filter was found and every key goes on to the buckets.
-    filter: Option<BinaryFuse8>,
-    /// Where each bucket starts in `records`, and the end of the last one.
-    starts: Box<[u32]>,
-    records: Box<[Record]>,
+    filter: Descriptor,
+    /// The fingerprints; nothing if the shard is empty, or no filter was found and every key goes on to the buckets.
+    fingerprints: Range<usize>,
+    /// Where each bucket starts among the records, four octets each, the low one first; behind them the end of the
+    /// last one.
+    starts: usize,
+    /// A power of two.
+    buckets: usize,
+    records: usize,
+    names: usize,
     /// How far a key is turned to the left to have shard and bucket in its low bits.
     bits: u32,
 }
 
 impl Shard {
-    /// Makes the `1 / shards`th part of a table from keys in order, each with its rule set.
-    pub(super) fn new(keys: &[u64], sets: &[u16], shards: usize) -> Self {
+    /// Writes the `1 / shards`th part of a table from keys in order, each with its rule set.
+    pub(super) fn write(keys: &[u64], sets: &[u16], shards: usize, out: &mut Out) -> io::Result<Self> {
         let shard_bits = shards.trailing_zeros();
         let buckets = (keys.len() / BUCKET + 1).next_power_of_two().min(1 << (PLACE_BITS - shard_bits));
         let mut shard = Self {
-            filter: if keys.is_empty() { None } else { BinaryFuse8::try_from(keys).ok() },
-            starts: Box::default(),
-            records: keys.iter().zip(sets).map(|(key, set)| record(fingerprint_of(*key), *set)).collect(),
+            filter: [0; BinaryFuse8::DESCRIPTOR_LEN],
+            fingerprints: out.at()..out.at(),
+            starts: 0,
+            buckets,
+            records: 0,
+            names: keys.len(),
             bits: shard_bits + buckets.trailing_zeros(),
         };
+        if !keys.is_empty()
+            && let Ok(filter) = BinaryFuse8::try_from(keys)
+        {
+            filter.dma_copy_descriptor_to(&mut shard.filter);
+            out.bytes(filter.dma_fingerprints())?;
+            shard.fingerprints.end = out.at();
+        }
         let mut starts = vec![0_u32; buckets + 1];
         for key in keys {
-            let bucket = shard.bucket_of(*key, buckets);
-            starts[bucket + 1] += 1;
+            starts[shard.bucket_of(*key) + 1] += 1;
         }
         for bucket in 0..buckets {
             starts[bucket + 1] += starts[bucket];
         }
-        shard.starts = starts.into();
-        shard
+        shard.starts = out.at();
+        out.bytes(&starts.iter().flat_map(|start| start.to_le_bytes()).collect::<Vec<_>>())?;
+        shard.records = out.at();
+        let records: Vec<Record> = keys.iter().zip(sets).map(|(key, set)| record(fingerprint_of(*key), *set)).collect();
+        out.bytes(records.as_flattened())?;
+        Ok(shard)
     }
 
     #[inline]
-    fn find(&self, key: u64, mut found: impl FnMut(u16)) {
-        if self.filter.as_ref().is_some_and(|filter| !filter.contains(&key)) {
-            return;
+    fn find(&self, octets: &[u8], key: u64, mut found: impl FnMut(u16)) {
+        if !self.fingerprints.is_empty() {
+            let Some(fingerprints) = octets.get(self.fingerprints.clone()) else { return };
+            if !BinaryFuse8Ref::from_dma(&self.filter, fingerprints).contains(&key) {
+                return;
+            }
         }
-        let bucket = self.bucket_of(key, self.starts.len() - 1);
-        let (Some(&start), Some(&end)) = (self.starts.get(bucket), self.starts.get(bucket + 1)) else { return };
+        let at = self.starts + 4 * self.bucket_of(key);
+        let Some([[a, b, c, d], [e, f, g, h]]) = octets.get(at..at + 8).map(|starts| starts.as_chunks().0) else {
+            return;
+        };
+        let (start, end) = (u32::from_le_bytes([*a, *b, *c, *d]), u32::from_le_bytes([*e, *f, *g, *h]));
+        let place = |record: u32| self.records + size_of::<Record>() * record as usize;
         let fingerprint = fingerprint_of(key);
         // Two names of a list may share a fingerprint: all are looked at.
-        for record in self.records.get(start as usize..end as usize).unwrap_or_default() {
+        for record in octets.get(place(start)..place(end)).unwrap_or_default().as_chunks().0 {
             let [a, b, c, d, e, low, high] = *record;
             if [a, b, c, d, e] == fingerprint {
                 found(u16::from_le_bytes([low, high]));
@@ -133,65 +165,55 @@ impl Shard {
         }
     }
 
-    fn write(&self, out: &mut Out) -> io::Result<()> {
-        out.number(self.bits.into())?;
-        let (numbers, fingerprints) = match &self.filter {
-            None => ([0; 4], &[][..]),
-            Some(BinaryFuse8 { descriptor, fingerprints }) => {
-                let [a, b, c] =
-                    [descriptor.segment_length, descriptor.segment_length_mask, descriptor.segment_count_length];
-                ([descriptor.seed, a.into(), b.into(), c.into()], &**fingerprints)
-            }
+    fn write_place(&self, out: &mut Out) -> io::Result<()> {
+        out.bytes(&self.filter)?;
+        let Range { start, end } = self.fingerprints;
+        let places = [start, end, self.starts, self.buckets, self.records, self.names];
+        places.into_iter().try_for_each(|place| out.length(place))?;
+        out.number(self.bits.into())
+    }
+
+    fn read_place(from: &mut In<'_>) -> io::Result<Self> {
+        let filter = from.array()?;
+        let mut place = || usize::try_from(from.number()?).map_err(|_| damaged());
+        let (fingerprints, starts) = (place()?..place()?, place()?);
+        let (buckets, records, names) = (place()?, place()?, place()?);
+        let bits = u32::try_from(from.number()?).map_err(|_| damaged())?;
+        Ok(Self { filter, fingerprints, starts, buckets, records, names, bits })
+    }
+
+    /// Says whether all of it lies within so many octets, and a look-up stays within it.
+    fn fits(&self, octets: usize) -> bool {
+        let ends = |start: usize, width: usize, count: usize| {
+            width.checked_mul(count).and_then(|length| start.checked_add(length)).is_some_and(|end| end <= octets)
         };
-        numbers.into_iter().try_for_each(|number| out.number(number))?;
-        out.length(fingerprints.len())?;
-        out.bytes(fingerprints)?;
-        out.numbers(&self.starts)?;
-        out.length(self.records.len())?;
-        out.bytes(self.records.as_flattened())
+        let Range { start, end } = self.fingerprints;
+        start <= end
+            && end <= octets
+            && (start == end || filter_fits(&self.filter, end - start))
+            && self.buckets.is_power_of_two()
+            && self.bits <= PLACE_BITS
+            && ends(self.starts, 4, self.buckets.saturating_add(1))
+            && ends(self.records, size_of::<Record>(), self.names)
     }
 
-    fn read(from: &mut In) -> io::Result<Self> {
-        let bits = u32::try_from(from.number()?).ok().filter(|bits| *bits <= PLACE_BITS).ok_or_else(damaged)?;
-        let numbers = [from.number()?, from.number()?, from.number()?, from.number()?];
-        let mut fingerprints = vec![0; from.length(1)?];
-        from.bytes(&mut fingerprints)?;
-        let filter = if fingerprints.is_empty() { None } else { Some(filter_of(numbers, fingerprints)?) };
-        let starts = from.numbers()?;
-        let mut records = vec![Record::default(); from.length(7)?];
-        from.bytes(records.as_flattened_mut())?;
-        // A power of two buckets, and the end of the last one.
-        if !starts.len().checked_sub(1).is_some_and(usize::is_power_of_two) {
-            return Err(damaged());
-        }
-        Ok(Self { filter, starts: starts.into(), records: records.into(), bits })
-    }
-
-    fn bucket_of(&self, key: u64, buckets: usize) -> usize {
-        usize::try_from(key.rotate_left(self.bits)).map_or(0, |key| key & (buckets - 1))
+    fn bucket_of(&self, key: u64) -> usize {
+        usize::try_from(key.rotate_left(self.bits)).map_or(0, |key| key & (self.buckets - 1))
     }
 
     fn bytes(&self) -> usize {
-        let filter = self.filter.as_ref().map_or(0, |filter| filter.fingerprints.len());
-        filter + size_of_val(&*self.starts) + size_of_val(&*self.records)
+        self.fingerprints.len() + 4 * (self.buckets + 1) + size_of::<Record>() * self.names
     }
 }
 
-/// Puts a filter together again: seed, length of a segment, its mask, length of all but two segments.
-fn filter_of([seed, numbers @ ..]: [u64; 4], fingerprints: Vec<u8>) -> io::Result<BinaryFuse8> {
-    let [Ok(length), Ok(mask), Ok(starts)] = numbers.map(u32::try_from) else { return Err(damaged()) };
-    // What it looks at lies in three segments in a row.
+/// Says whether a filter looks at nothing behind so many fingerprints: what it looks at lies in three segments in a
+/// row.
+fn filter_fits(filter: &Descriptor, fingerprints: usize) -> bool {
+    let number = |at: usize| filter.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |four| u32::from_le_bytes(*four));
+    // The seed, the length of a segment, its mask, and the length of all but two segments.
+    let (length, mask, starts) = (number(8), number(12), number(16));
     let end = u64::from(starts) + 2 * u64::from(length);
-    if length.checked_sub(1) != Some(mask) || !length.is_power_of_two() || (fingerprints.len() as u64) < end {
-        return Err(damaged());
-    }
-    let mut filter = BinaryFuse8::try_from(&[1][..]).map_err(io::Error::other)?;
-    filter.descriptor.seed = seed;
-    filter.descriptor.segment_length = length;
-    filter.descriptor.segment_length_mask = mask;
-    filter.descriptor.segment_count_length = starts;
-    filter.fingerprints = fingerprints.into();
-    Ok(filter)
+    length.is_power_of_two() && mask == length - 1 && end <= fingerprints as u64
 }
 
 /// Takes the 40 bits after those that choose shard and bucket.
@@ -208,7 +230,7 @@ fn record([a, b, c, d, e]: [u8; 5], set: u16) -> Record {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::disk::Whole, *};
 
     fn keys(count: u64) -> Vec<u64> {
         let mut keys: Vec<u64> = (1..=count).map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
@@ -218,15 +240,15 @@ mod tests {
 
     fn table(keys: &[u64], shards: usize) -> Table {
         let of = |shard| keys.iter().copied().filter(|key| shard_of(*key, shards) == shard).collect::<Vec<_>>();
-        Table::new(
-            (0..shards)
-                .map(of)
-                .map(|keys| {
-                    let sets: Vec<u16> = keys.iter().map(|key| *key as u16).collect();
-                    Shard::new(&keys, &sets, shards)
-                })
-                .collect(),
-        )
+        let mut out = Out::memory();
+        let places = (0..shards)
+            .map(of)
+            .map(|keys| {
+                let sets: Vec<u16> = keys.iter().map(|key| *key as u16).collect();
+                Shard::write(&keys, &sets, shards, &mut out).unwrap()
+            })
+            .collect();
+        Table::new(out.finish(Whole::No, |_| Ok(())).unwrap(), places).unwrap()
     }
 
     #[test]

@@ -96,13 +96,17 @@ fn a_damaged_table_is_made_again() {
     let file = state.path().join("lists/table");
     build(&config);
     let whole = fs::read(&file).unwrap();
+    let seed = build(&config).0.compiled.seed.words();
     let damages: [fn(&mut Vec<u8>); 6] = [
         |bytes| bytes.clear(),
         |bytes| bytes.truncate(bytes.len() - 1),
         |bytes| *bytes.last_mut().unwrap() ^= 1,
         |bytes| bytes[0] ^= 1,
-        // The length of the statuses.
-        |bytes| bytes[48..56].fill(0xff),
+        // Where what is read into memory begins.
+        |bytes| {
+            let at = bytes.len() - 40;
+            bytes[at..at + 8].fill(0xff);
+        },
         |bytes| {
             let middle = bytes.len() / 2;
             bytes[middle] ^= 0x10;
@@ -116,30 +120,138 @@ fn a_damaged_table_is_made_again() {
 
         let (after, _) = build(&config);
 
-        assert!(after.compiled.seed.words().as_slice() != seed_in(&whole, &after), "damage {number}");
+        assert_ne!(after.compiled.seed.words(), seed, "damage {number}");
         assert_eq!(verdict(&after, "default", "1999.ads.example."), "block ads");
     }
 }
 
-/// The words of the seed in a table file.
-fn seed_in(bytes: &[u8], of_length: &Policy) -> Vec<u64> {
-    let at = 56 + serde_json::to_vec(&of_length.compiled.statuses).unwrap().len();
-    bytes[at..at + 32].as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect()
+/// A small table in a file, and its octets.
+fn small(state: &Path) -> (disk::Key, Vec<u8>) {
+    let config = house(state, 2000);
+    fs::write(state.join("ads.txt"), "ads.example\nb.example\n").unwrap();
+    let (before, _) = build(&config);
+    (before.compiled.key, fs::read(state.join("lists/table")).unwrap())
 }
 
 #[test]
 fn no_damage_to_any_octet_is_believed_or_panics() {
     let state = tempfile::tempdir().unwrap();
-    let config = house(state.path(), 2000);
-    fs::write(state.path().join("ads.txt"), "ads.example\nb.example\n").unwrap();
-    let (before, _) = build(&config);
-    let whole = fs::read(state.path().join("lists/table")).unwrap();
+    let (key, whole) = small(state.path());
     let file = state.path().join("damaged");
 
     for at in 0..whole.len() {
         let mut bytes = whole.clone();
         bytes[at] ^= 0x80;
         fs::write(&file, &bytes).unwrap();
-        assert!(disk::read(&file, before.compiled.key).is_err(), "octet {at}");
+        assert!(disk::read(&file, key).is_err(), "octet {at}");
+    }
+}
+
+#[test]
+fn a_table_that_lies_where_it_is_mapped_is_refused_or_finds_something_else() {
+    let state = tempfile::tempdir().unwrap();
+    let (key, whole) = small(state.path());
+    let file = state.path().join("lying");
+    let behind = whole.len() - 32;
+    let (mut refused, mut read) = (0, 0);
+
+    for at in 48..behind {
+        for octet in [0xff, 0x80, 0] {
+            let mut bytes = whole[..behind].to_vec();
+            bytes[at] = octet;
+            bytes.extend(Sha256::digest(&bytes));
+            fs::write(&file, &bytes).unwrap();
+            match disk::read(&file, key) {
+                Err(_) => refused += 1,
+                Ok(compiled) => {
+                    read += 1;
+                    for number in 0..64_u64 {
+                        let key = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                        compiled.table.find(key, |set| compiled.sets.rules(key, set).for_each(drop));
+                    }
+                }
+            }
+        }
+    }
+
+    assert!(refused > 100 && read > 100, "{refused} {read}");
+}
+
+#[test]
+fn a_table_stays_in_force_when_another_takes_its_place_on_disk() {
+    let state = tempfile::tempdir().unwrap();
+    let config = house(state.path(), MANY);
+    let (before, _) = build(&config);
+    assert!(matches!(before.compiled.table.octets(), disk::Octets::Mapped(_)));
+    fs::write(state.path().join("ads.txt"), "new.ads.example\n").unwrap();
+
+    let (after, _) = Policy::build(&config, Some(&before)).unwrap();
+    fs::remove_file(state.path().join("lists/table")).unwrap();
+
+    assert_says_what_the_lists_say(&before);
+    assert_eq!(verdict(&after, "default", "new.ads.example."), "block ads");
+    assert_eq!(verdict(&after, "default", "1.ads.example."), "pass");
+}
+
+#[test]
+fn a_folder_without_room_for_the_table_keeps_it_in_memory() {
+    let state = tempfile::tempdir().unwrap();
+    let config = house(state.path(), MANY);
+    // A folder stands where the table is to be written.
+    fs::create_dir_all(state.path().join("lists/table.new/x")).unwrap();
+
+    let (policy, told) = build(&config);
+
+    assert!(matches!(policy.compiled.table.octets(), disk::Octets::Memory(_)));
+    assert_eq!(told[0].names, u64::from(MANY));
+    assert_says_what_the_lists_say(&policy);
+}
+
+#[test]
+fn a_list_that_changes_while_it_is_read_is_told_and_read_again() {
+    let state = tempfile::tempdir().unwrap();
+    let config = house(state.path(), MANY);
+    let path = state.path().join("ads.txt");
+    let done = std::sync::atomic::AtomicBool::new(false);
+
+    let told = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut file = fs::File::options().append(true).open(&path).unwrap();
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                std::io::Write::write_all(&mut file, b"late.ads.example\n").unwrap();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let (policy, told) = build(&config);
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_says_what_the_lists_say(&policy);
+        told
+    });
+    let (after, told_after) = build(&config);
+
+    assert!(told[0].problem.as_ref().is_some_and(|why| why.contains("changed while it was read")), "{told:?}");
+    assert_eq!(told_after[0].problem, None);
+    assert_eq!(verdict(&after, "default", "late.ads.example."), "block ads");
+}
+
+#[test]
+fn a_list_of_five_million_lines_is_taken() {
+    const LINES: u32 = 5_000_000;
+    let state = tempfile::tempdir().unwrap();
+    let config = house(state.path(), 0);
+    let mut file = std::io::BufWriter::new(fs::File::create(state.path().join("ads.txt")).unwrap());
+    // Each name twice.
+    for number in 0..LINES {
+        std::io::Write::write_fmt(&mut file, format_args!("{:x}.ad\n", number / 2)).unwrap();
+    }
+    drop(file);
+
+    let (policy, told) = build(&config);
+
+    let half = u64::from(LINES / 2);
+    assert_eq!((told[0].names, told[0].duplicates, told[0].ignored), (half, half, 0));
+    assert!(policy.bytes() < 10 * policy.names());
+    for (name, expected) in [("0.ad.", "block ads"), ("26259f.ad.", "block ads"), ("2625a0.ad.", "pass")] {
+        assert_eq!(verdict(&policy, "default", name), expected, "{name}");
     }
 }
