@@ -1,7 +1,7 @@
-//! Look-ups in the table of blocked names, and how long it takes to build.
+//! The table of blocked names: what it takes to build, what it keeps, and what a look-up costs.
 //!
-//! With the data folder (`HEARTHGATE_DATA`, or `../shared/data`) the table is the union of its lists, asked
-//! with popular names; without it a million made-up names.
+//! Of a million made-up names, of five million lines, and, with the data folder (`HEARTHGATE_DATA`, or
+//! `../shared/data`), of the union of its lists, which is asked with popular names.
 
 use std::{
     fs::{self, File},
@@ -9,41 +9,81 @@ use std::{
     io::{BufWriter, Write},
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use criterion::{Criterion, criterion_group, criterion_main};
 use hearthgate::dns::{
     Action, BlockAs, Config, Group, List, ListSource,
     filter::{GroupId, Policy, Verdict},
 };
 
-fn bench(criterion: &mut Criterion) {
+/// Look-ups are timed so many times, and the least disturbed one counts.
+const TRIES: usize = 15;
+
+fn main() {
+    // What `cargo test --benches` gives is not meant for us.
+    if std::env::args().any(|word| word == "--test") {
+        return;
+    }
+    measure("a million names", |folder| Some(made_up(folder, 1_000_000)));
+    measure("five million lines", |folder| Some(made_up(folder, 5_000_000)));
+    if measure("all lists of the data folder", real).is_none() {
+        println!("SKIPPED: no data folder, or no zstdcat");
+    }
+}
+
+fn measure(what: &str, lists: impl FnOnce(&Path) -> Option<(Vec<List>, PathBuf)>) -> Option<()> {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let (lists, names) = real(folder.path()).unwrap_or_else(|| made_up(folder.path()));
+    let (lists, names) = lists(folder.path())?;
     let config = Config { state: folder.path().to_owned(), ..config(lists) };
-    // Resets the peak (Linux, proc(5)).
-    let _ = fs::write("/proc/self/clear_refs", "5");
-    let before = memory("VmRSS:");
-    let (policy, _) = Policy::build(&config, None).expect("the lists can be read");
-    let peak = memory("VmHWM:").saturating_sub(before);
-    println!("building took {peak} KiB at its peak, and keeps {} KiB", policy.bytes() / 1024);
-    let per_name = policy.bytes() as f64 / policy.names() as f64;
-    println!("{} names, {} bytes: {per_name:.2} bytes a name", policy.names(), policy.bytes());
+    println!("\n{what}");
+    let policy = build("build", &config, None);
+    // Another list than before.
+    let ListSource::Path(first) = &config.lists[0].source else { return None };
+    let mut file = File::options().append(true).open(first).expect("it was just written");
+    writeln!(file, "refreshed.example").expect("room in the folder");
+    drop(file);
+    let policy = build("refresh", &config, Some(policy));
+    let began = Instant::now();
+    let (again, _) = Policy::build(&config, None).expect("the table was kept");
+    println!("  start      {:9.0} ms with the table that was kept", began.elapsed().as_secs_f64() * 1e3);
+    drop(again);
     let asked = asked(&names);
     let (misses, hits): (Vec<_>, Vec<_>) =
         asked.iter().partition(|name| policy.verdict(GroupId::DEFAULT, name, 1) == Verdict::Pass);
-    println!("{} names without a rule, {} with one", misses.len(), hits.len());
-
-    let mut group = criterion.benchmark_group("filter");
-    for (what, names) in [("miss", &misses), ("hit", &hits), ("mixed", &asked.iter().collect())] {
-        let mut next = names.iter().cycle();
-        group.bench_function(format!("verdict/{what}"), |bencher| {
-            bencher.iter(|| policy.verdict(GroupId::DEFAULT, black_box(next.next().expect("there are names")), 1));
-        });
+    for (kind, names) in [("without a rule", &misses), ("with a rule", &hits)] {
+        let time = (0..TRIES).map(|_| look_up(&policy, names)).min().unwrap_or_default();
+        let each = time.as_secs_f64() * 1e9 / names.len().max(1) as f64;
+        println!("  look-up    {each:9.0} ns for one of {} names {kind}", names.len());
     }
-    group.sample_size(10).measurement_time(Duration::from_secs(10));
-    group.bench_function("build", |bencher| bencher.iter(|| Policy::build(&config, None).expect("as before")));
+    Some(())
+}
+
+fn look_up(policy: &Policy, names: &[&Vec<u8>]) -> Duration {
+    let began = Instant::now();
+    for name in names {
+        black_box(policy.verdict(GroupId::DEFAULT, black_box(name), 1));
+    }
+    began.elapsed()
+}
+
+/// Builds a policy and says what that took above what the process had: memory that is resident, files that are
+/// mapped included.
+fn build(what: &str, config: &Config, before: Option<Policy>) -> Policy {
+    // Resets the peak (Linux, proc(5)).
+    let _ = fs::write("/proc/self/clear_refs", "5");
+    let (began, had) = (Instant::now(), memory("VmRSS:"));
+    let (policy, _) = Policy::build(config, before.as_ref()).expect("the lists can be read");
+    let (time, peak) = (began.elapsed(), memory("VmHWM:").saturating_sub(had) * 1024);
+    let (names, bytes) = (policy.names() as f64, policy.bytes() as f64);
+    println!(
+        "  {what:10} {:9.0} ms, {:.1} MiB at the peak, {:.2} of the table",
+        time.as_secs_f64() * 1e3,
+        peak as f64 / 1048576.0,
+        peak as f64 / bytes
+    );
+    println!("  {:10} {names:9} names, {:.1} MiB, {:.2} bytes a name", "", bytes / 1048576.0, bytes / names);
+    policy
 }
 
 /// Unpacks the real lists, and a file of popular names to ask. Nothing passes through this process's memory,
@@ -79,19 +119,19 @@ fn memory(line: &str) -> usize {
     value.and_then(|value| value.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
-fn made_up(folder: &Path) -> (Vec<List>, PathBuf) {
+fn made_up(folder: &Path, count: u64) -> (Vec<List>, PathBuf) {
     let name = |number: u64| {
         let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 24;
         format!("host{}.name{mixed:x}.example", number % 7)
     };
     let path = folder.join("names");
     let mut file = BufWriter::new(File::create(&path).expect("room in the folder"));
-    for number in 0..1_000_000 {
+    for number in 0..count {
         writeln!(file, "*.{}", name(number)).expect("room in the folder");
     }
     file.flush().expect("room in the folder");
     let asked = folder.join("names.json");
-    let names: Vec<String> = (990_000..1_090_000).map(name).collect();
+    let names: Vec<String> = (count - 10_000..count + 90_000).map(name).collect();
     fs::write(&asked, serde_json::json!({ "list": names }).to_string()).expect("room in the folder");
     (vec![list("names".into(), path)], asked)
 }
@@ -131,6 +171,3 @@ fn wire(name: &str) -> Vec<u8> {
     wire.push(0);
     wire
 }
-
-criterion_group!(benches, bench);
-criterion_main!(benches);

@@ -118,6 +118,11 @@ def cpu(*children):
     return sum(int(field) for pid in pids for field in _stat(pid)[11:13]) / _tick
 
 
+def user_cpu(*children):
+    """Seconds of user time alone."""
+    return sum(int(_stat(pid)[11]) for child in children for pid in family(child)) / _tick
+
+
 def resident(child):
     """MiB of resident memory of a program and its workers."""
     page = os.sysconf("SC_PAGE_SIZE")
