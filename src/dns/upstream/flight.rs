@@ -318,7 +318,11 @@ mod tests {
     }
 
     fn known(age: u64, lifetime: u32, now: u64) -> (Question, Arc<Stored>) {
-        let bytes = query("www.example", qtype::A, None);
+        known_as("www.example", age, lifetime, now)
+    }
+
+    fn known_as(name: &str, age: u64, lifetime: u32, now: u64) -> (Question, Arc<Stored>) {
+        let bytes = query(name, qtype::A, None);
         let asked = Query::parse(&bytes).unwrap();
         let mut out = Vec::new();
         encode::start(&asked, Head::code(0), &mut out);
@@ -365,8 +369,8 @@ mod tests {
         let view = View::new(core, &house.policy, now, Instant::now());
         let ask = |name: &str| {
             let bytes = query(name, qtype::A, None);
-            let (_, stored) = known(290, 300, now);
-            core.cache.keep(&Query::parse(&bytes).unwrap().question(), stored);
+            let (question, stored) = known_as(name, 290, 300, now);
+            core.cache.keep(&question, stored);
             server::handle(core, &view, &house.policy, &asker, &bytes, &mut Vec::new());
         };
 
