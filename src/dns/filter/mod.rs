@@ -22,6 +22,7 @@
 mod asking;
 mod build;
 mod check;
+mod compile;
 mod data;
 mod disk;
 mod explain;
@@ -54,7 +55,6 @@ use std::{
 
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 pub use asking::Asking;
 pub use check::{Contents, Ignored, contents};
@@ -71,15 +71,14 @@ pub use verdict::Rewrite;
 
 use self::{
     asking::Pauses,
-    build::{Builder, Full, Rule, RuleSets},
-    disk::{Out, Whole},
+    build::RuleSets,
+    compile::{compile, key_of, table_file},
     explain::Sources,
     group::Groups,
     kept::Kept,
     key::Seed,
     own::Own,
-    parse::Found,
-    source::{Stamp, list_error, open},
+    source::Stamp,
     table::Table,
     terms::Asked,
     verdict::Lower,
@@ -88,7 +87,6 @@ use super::{BlockAs, Client, ClientName, Config, List, ListSource, Purpose, Rebi
 use crate::{
     neighbours::Mac,
     origin::{Origin, PeerId},
-    store,
 };
 
 /// The rules of all groups, ready to be asked.
@@ -417,74 +415,6 @@ impl std::fmt::Debug for Policy {
     }
 }
 
-/// Reads the lists and makes the table, in a file where it can be kept.
-fn compile(config: &Config, stamps: &mut [Option<Stamp>], kept: Option<&Path>) -> Result<Compiled, Error> {
-    if let Some(kept) = kept {
-        match compile_into(config, stamps, Some(kept)) {
-            // No room, or a folder that is not ours: what filters now matters more than the next start.
-            Err(Error::Sort(error)) => {
-                let file = kept.display();
-                tracing::warn!(%error, %file, "the table stays in memory, the next start reads the lists again");
-            }
-            done => return done,
-        }
-    }
-    compile_into(config, stamps, None)
-}
-
-fn compile_into(config: &Config, stamps: &mut [Option<Stamp>], kept: Option<&Path>) -> Result<Compiled, Error> {
-    let seed = Seed::random()?;
-    let mut builder = Builder::new(seed, &config.state);
-    let mut statuses = Vec::new();
-    let mut taken = Vec::new();
-    for (place, list) in config.lists.iter().enumerate().filter(|(_, list)| list.enabled) {
-        let source = u16::try_from(place).map_err(|_| Error::TooMany)?;
-        let (status, entries, stamp) = read_list(list, &config.state, source, &mut builder)?;
-        statuses.push(status);
-        stamps[place] = Some(stamp);
-        taken.push((place, entries));
-    }
-    let key = key_of(config, stamps);
-    let mut counts = vec![0; config.lists.len()];
-    let made = || -> io::Result<_> {
-        let mut out = match kept {
-            Some(kept) => {
-                kept.parent().map_or(Ok(()), store::folder)?;
-                Out::file(kept, key)?
-            }
-            None => Out::memory(),
-        };
-        let (shards, sets) = builder.finish(&mut counts, &mut out)?;
-        for (status, (place, entries)) in statuses.iter_mut().zip(taken) {
-            status.names = counts[place];
-            status.duplicates = entries - status.names;
-        }
-        let whole = statuses.iter().all(|status| status.problem.is_none());
-        let octets = out.finish(if whole { Whole::Yes } else { Whole::No }, |out| {
-            Table::write_places(&shards, out)?;
-            disk::write_rest(out, seed, &sets, &statuses)
-        })?;
-        Ok((Table::new(octets, shards).ok_or_else(disk::damaged)?, sets))
-    };
-    let (table, sets) = made().map_err(Error::Sort)?;
-    Ok(Compiled { key, seed, table, sets, statuses })
-}
-
-/// Says where the table is kept; names that stand in the configuration alone are not worth it.
-fn table_file(config: &Config) -> Option<PathBuf> {
-    let from_files = config.lists.iter().any(|list| list.enabled && !matches!(list.source, ListSource::Inline(_)));
-    (from_files && !config.state.as_os_str().is_empty()).then(|| config.state.join("lists").join("table"))
-}
-
-/// Tells one table from another by what they are made from.
-fn key_of(config: &Config, stamps: &[Option<Stamp>]) -> disk::Key {
-    let mut digest = Sha256::new();
-    for (list, stamp) in config.lists.iter().zip(stamps) {
-        digest.update(format!("{:?}\n", (&list.name, list.action, stamp)));
-    }
-    digest.finalize().into()
-}
-
 /// Puts what is known of a fetched list into its status.
 fn tell_kept(status: &mut ListStatus, list: &List, state: &Path) {
     let ListSource::Url(url) = &list.source else { return };
@@ -493,63 +423,6 @@ fn tell_kept(status: &mut ListStatus, list: &List, state: &Path) {
         status.checked = Some(known.checked);
         status.problem = kept.held(&known).or(status.problem.take());
     }
-}
-
-/// Puts the names of a list into the table. Returns its status without the number of distinct names, and
-/// how many entries were taken. One that is fetched never fails: it may be fetched better.
-fn read_list(list: &List, state: &Path, source: u16, builder: &mut Builder) -> Result<(ListStatus, u64, Stamp), Error> {
-    let mut status = ListStatus { name: list.name.clone(), ..ListStatus::default() };
-    let mut reasons = std::collections::BTreeMap::new();
-    let mut entries = 0;
-    let mut fits = true;
-    let fetched = matches!(list.source, ListSource::Url(_));
-    let opened = match open(list, state) {
-        Ok(opened) => opened,
-        Err(error) if fetched => {
-            status.problem = Some(list_error(list, state, error.into()).to_string());
-            return Ok((status, 0, Stamp::now(list, state)));
-        }
-        Err(error) => return Err(list_error(list, state, error.into())),
-    };
-    let read = parse::read(opened.reader, |_, _, found| {
-        let rule = |sense: parse::Sense, reach| {
-            let (action, important) = (sense.action(list.action), sense.is_important());
-            Rule { source, action, reach, important, terms: 0 }
-        };
-        let (taken, names) = match found {
-            Found::Name { name, reach, sense, terms } => (builder.add(name, rule(sense, reach), terms), 1),
-            Found::Net { net, sense, terms } => (builder.add_net(net, rule(sense, Reach::Exact), terms), 1),
-            Found::Pattern { expression, sense, terms } => {
-                (builder.add_pattern(expression, rule(sense, Reach::Exact), terms), 0)
-            }
-            Found::Ignored(reason) => return *reasons.entry(reason).or_insert(0) += 1,
-        };
-        match taken {
-            Ok(()) => {
-                entries += names;
-                status.patterns += 1 - names;
-            }
-            Err(Full::Special) => *reasons.entry(Reason::NoRoom).or_insert(0) += 1,
-            Err(Full::Plain) => fits = false,
-        }
-    });
-    if !fits {
-        return Err(Error::TooMany);
-    }
-    match read {
-        Ok(bytes) => status.bytes = bytes,
-        Err(error) if fetched => status.problem = Some(list_error(list, state, error).to_string()),
-        Err(error) => return Err(list_error(list, state, error)),
-    }
-    if Stamp::now(list, state) != opened.stamp {
-        status.problem = Some("changed while it was read: the next reload reads it again".into());
-    }
-    if opened.stamp == Stamp::Nothing {
-        status.problem = Some("not fetched yet".into());
-    }
-    status.ignored = reasons.values().sum();
-    status.reasons = reasons.into_iter().map(|(reason, count)| (reason.text().to_owned(), count)).collect();
-    Ok((status, entries, opened.stamp))
 }
 
 /// Returns when the server of a list was last heard, in seconds since 1970, if what it gave is kept.
