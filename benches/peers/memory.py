@@ -153,10 +153,10 @@ print(f"  exec to first blocked answer {statistics.median(times):9.0f} ms, {min(
 plane = start("plane", command, "0,1")
 until("the plane", lambda: blocks("host0.name0.example"))
 print(f"  after it found the table     {resident(plane):9.1f} MiB resident")
-run(["dnsperf", "-s", "127.0.0.1", "-p", DNS, "-d", questions, "-c", "8", "-q", "200", "-n", "1"])
+run(["dnsperf", "-s", "127.0.0.1", "-p", DNS, "-d", questions, "-c", "8", "-q", "20", "-n", "1"])
 # Every page of the table is looked at.
 run(["dnsperf", "-s", "127.0.0.1", "-p", DNS, "-d", write("listed", listed.read_text().replace("\n", " A\n")),
-     "-c", "8", "-q", "200", "-n", "1"])
+     "-c", "8", "-q", "20", "-n", "1"])
 full = resident(plane)
 print(f"  with full caches             {full:9.1f} MiB resident (under {FULL} are promised), of it "
       f"{status(plane, 'RssFile'):.1f} of files")
