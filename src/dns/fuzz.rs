@@ -112,7 +112,6 @@ fn furnished() -> House {
             writer.record(encode::Section::Answer, &record);
         }
         let message = writer.finish().expect("it is a message");
-        let stored = Stored::new(message, Box::default(), (0, true, None), 0, u32::MAX, 0).expect("it can be walked");
         let question = Question {
             name: owner.into(),
             qtype: qtype::A,
@@ -120,6 +119,8 @@ fn furnished() -> House {
             checking_disabled: false,
             way: Way::HOUSE,
         };
+        let stored = Stored::new(&question, &message, Box::default(), (0, true, None), 0, u32::MAX, 0);
+        let stored = stored.expect("it can be walked");
         house.core.cache.keep(&question, Arc::new(stored));
     }
     house
