@@ -295,7 +295,7 @@ pub(crate) fn answer(
         record(out, Section::Answer, QNAME, qtype::CNAME, BLOCKED_TTL, target);
         // It may be a name of the house.
         let lower = target.to_ascii_lowercase();
-        alias = match house(view, asker, &records, (&lower, target, query.qtype), out) {
+        alias = match house(view, asker, records, (&lower, target, query.qtype), out) {
             Local::Absent if policy.special.find(&lower, query.qtype).is_none() => Some(target),
             Local::Alias(next) => Some(next),
             found => {
