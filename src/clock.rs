@@ -27,6 +27,8 @@ use crate::{
 
 /// How far beyond the floor time servers alone can bring it, in seconds.
 const STEP_TOLD: u64 = 30 * 86_400;
+/// Bytes of the file that the time is kept in: a line of the store's, and a number.
+const LONGEST_FILE: u64 = 256;
 /// How often the time is kept in the state folder.
 const KEEP: Duration = Duration::from_secs(600);
 /// How often a clock that is not sound is looked at again.
@@ -68,7 +70,7 @@ impl Clock {
     /// Makes the clock with the floor that is kept in the state folder, or is the day of this build.
     pub fn with_floor(state: &Path) -> Self {
         let path = state.join("clock");
-        let kept = store::read(&path).ok().and_then(store::Found::content);
+        let kept = store::read_within(&path, LONGEST_FILE).ok().and_then(store::Found::content);
         let kept = kept.and_then(|bytes| String::from_utf8(bytes).ok()?.trim().parse().ok());
         Self::new(built().max(kept.unwrap_or(0)), Some(path))
     }
@@ -135,6 +137,11 @@ impl Clock {
     fn is_proven(&self, reading: u64) -> bool {
         let proven = self.0.proven.load(Ordering::Relaxed);
         reading >= proven && reading - proven <= 2 * KEEP.as_secs() + 3600
+    }
+
+    /// Returns the floor, where what it shows may be far ahead: neither the kernel nor a signature vouches for it.
+    pub fn floor_if_doubtful(&self) -> Option<u64> {
+        (!is_synchronised() && !self.is_proven(system())).then(|| self.floor())
     }
 
     /// Keeps what it shows as the next floor, if that was proven or the kernel is told the time by others.
@@ -266,6 +273,15 @@ mod tests {
         // It never goes back, whatever the clock does.
         clock.keep_at(later, true);
         assert_eq!(floor(), later + 9 * DAY);
+    }
+
+    #[test]
+    fn a_file_that_is_no_number_is_not_read_to_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = format!("{:>300}", 99_999_999_999_u64);
+        store::write(&folder.path().join("clock"), text.as_bytes()).unwrap();
+
+        assert_eq!(Clock::with_floor(folder.path()).floor(), built());
     }
 
     #[test]

@@ -58,7 +58,7 @@ fn write_here(parent: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
     file.sync_all()?;
     drop(file);
     // What is torn must not take the place of the older one.
-    if matches!(whole(path), Ok(Some(_))) {
+    if matches!(whole(path, u64::MAX), Ok(Some(_))) {
         // A hard link keeps the name `path` present at every moment.
         let link = beside(path, "link");
         remove(&link)?;
@@ -71,7 +71,12 @@ fn write_here(parent: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
 
 /// Reads a file that [`write()`] wrote, and sets it aside if it is torn.
 pub fn read(path: &Path) -> io::Result<Found> {
-    let found = peek(path)?;
+    read_within(path, u64::MAX)
+}
+
+/// As [`read()`], but a file that is longer than this is none of ours, nor is an older one: neither is read.
+pub fn read_within(path: &Path, most: u64) -> io::Result<Found> {
+    let found = peek_within(path, most)?;
     if !matches!(found, Found::Whole(_)) && path.exists() {
         privilege::as_owner(folder_of(path), || fs::rename(path, beside(path, "torn")))??;
         tracing::warn!(file = %path.display(), "torn state file set aside as .torn; the older one is used");
@@ -79,26 +84,17 @@ pub fn read(path: &Path) -> io::Result<Found> {
     Ok(found)
 }
 
-/// As [`read()`], but a file that is longer than this is set aside unread.
-pub fn read_within(path: &Path, most: u64) -> io::Result<Found> {
-    match fs::symlink_metadata(path) {
-        Ok(file) if file.len() > most => {
-            privilege::as_owner(folder_of(path), || fs::rename(path, beside(path, "torn")))??;
-            tracing::warn!(file = %path.display(), bytes = file.len(), "state file is too long to be ours; set aside as .torn");
-            Ok(Found::Nothing)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Found::Nothing),
-        _ => read(path),
-    }
-}
-
 /// Reads a file that [`write()`] wrote, and changes nothing whatever it finds.
 pub fn peek(path: &Path) -> io::Result<Found> {
+    peek_within(path, u64::MAX)
+}
+
+fn peek_within(path: &Path, most: u64) -> io::Result<Found> {
     let look = || {
-        if let Some(content) = whole(path)? {
+        if let Some(content) = whole(path, most)? {
             return Ok(Found::Whole(content));
         }
-        Ok(whole(&beside(path, "old"))?.map_or(Found::Nothing, Found::Older))
+        Ok(whole(&beside(path, "old"), most)?.map_or(Found::Nothing, Found::Older))
     };
     privilege::as_owner(folder_of(path), look)?
 }
@@ -111,7 +107,7 @@ pub fn glance(path: &Path) -> io::Result<Found> {
     }
 }
 
-fn whole(path: &Path) -> io::Result<Option<Vec<u8>>> {
+fn whole(path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     // Without O_NONBLOCK a named pipe would be waited for.
     match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
@@ -119,7 +115,9 @@ fn whole(path: &Path) -> io::Result<Option<Vec<u8>>> {
             let what = format!("{} is no ordinary file", path.display());
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }
-        Ok(mut file) => file.read_to_end(&mut bytes)?,
+        Ok(file) if file.metadata()?.len() > most => return Ok(None),
+        // It may grow while it is read.
+        Ok(file) => file.take(most).read_to_end(&mut bytes)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
@@ -179,6 +177,23 @@ mod tests {
 
         assert_eq!(read(&path).unwrap(), Found::Older(b"one".to_vec()));
         assert!(folder.path().join("edits.toml.torn").exists());
+    }
+
+    #[test]
+    fn what_is_too_long_to_be_ours_is_not_read_nor_is_an_older_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cache");
+        let most = u64::try_from(header(b"").len()).unwrap() + 100;
+        write(&path, &[b'x'; 100]).unwrap();
+        assert!(matches!(read_within(&path, most).unwrap(), Found::Whole(_)));
+
+        write(&path, &[b'y'; 101]).unwrap();
+        assert_eq!(read_within(&path, most).unwrap(), Found::Older(vec![b'x'; 100]));
+        assert!(folder.path().join("cache.torn").exists() && !path.exists());
+        write(&path, &[b'y'; 101]).unwrap();
+        write(&path, &[b'z'; 101]).unwrap();
+
+        assert_eq!(read_within(&path, most).unwrap(), Found::Nothing);
     }
 
     #[test]
