@@ -59,6 +59,10 @@ struct Watch {
     hangs_up: AtomicBool,
     /// Nothing is answered.
     mute: AtomicBool,
+    /// The server that others look for is said to be where nobody is.
+    misleads: AtomicBool,
+    /// Seconds that answers lay in a cache of the web.
+    age: AtomicUsize,
     /// IDs and lengths of what came.
     ids: std::sync::Mutex<Vec<(u16, usize)>>,
 }
@@ -168,7 +172,11 @@ fn said(world: &World, bytes: &[u8], udp: bool, watch: &Watch) -> Option<Vec<u8>
                     rtype: rtype::A,
                     class: IN,
                     ttl: 60,
-                    rdata: [127, 0, 0, 1][..].into(),
+                    rdata: match watch.misleads.load(Ordering::Relaxed) {
+                        true => [127, 0, 0, 2],
+                        false => [127, 0, 0, 1],
+                    }[..]
+                        .into(),
                 })
                 .into_iter()
                 .collect(),
@@ -284,7 +292,10 @@ async fn http(stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin 
             let Some((answer, watch)) = say(&bytes, false) else { std::future::pending().await };
             let mut new = first.replace(false);
             count(&watch, &mut new);
-            let response = Response::builder().header("content-type", "application/dns-message");
+            let response = match watch.age.load(Ordering::Relaxed) {
+                0 => Response::builder().header("content-type", "application/dns-message"),
+                age => Response::builder().header("content-type", "Application/dns-message; v=1").header("age", age),
+            };
             Ok::<_, std::convert::Infallible>(response.body(Full::new(bytes::Bytes::from(answer))).unwrap())
         }
     });
@@ -427,6 +438,43 @@ fn a_server_that_is_known_by_name_is_found_through_the_bootstrap_servers() {
 
         assert_eq!(texts(&ask(&house, "www.t1.")), truth("www.t1"), "{kind:?}");
     }
+}
+
+#[test]
+fn a_bootstrap_server_that_misleads_does_not_cut_the_house_off() {
+    let papers = Papers::new();
+    let (liar, honest) = (Recursor::start(Kind::Plain, &papers), Recursor::start(Kind::Plain, &papers));
+    liar.watch.misleads.store(true, Ordering::Relaxed);
+    for kind in [Kind::Tls, Kind::Https, Kind::Quic] {
+        let server = Recursor::start(kind, &papers);
+        let mut upstream = server.upstream(kind);
+        upstream.host = UpstreamHost::Name { name: "dns.test.".parse().unwrap(), port: server.address.port() };
+        let servers = vec![liar.address, honest.address];
+        let house = house_with(&papers, vec![upstream], |config| config.bootstrap = servers);
+
+        // A handshake that nobody answers takes a while to be given up, and so does the outage that it looks like.
+        let answered = (0..60).any(|number| {
+            std::thread::sleep(std::time::Duration::from_millis(200 * u64::from(number > 0)));
+            !texts(&ask(&house, &format!("www.t{}.", number % 2))).is_empty()
+        });
+
+        assert!(answered, "{kind:?}");
+    }
+}
+
+#[test]
+fn rfc8484_5_1_answers_that_lay_in_a_cache_hold_for_less_long() {
+    let papers = Papers::new();
+    let server = Recursor::start(Kind::Https, &papers);
+    let house = house(&papers, vec![server.upstream(Kind::Https)]);
+    let ttl = |host: &str| ask(&house, host).answers.iter().map(|record| record.ttl).min().unwrap();
+    let fresh = ttl("www.t1.");
+    let age = fresh / 2;
+
+    server.watch.age.store(usize::try_from(age).unwrap(), Ordering::Relaxed);
+
+    let aged = ttl("www.t0.");
+    assert!(fresh > 10 && (fresh - age - 5..=fresh - age).contains(&aged), "{fresh} {aged}");
 }
 
 #[test]

@@ -25,6 +25,7 @@ use crate::{
         filter::Spans,
     },
     ingress::{self, HostPattern, RoutesReach},
+    listen::Place,
     onlink,
     origin::{NetworkId, Origin},
     vpn,
@@ -48,6 +49,7 @@ pub(crate) fn compile(
     let listen = places(&listen, lan, report, &dns.about);
     taken.take(&listen, "dns.listen", &[ports::Protocol::Udp, ports::Protocol::Tcp], &dns.about, report);
     let encrypted = places(&dns.encrypted, lan, report, &dns.about);
+    upstreams(dns, [&listen, &encrypted], lan, report);
     taken.take(&encrypted, "dns.encrypted", &[ports::Protocol::Udp, ports::Protocol::Tcp], &dns.about, report);
     if let (Some(first), None) = (dns.encrypted.first(), &dns.doh) {
         let hint = "write doh = { host = \"dns.home.example\", access = [\"lan\"] }: its host names the certificate";
@@ -334,6 +336,35 @@ fn bootstrap(dns: &file::Dns, report: &Report) -> Vec<SocketAddr> {
         }
     }
     servers
+}
+
+/// Reports servers to ask that are this one.
+fn upstreams(dns: &file::Dns, listening: [&[At<Place>]; 2], lan: &onlink::Config, report: &Report) {
+    let everybody: &[At<Upstream>] = match &dns.resolve {
+        Resolver::Forward(upstreams) => upstreams,
+        Resolver::Recursive => &[],
+    };
+    let by_zone = dns.forward.iter().flat_map(|forward| forward.to.iter().map(|server| (server, &forward.about)));
+    for (server, about) in everybody.iter().map(|server| (server, &dns.about)).chain(by_zone) {
+        let UpstreamHost::Address(address) = server.value.host else { continue };
+        let plain = server.value.transport == Transport::Plain;
+        let ours = listening[usize::from(!plain)].iter().any(|place| is_at(&place.value, address, lan));
+        if ours {
+            let hint = "write the address of another server: a question would go round in circles";
+            report.error(server.at, about, format!("{address} is this box itself"), hint);
+        }
+    }
+}
+
+/// Says whether a server at this place is at that address, as far as the file tells.
+fn is_at(place: &Place, address: SocketAddr, lan: &onlink::Config) -> bool {
+    let here = address.ip().to_canonical();
+    let any = place.address.ip().is_unspecified()
+        && match &place.device {
+            None => here.is_loopback() || lan.this_box.contains(&here),
+            Some(_) => lan.this_box.contains(&here),
+        };
+    place.address.port() == address.port() && (any || place.address.ip().to_canonical() == here)
 }
 
 fn forward(written: &[file::Forward], report: &Report) -> Vec<Forward> {

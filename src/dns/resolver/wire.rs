@@ -205,6 +205,35 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Returns the places of the TTLs in a message, with what stands there.
+fn ttls(bytes: &[u8]) -> Vec<(usize, u32)> {
+    let mut reader = Reader { whole: bytes, at: 4 };
+    let mut found = Vec::new();
+    let mut walk = || {
+        let counts = [reader.u16()?, reader.u16()?, reader.u16()?, reader.u16()?];
+        for _ in 0..counts[0] {
+            reader.name()?;
+            reader.take(4)?;
+        }
+        let records = counts[1..].iter().map(|count| usize::from(*count)).sum::<usize>();
+        for _ in 0..records.min(MOST_RECORDS) {
+            reader.name()?;
+            let rtype = reader.u16()?;
+            reader.take(2)?;
+            let (at, ttl) = (reader.at, reader.u32()?);
+            let length = usize::from(reader.u16()?);
+            reader.take(length)?;
+            if rtype != rtype::OPT {
+                found.push((at, ttl));
+            }
+        }
+        Some(())
+    };
+    // What cannot be read is nobody's answer.
+    let _ = walk();
+    found
+}
+
 impl Message {
     /// Reads a message. What cannot be read of a record leaves that record out; what cannot be read of the
     /// message's frame marks it as incomplete.
@@ -249,6 +278,15 @@ impl Message {
             }
         }
         Ok(message)
+    }
+
+    /// Takes so many seconds from each TTL, as far as the message can be read.
+    pub fn age(bytes: &mut [u8], seconds: u32) {
+        for (at, ttl) in ttls(bytes) {
+            if let Some(place) = bytes.get_mut(at..at + 4) {
+                place.copy_from_slice(&ttl.saturating_sub(seconds).to_be_bytes());
+            }
+        }
     }
 
     fn read_record(&mut self, reader: &mut Reader<'_>, section: usize) -> Option<()> {

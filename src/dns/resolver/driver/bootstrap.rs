@@ -19,17 +19,27 @@ use crate::dns::resolver::{
 
 /// One server may take so long.
 const WAIT: Duration = Duration::from_millis(1200);
-/// Addresses are good for at least and at most so long.
-const LIFETIME: std::ops::RangeInclusive<u32> = 60..=86400;
+/// Addresses are good for at least and at most so long; nobody signed them.
+const LIFETIME: std::ops::RangeInclusive<u32> = 60..=3600;
 /// Addresses of one name that are tried.
 const MOST_ADDRESSES: usize = 4;
 
 /// What is known of the names.
 pub(super) struct Bootstrap {
-    known: HashMap<Name, (Instant, Vec<IpAddr>)>,
+    known: HashMap<Name, Known>,
     random: Random,
     ipv4: bool,
     ipv6: bool,
+}
+
+#[derive(Clone)]
+struct Known {
+    until: Instant,
+    addresses: Vec<IpAddr>,
+    /// The place of who said so among those who are asked.
+    said_by: usize,
+    /// Nobody with the right certificate was there.
+    doubted: bool,
 }
 
 impl Bootstrap {
@@ -45,12 +55,12 @@ impl Bootstrap {
         servers: &[SocketAddr],
     ) -> io::Result<Vec<IpAddr>> {
         let before = own.borrow().known.get(name).cloned();
-        if let Some((until, addresses)) = &before
-            && *until > Instant::now()
-        {
-            return Ok(addresses.clone());
+        if let Some(known) = before.as_ref().filter(|known| known.until > Instant::now() && !known.doubted) {
+            return Ok(known.addresses.clone());
         }
-        for server in servers {
+        // Who said what led nowhere is asked last.
+        let first = before.as_ref().filter(|known| known.doubted).map_or(0, |known| known.said_by + 1);
+        for (place, server) in servers.iter().enumerate().cycle().skip(first).take(servers.len()) {
             let (ipv4, ipv6) = (own.borrow().ipv4, own.borrow().ipv6);
             let ask = async |wanted: bool, kind| match wanted {
                 true => {
@@ -65,12 +75,21 @@ impl Bootstrap {
             let addresses: Vec<IpAddr> =
                 v4.iter().take(half).chain(v6.iter().take(half)).map(|(address, _)| *address).collect();
             let ttl = Duration::from_secs(ttl.clamp(*LIFETIME.start(), *LIFETIME.end()).into());
-            own.borrow_mut().known.insert(name.clone(), (Instant::now() + ttl, addresses.clone()));
+            let known =
+                Known { until: Instant::now() + ttl, addresses: addresses.clone(), said_by: place, doubted: false };
+            own.borrow_mut().known.insert(name.clone(), known);
             return Ok(addresses);
         }
         match before {
-            Some((_, addresses)) => Ok(addresses),
+            Some(known) => Ok(known.addresses),
             None => Err(io::Error::new(io::ErrorKind::NotFound, format!("no bootstrap server knows \"{name}\""))),
+        }
+    }
+
+    /// Nobody could be connected to where the name leads: it is asked for anew the next time.
+    pub(super) fn doubt(&mut self, name: &Name) {
+        if let Some(known) = self.known.get_mut(name) {
+            known.doubted = true;
         }
     }
 

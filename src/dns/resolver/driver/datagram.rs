@@ -77,3 +77,17 @@ pub(super) fn socket(server: SocketAddr, random: &mut Random) -> io::Result<UdpS
     socket.connect(&server.into())?;
     UdpSocket::from_std(socket.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::sockopt::{Ipv4PathMtuDiscovery, ip_mtu_discover};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn rfc9715_3_1_no_icmp_makes_questions_come_in_pieces() {
+        let socket = socket(([127, 0, 0, 1], 9).into(), &mut Random::default()).unwrap();
+
+        assert_eq!(ip_mtu_discover(&socket).unwrap(), Ipv4PathMtuDiscovery::OMIT);
+    }
+}

@@ -143,20 +143,30 @@ impl Dialler {
         };
         match &server.protocol {
             Protocol::Tls => {
-                let stream = first_of(&addresses, |address| tls(address, server)).await?;
+                let stream = self.found(server, first_of(&addresses, |address| tls(address, server)).await)?;
                 talk(stream, commands, unanswered, events, IDLE_ENCRYPTED).await
             }
             Protocol::Https(uri) => {
-                let stream = first_of(&addresses, |address| tls(address, server)).await?;
+                let stream = self.found(server, first_of(&addresses, |address| tls(address, server)).await)?;
                 let https = timeout(CONNECT, Https::new(stream, uri.clone())).await??;
                 exchange(Streams::Https(https), commands, asks, events).await
             }
             Protocol::Quic => {
                 let connect = |address| Quic::connect(address, &server.name, server.tls.clone());
-                let quic = first_of(&addresses, connect).await?;
+                let quic = self.found(server, first_of(&addresses, connect).await)?;
                 exchange(Streams::Quic(quic), commands, asks, events).await
             }
         }
+    }
+}
+
+impl Dialler {
+    /// Where nobody with the server's certificate was found, its addresses may be somebody's lie.
+    fn found<T>(&self, server: &Server, connected: io::Result<T>) -> io::Result<T> {
+        if let (Err(_), Host::Name { name, .. }) = (&connected, &server.host) {
+            self.bootstrap.borrow_mut().doubt(name);
+        }
+        connected
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
 
 /// A server that takes no more for so long is gone.
 const WRITE: Duration = Duration::from_secs(2);
-/// Messages that nobody waits for, until the connection is closed: late answers, not a flood.
+/// Messages that nobody waits for, one after another, until the connection is closed: late answers, not a flood.
 const MOST_STRAY: usize = 256;
 
 /// Sends what is asked and tells what comes, until nothing was asked for a while or the server hangs up. What
@@ -61,7 +61,7 @@ pub(super) async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
                 while let Some(mut message) = take_message(&mut buffer) {
                     match unanswered.take(&mut message) {
                         Some(exchange) => {
-                            last = Instant::now();
+                            (last, stray) = (Instant::now(), 0);
                             let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
                             events.send(Event::Message(exchange, message)).await.map_err(gone)?;
                         }
@@ -94,4 +94,44 @@ fn take_message(buffer: &mut BytesMut) -> Option<Vec<u8>> {
     }
     buffer.advance(2);
     Some(buffer.split_to(length).to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::line::{Ask, id_of},
+        *,
+    };
+    use crate::dns::resolver::ExchangeId;
+
+    #[tokio::test]
+    async fn a_connection_lives_through_late_answers_and_not_through_a_flood() {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        let (tell, mut commands) = mpsc::channel(8);
+        let (events, mut heard) = mpsc::channel(1024);
+        let server = async move {
+            let (mut reader, mut writer) = tokio::io::split(theirs);
+            for number in 0..5 {
+                tell.send(Command::Ask(Ask { exchange: ExchangeId(number), message: vec![0; 12], again: false }))
+                    .await
+                    .unwrap();
+                let mut question = [0; 14];
+                reader.read_exact(&mut question).await.unwrap();
+                let mut stray = question;
+                stray[2] ^= 0x80;
+                writer.write_all(&stray.repeat(200)).await.unwrap();
+                writer.write_all(&question).await.unwrap();
+                assert!(matches!(heard.recv().await, Some(Event::Message(exchange, answer))
+                    if exchange == ExchangeId(number) && id_of(&answer) == 0));
+            }
+            writer.write_all(&[0, 2, 7, 7].repeat(MOST_STRAY + 1)).await.unwrap();
+            (tell, reader, writer)
+        };
+        let mut unanswered = Unanswered::default();
+        let talk = talk(ours, &mut commands, &mut unanswered, &events, Duration::from_secs(60));
+
+        let (ended, _open) = tokio::join!(talk, server);
+
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
 }
