@@ -7,7 +7,7 @@ use hearthgate::dns::resolver::wire::{IN, Record, rtype};
 use super::{
     dice::Dice,
     encode::encode,
-    play::{Play, config},
+    play::{Play, config, cookie_at, cookie_of, with_cookie},
     world::{Manner, POISON, World, name, under},
     zone::Said,
 };
@@ -57,6 +57,57 @@ fn kaminsky_guesses_of_the_id_are_not_believed_and_turn_the_question_to_tcp() {
     // Each server gives itself away once; from then on it is asked over TCP.
     assert!(plain <= u64::try_from(play.world.servers.len()).unwrap() + 1, "{plain} of {}", play.packets);
     assert!(play.packets <= 50 * 3 + 20, "{} packets", play.packets);
+}
+
+#[test]
+fn rfc7873_cookies_of_servers_are_given_back_and_no_two_servers_get_the_same_from_us() {
+    let mut play = calm();
+    play.cookies = true;
+    for number in 0..20 {
+        play.answer(&under(&format!("n{number}"), &name("t0")), rtype::A);
+        play.answer(&under(&format!("n{number}"), &name("t1")), rtype::A);
+    }
+
+    let mut ours: std::collections::BTreeMap<IpAddr, Vec<u8>> = std::collections::BTreeMap::new();
+    let mut given_back = 0;
+    for (server, cookie) in &play.cookies_sent {
+        match ours.get(server) {
+            None => {
+                assert_eq!(cookie.len(), 8, "nothing is known of the server yet");
+                ours.insert(*server, cookie.clone());
+            }
+            Some(first) if cookie.len() == 8 => assert_eq!(first, cookie),
+            Some(first) => {
+                assert_eq!(cookie[..], [&first[..], &cookie_at(*server)].concat());
+                given_back += 1;
+            }
+        }
+    }
+    let distinct: std::collections::BTreeSet<&Vec<u8>> = ours.values().collect();
+    assert_eq!(distinct.len(), ours.len());
+    assert!(ours.len() >= 2 && given_back >= 30, "{} servers, {given_back}", ours.len());
+}
+
+#[test]
+fn rfc7873_an_answer_with_another_cookie_was_not_asked_for() {
+    let mut play = calm();
+    play.forger = Some(Box::new(|message| {
+        let asked = hearthgate::dns::resolver::wire::Message::parse(message).unwrap();
+        let Some(mut cookie) = cookie_of(&asked) else { return Vec::new() };
+        cookie.resize(16, 7);
+        cookie[3] ^= 1;
+        vec![with_cookie(forged(message, |_| {}), &cookie)]
+    }));
+
+    for number in 0..10 {
+        let host = under(&format!("n{number}"), &name("t0"));
+        let expected = play.world.expect(&host, rtype::A).rcode;
+        assert_eq!(play.answer(&host, rtype::A).rcode, expected, "{host}");
+    }
+
+    assert!(!play.fooled);
+    // One wrong answer to a question is not yet an attack.
+    assert_eq!(play.connected, 0);
 }
 
 #[test]

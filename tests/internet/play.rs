@@ -10,6 +10,7 @@ use std::{
 use hearthgate::dns::resolver::{
     Answer, Asked, Config, ExchangeId, Now, Output, Resolver, Support, Ticket,
     anchor::Anchors,
+    budget::Limits,
     name::Name,
     signature::Ds,
     wire::{IN, Message, Question, Record, rcode, rtype},
@@ -50,6 +51,10 @@ pub struct Play {
     pub attacker: Option<Attacker>,
     /// What arrives just before each answer over UDP.
     pub forger: Option<Forger>,
+    /// Servers have cookies of their own, and give ours back.
+    pub cookies: bool,
+    /// The cookies that servers got from us.
+    pub cookies_sent: Vec<(IpAddr, Vec<u8>)>,
     /// What is under way.
     open: HashMap<ExchangeId, (IpAddr, Question)>,
     /// How often one question was under way to one server at the same time.
@@ -101,6 +106,8 @@ impl Play {
             mutated: 0,
             attacker: None,
             forger: None,
+            cookies: false,
+            cookies_sent: Vec::new(),
             open: HashMap::new(),
             most_twins: 0,
             connected: 0,
@@ -134,6 +141,14 @@ impl Play {
     /// Asks and waits.
     pub fn answer(&mut self, name: &Name, kind: u16) -> Arc<Answer> {
         let ticket = self.ask(name, kind);
+        self.wait(ticket)
+    }
+
+    /// Asks with other limits than usual, and waits.
+    pub fn answer_within(&mut self, question: &Question, limits: Limits) -> Arc<Answer> {
+        let asked = Asked { question: question.clone(), checking_disabled: false };
+        let ticket = self.resolver.ask_within(asked, limits, self.now);
+        self.perform();
         self.wait(ticket)
     }
 
@@ -269,6 +284,10 @@ impl Play {
                 *byte ^= 0x5a;
             }
         }
+        if let Some(sent) = cookie_of(&asked).filter(|_| self.cookies) {
+            bytes = with_cookie(bytes, &[&sent[..8], &cookie_at(server.ip())].concat());
+            self.cookies_sent.push((server.ip(), sent));
+        }
         if self.dice.percent(self.mutated) {
             mutate(&mut bytes, &mut self.dice);
         }
@@ -361,6 +380,32 @@ impl Play {
         }
         Some(said)
     }
+}
+
+/// The cookie in a question (RFC 7873 §4).
+pub fn cookie_of(asked: &Message) -> Option<Vec<u8>> {
+    let options = &asked.edns.as_ref()?.options;
+    options.iter().find(|(code, _)| *code == 10).map(|(_, value)| value.clone())
+}
+
+/// The cookie that a server has for us.
+pub fn cookie_at(server: IpAddr) -> [u8; 8] {
+    let IpAddr::V4(server) = server else { return [6; 8] };
+    let [a, b, c, d] = server.octets();
+    [1, 0, 0, 0, a, b, c, d]
+}
+
+/// Puts a cookie into the OPT record that an answer ends with.
+pub fn with_cookie(mut bytes: Vec<u8>, cookie: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(4 + cookie.len()).expect("it is short");
+    let end = bytes.len() - 2;
+    assert_eq!(bytes[end..], [0, 0], "it ends with an OPT record that is empty");
+    bytes.truncate(end);
+    bytes.extend(length.to_be_bytes());
+    bytes.extend([0, 10]);
+    bytes.extend((length - 4).to_be_bytes());
+    bytes.extend(cookie);
+    bytes
 }
 
 /// Where encrypted servers are, by their number.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    Fallback, Shared,
+    Fallback, Forward, Shared,
     budget::Budget,
     contact::Contact,
     course::first,
@@ -185,10 +185,19 @@ impl Shared {
         }
     }
 
+    fn forward_to(&self, name: &Name) -> Option<&Forward> {
+        let zones = self.config.forward.iter().filter(|forward| name.is_under(&forward.zone));
+        zones.max_by_key(|forward| forward.zone.label_count())
+    }
+
+    /// Returns the zone whose servers recurse for us at a name, if any do.
+    pub(super) fn forward_zone(&self, name: &Name) -> Option<&Name> {
+        self.forward_to(name).map(|forward| &forward.zone)
+    }
+
     /// Returns the servers that recurse for us below a name, in the form of a cut.
     fn forwarded(&self, name: &Name) -> Option<Rc<Cut>> {
-        let zones = self.config.forward.iter().filter(|forward| name.is_under(&forward.zone));
-        let forward = zones.max_by_key(|forward| forward.zone.label_count())?;
+        let forward = self.forward_to(name)?;
         Some(Rc::new(Cut {
             zone: forward.zone.clone(),
             servers: BTreeMap::new(),

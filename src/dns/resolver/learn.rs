@@ -32,12 +32,26 @@ impl Shared {
             .cloned()
             .map(Arc::new)
             .collect();
+        // A chain may lead to names that others are asked for: of those nobody else says anything.
+        let asked = self.forward_zone(&question.place());
+        let is_of_asked = |name: &Name, rtype| {
+            let place = Question { name: name.clone(), rtype }.place();
+            self.config.forward.is_empty() || self.forward_zone(&place) == asked
+        };
         match class {
             Class::Answer | Class::Alias(_) => {
                 let mut first = None;
-                let mut rewritten = false;
+                let (mut rewritten, mut has_left) = (false, false);
                 for set in answer {
-                    let made = rewritten && set.rtype == rtype::CNAME;
+                    let made = std::mem::take(&mut rewritten) && set.rtype == rtype::CNAME;
+                    if set.name != question.name && !is_of_asked(&set.name, set.rtype) {
+                        if set.rtype == rtype::DNAME {
+                            // Above what they may speak of: what it makes holds for the one name alone.
+                            continue;
+                        }
+                        has_left = true;
+                        break;
+                    }
                     rewritten = set.rtype == rtype::DNAME;
                     if made {
                         continue;
@@ -53,7 +67,8 @@ impl Shared {
                 }
                 if let (Class::Alias(name), Some(name_error)) = (class, denied) {
                     let question = Question { name, rtype: question.rtype };
-                    if !self.is_known(&question.name, question.rtype) {
+                    let is_of_asked = !has_left && is_of_asked(&question.name, question.rtype);
+                    if is_of_asked && !self.is_known(&question.name, question.rtype) {
                         self.keep_denial(&question, name_error, authority, proof);
                     }
                 }
