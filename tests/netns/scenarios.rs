@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use file::{Action, Entry, Scenario};
+use file::{Action, Entry, Over, Scenario};
 use hearthgate::dns::resolver::{
     name::Name,
     reply,
@@ -254,14 +254,14 @@ impl Servers {
             tcp.set_nonblocking(true).expect("it is a socket");
             let (scenario, step, over, once) = (scenario.clone(), step.clone(), over.clone(), once.clone());
             threads.push(std::thread::spawn(move || {
-                let say = |bytes: &[u8]| {
+                let say = |bytes: &[u8], over| {
                     let asked = Message::parse(bytes).ok()?;
                     let now = step.load(Ordering::SeqCst);
-                    if let Some(entry) = scenario.answer(now, place, &asked) {
+                    if let Some(entry) = scenario.answer(now, place, &asked, over) {
                         return entry.reply_to(&asked);
                     }
                     let mut once = once.lock().expect("nobody panics");
-                    if let Some(place) = once.iter().position(|entry| entry.answers(&asked)) {
+                    if let Some(place) = once.iter().position(|entry| entry.answers(&asked, over)) {
                         return once.remove(place).reply_to(&asked);
                     }
                     let failed = Entry {
@@ -274,7 +274,7 @@ impl Servers {
                 let mut buffer = [0; 4096];
                 while !over.load(Ordering::SeqCst) {
                     if let Ok((length, from)) = udp.recv_from(&mut buffer)
-                        && let Some(reply) = say(&buffer[..length])
+                        && let Some(reply) = say(&buffer[..length], Over::Udp)
                     {
                         let _ = udp.send_to(&reply, from);
                     }
@@ -285,7 +285,7 @@ impl Servers {
                         while stream.read_exact(&mut length).is_ok() {
                             let mut frame = vec![0; usize::from(u16::from_be_bytes(length))];
                             let Ok(()) = stream.read_exact(&mut frame) else { break };
-                            let Some(reply) = say(&frame) else { break };
+                            let Some(reply) = say(&frame, Over::Tcp) else { break };
                             let mut bytes = u16::try_from(reply.len()).unwrap_or_default().to_be_bytes().to_vec();
                             bytes.extend(reply);
                             if stream.write_all(&bytes).is_err() {

@@ -44,6 +44,13 @@ pub enum Action {
     Other(String),
 }
 
+/// How a question came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    Udp,
+    Tcp,
+}
+
 /// A message with what must match and what is adjusted.
 #[derive(Clone, Debug, Default)]
 pub struct Entry {
@@ -135,7 +142,15 @@ impl Entry {
     }
 
     /// Says whether this entry is the answer to what was asked.
-    pub fn answers(&self, asked: &Message) -> bool {
+    pub fn answers(&self, asked: &Message, over: Over) -> bool {
+        let wrong_way = |word: &String| match over {
+            Over::Udp => word.eq_ignore_ascii_case("TCP"),
+            Over::Tcp => word.eq_ignore_ascii_case("UDP"),
+        };
+        let has = |wanted: &str| self.matches.iter().any(|word| word.eq_ignore_ascii_case(wanted));
+        if self.matches.iter().any(wrong_way) || has("noedns") && asked.edns.is_some() {
+            return false;
+        }
         let Some(question) = &asked.question else { return false };
         let Some((name, rtype)) = &self.question else {
             return self.raw.is_some() || self.matches.iter().all(|word| word == "opcode");
@@ -283,12 +298,12 @@ impl Scenario {
     }
 
     /// The answer of a server at an address while a step is played.
-    pub fn answer(&self, step: u64, server: SocketAddr, asked: &Message) -> Option<&Entry> {
+    pub fn answer(&self, step: u64, server: SocketAddr, asked: &Message, over: Over) -> Option<&Entry> {
         self.ranges
             .iter()
             .filter(|range| (range.from..=range.to).contains(&step))
             .filter(|range| range.addresses.is_empty() || range.addresses.contains(&server.ip()))
             .flat_map(|range| &range.entries)
-            .find(|entry| entry.answers(asked))
+            .find(|entry| entry.answers(asked, over))
     }
 }

@@ -7,7 +7,7 @@ mod records;
 
 use std::{collections::HashSet, net::SocketAddr, path::PathBuf, time::Duration};
 
-use file::{Action, Entry, Scenario};
+use file::{Action, Entry, Over, Scenario};
 use hearthgate::dns::resolver::{
     Answer, Asked, Config, Contact, Fallback, Forward, Now, Output, Resolver, Support,
     anchor::Anchors,
@@ -275,9 +275,10 @@ impl Player<'_> {
                         .as_ref()
                         .map(|question| format!("{} {}", question.name, question.rtype))
                         .unwrap_or_default();
-                    let reply = match self.scenario.answer(step, server, &asked) {
+                    let over = if tcp { Over::Tcp } else { Over::Udp };
+                    let reply = match self.scenario.answer(step, server, &asked, over) {
                         Some(entry) => entry.reply_to(&asked),
-                        None => match self.one_shot.iter().position(|entry| entry.answers(&asked)) {
+                        None => match self.one_shot.iter().position(|entry| entry.answers(&asked, over)) {
                             Some(place) => self.one_shot.remove(place).reply_to(&asked),
                             None => {
                                 self.played.unscripted.push(format!("{what} of {}", server.ip()));
