@@ -144,6 +144,7 @@ pub(crate) struct Series {
     hits: IntCounter,
     misses: IntCounter,
     overload: IntCounterVec,
+    reduced: IntCounter,
     retries: IntCounter,
     upstream: Histogram,
     pub(crate) waiting: IntGauge,
@@ -167,6 +168,8 @@ impl Series {
             drops: DROPS.map(|reason| drops.with_label_values(&[reason])),
             hits: plane.counter("cache_hits_total", "Questions answered from the cache."),
             misses: plane.counter("cache_misses_total", "Questions that others had to be asked for."),
+            reduced: plane
+                .counter("reduced_questions_total", "Questions looked up for less: their clients ask too much."),
             overload: plane.counters("overload_total", "Questions given up because a bound was reached.", &["bound"]),
             retries: plane.counter("quic_retries_total", "QUIC handshakes that had to prove their address first."),
             upstream: plane.histogram("upstream_seconds", "Time from asking others to their answer.", &buckets),
@@ -221,6 +224,11 @@ impl Series {
     /// Counts a question that was given up.
     pub(crate) fn overloaded(&self, bound: &str) {
         self.overload.with_label_values(&[bound]).inc();
+    }
+
+    /// Counts a question that may cost less than others.
+    pub(crate) fn reduced(&self) {
+        self.reduced.inc();
     }
 
     /// Counts a QUIC handshake that had to prove its address first.

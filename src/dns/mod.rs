@@ -73,7 +73,10 @@ use self::{
     past::Past,
     policy::Policy,
     refresh::Fetches,
-    resolver::wall::{Bounds, Wall},
+    resolver::{
+        budget::Means,
+        wall::{Bounds, Wall},
+    },
     room::Room,
     server::tls::Secure,
     upstream::{Flights, Resolver},
@@ -81,7 +84,7 @@ use self::{
 use crate::{
     event::Journal,
     identity::Identity,
-    limit::Limits,
+    limit::{self, Limits, Rate},
     listen::{self, BindError, Place, Wanted},
     lookup::Lookup,
     metrics::Metrics,
@@ -138,6 +141,8 @@ struct Core {
     room: Arc<Room>,
     connections: Arc<Room>,
     limits: Limits,
+    /// Questions of each client that nobody knew the answer to.
+    misses: Limits,
     cookies: Cookies,
     series: Series,
     /// What came of each question, for whoever keeps it.
@@ -167,6 +172,7 @@ impl Core {
             room: Room::new(WAITING, WAITING_EACH),
             connections: server::tcp::bound(),
             limits: Limits::new(CLIENTS, Instant::now()),
+            misses: Limits::new(CLIENTS, Instant::now()),
             cookies: Cookies::new(),
             series: Series::new(metrics),
             journal: Journal::default(),
@@ -178,6 +184,17 @@ impl Core {
             past: Past::default(),
             committed: Notify::new(),
             replaced: Notify::new(),
+        }
+    }
+
+    /// Counts a question that nobody knows the answer to, and says what may be spent on it.
+    fn means(&self, client: Option<limit::Client>, now: Instant) -> Means {
+        match client {
+            Some(client) if self.misses.check(client, MISSES, now).is_err() => {
+                self.series.reduced();
+                Means::Reduced
+            }
+            _ => Means::Full,
         }
     }
 
@@ -254,6 +271,10 @@ const WAITING_EACH: usize = 100;
 
 /// Clients that limits are kept for.
 const CLIENTS: usize = 4096;
+
+/// Questions of one client that nobody knew, in the long run and after a pause: what comes on top is looked up for
+/// less. A page asks for a hundred names, and a house that wakes up for some hundreds.
+const MISSES: Rate = Rate::new(20, 600).expect("neither is zero");
 
 /// Ports that the kernel may choose for UDP until one is free for TCP as well.
 const CHOSEN_PORTS: u32 = 16;

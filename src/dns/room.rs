@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::limit::Client;
+use crate::{dns::resolver::budget::Means, limit::Client};
 
 /// The bound on waiting questions.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ struct Taken {
 pub(crate) struct Place {
     room: Arc<Room>,
     client: Option<Client>,
+    /// What may be spent on the question that it is for.
+    pub(crate) means: Means,
 }
 
 /// Why there is no place.
@@ -67,7 +69,7 @@ impl Room {
             *own += 1;
         }
         taken.all += 1;
-        Ok(Place { room: self.clone(), client })
+        Ok(Place { room: self.clone(), client, means: Means::Full })
     }
 
     /// Returns how many places are taken.

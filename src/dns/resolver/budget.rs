@@ -26,6 +26,33 @@ impl Limits {
     pub const NONE: Self = Self { packets: 0, bytes: 0, aliases: 0, referrals: 0, signatures: 0, hashes: 0 };
 }
 
+/// What a client's question may cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Means {
+    /// What any question may.
+    #[default]
+    Full,
+    /// Less: the client has asked for much of late that nobody knew.
+    Reduced,
+}
+
+impl Limits {
+    /// Returns the limits of a question with these means. A quarter of it all is enough for nearly every name.
+    pub fn within(self, means: Means) -> Self {
+        match means {
+            Means::Full => self,
+            Means::Reduced => Self {
+                packets: self.packets / 4,
+                bytes: self.bytes / 4,
+                aliases: self.aliases,
+                referrals: self.referrals / 4,
+                signatures: self.signatures / 2,
+                hashes: self.hashes / 4,
+            },
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self { packets: 200, bytes: 512 * 1024, aliases: 12, referrals: 80, signatures: 32, hashes: 150 }

@@ -35,7 +35,7 @@ use crate::{
 pub(super) struct Waiting {
     question: Question,
     policy: Arc<Policy>,
-    place: Arc<Place>,
+    pub(super) place: Arc<Place>,
 }
 
 /// What is done with one message.
@@ -61,7 +61,10 @@ pub(super) fn handle(
         Step::Ask(question) => {
             core.series.missed();
             match core.room.enter(client()) {
-                Ok(place) => Handled::Later(Waiting { question, policy: policy.clone(), place: place.into() }),
+                Ok(mut place) => {
+                    place.means = core.means(client(), view.instant);
+                    Handled::Later(Waiting { question, policy: policy.clone(), place: place.into() })
+                }
                 Err(full) => {
                     core.series.overloaded(full.word());
                     Handled::Now(answer::give_up(core, bytes, asker, Ede::NotReady, out))

@@ -17,6 +17,7 @@ use crate::{
         policy::Policy,
         query::{Question, qtype},
         resolver::{
+            budget::Means,
             driver::Wanted,
             name::Name,
             wire::{Record, target},
@@ -38,6 +39,9 @@ const FAILURE_LIFETIME: u32 = 5;
 /// Seconds that a failure to reach anybody, and what stands in for it, is kept: when the way out is there again,
 /// the house is to notice. The resolver knows by itself whom not to ask meanwhile.
 const OUTAGE_LIFETIME: u32 = 1;
+
+/// The longest that an answer is kept, by us and by the house, which was not checked because the clock is not right.
+const UNCHECKED_LIFETIME: u32 = 30;
 
 /// The longest that a negative answer is kept (RFC 2308 §5).
 const LONGEST_NEGATIVE: u32 = 3 * 3600;
@@ -75,7 +79,7 @@ impl Flights {
         let (tell, landing) = watch::channel(None);
         flights.insert(question.clone(), landing.clone());
         drop(flights);
-        let flight = Flight { core: core.clone(), question, wanted };
+        let flight = Flight { core: core.clone(), question, wanted, means: place.means };
         let policy = policy.clone();
         // A task of its own: it ends as it likes when the client who asked first goes away.
         supervise::task("dns question", async move {
@@ -97,6 +101,7 @@ struct Flight {
     core: Arc<Core>,
     question: Question,
     wanted: Wanted,
+    means: Means,
 }
 
 impl Drop for Flight {
@@ -109,7 +114,7 @@ impl Flight {
     /// Asks, and makes what DNS64 makes; of that it is said whether what it was made of leads into the house.
     async fn resolve(&self, policy: &Policy) -> (Resolved, Option<bool>) {
         let (upstream, question) = (policy.asks(self.question.way), &self.question);
-        let ask = async |question| upstream.resolve(question, self.wanted).await;
+        let ask = async |question| upstream.resolve(question, self.wanted, self.means).await;
         let Some(prefix) = policy.config.dns64 else { return (ask(question).await, None) };
         if let Some(own) = dns64::own(prefix, question) {
             return (own, Some(false));
@@ -185,7 +190,8 @@ fn store(
         resolved.authorities.clear();
     }
     let bounds = &policy.config.ttl;
-    let clamp = |ttl: u32| ttl.clamp(*bounds.start(), *bounds.end());
+    let most = if resolved.ede == Some(Ede::ClockUnset) { UNCHECKED_LIFETIME } else { u32::MAX };
+    let clamp = |ttl: u32| ttl.clamp(*bounds.start(), *bounds.end()).min(most);
     let keeps = |record: &Record| {
         let dnssec = matches!(record.rtype, qtype::RRSIG | qtype::NSEC | qtype::NSEC3);
         question.dnssec_ok || !dnssec || record.rtype == question.qtype
@@ -206,9 +212,9 @@ fn store(
         let minimum = record.rdata.last_chunk::<4>()?;
         Some(record.ttl.min(u32::from_be_bytes(*minimum)))
     });
-    let negative = soa.map(|ttl| ttl.min(LONGEST_NEGATIVE).min(*bounds.end()));
+    let negative = soa.map(|ttl| ttl.min(LONGEST_NEGATIVE).min(*bounds.end()).min(most));
     for record in &mut resolved.authorities {
-        record.ttl = record.ttl.min(negative.unwrap_or(*bounds.end()));
+        record.ttl = record.ttl.min(negative.unwrap_or(*bounds.end())).min(most);
     }
     let shortest = resolved.answers.iter().map(|record| record.ttl).min();
     let lifetime = match resolved.rcode {
@@ -226,8 +232,9 @@ fn store(
     let aliases = resolved.answers.iter().filter_map(|record| Some(leads_to(record)?.as_wire().into()));
     let aliases = aliases.collect();
     let leads_home = leads_home.unwrap_or_else(|| resolved.answers.iter().any(rebind::is_home));
-    // What has expired already does not begin a second life.
-    let stale = if lifetime > OUTAGE_LIFETIME { policy.config.stale.as_secs() } else { 0 };
+    // What has expired already does not begin a second life, and what nobody checked does not outlive the reason.
+    let checked = resolved.ede != Some(Ede::ClockUnset);
+    let stale = if checked && lifetime > OUTAGE_LIFETIME { policy.config.stale.as_secs() } else { 0 };
     let written = message(question, &resolved);
     let stored = written.and_then(|bytes| Stored::new(question, &bytes, aliases, head, now, lifetime, stale));
     match stored {
@@ -303,7 +310,7 @@ mod tests {
     use super::*;
     use crate::dns::{
         Resolve, Upstream, WAITING_EACH,
-        answer::View,
+        answer::{Asker, View},
         encode::{self, Head, QNAME, Section},
         fuzz::{self, House},
         query::{Query, qtype, tests::query},
@@ -383,6 +390,29 @@ mod tests {
         assert_eq!(core.flights.lock().len(), WAITING_EACH);
     }
 
+    #[tokio::test]
+    async fn who_asks_for_much_that_nobody_knows_has_it_looked_up_for_less() {
+        let house = cut_off();
+        let core = &house.core;
+        let networks = core.networks.load();
+        let now = core.clock.seconds();
+        let view = View { core, policy: &house.policy, networks: &networks, now, instant: Instant::now() };
+        let means = |address: &str| {
+            let asker = Asker { client: address.parse().unwrap(), ..fuzz::asker(Origin::Vpn(PeerId(1))) };
+            let bytes = query("www.example", qtype::A, None);
+            match server::handle(core, &view, &house.policy, &asker, &bytes, &mut Vec::new()) {
+                server::Handled::Later(waiting) => waiting.place.means,
+                server::Handled::Now(_) => panic!("it is not known"),
+            }
+        };
+
+        let all: Vec<Means> = (0..700).map(|_| means("10.77.0.2")).collect();
+
+        assert_eq!(all.iter().position(|means| *means == Means::Reduced), Some(600));
+        assert_eq!(all.last(), Some(&Means::Reduced));
+        assert_eq!(means("10.77.0.3"), Means::Full, "another client has a share of its own");
+    }
+
     #[test]
     fn negative_answers_are_kept_as_long_as_their_soa_says() {
         let house = cut_off();
@@ -402,6 +432,28 @@ mod tests {
         assert_eq!(lifetime(soa(30, 60)), 30);
         assert_eq!(lifetime(soa(999_999, 999_999)), LONGEST_NEGATIVE);
         assert_eq!(lifetime(Vec::new()), 0);
+    }
+
+    #[test]
+    fn what_was_not_checked_for_want_of_a_clock_is_kept_for_half_a_minute() {
+        let house = cut_off();
+        let (question, _) = known(0, 1, 10);
+        let unchecked = |ede| {
+            let record = Record {
+                name: Name::parse("www.example").unwrap(),
+                rtype: qtype::A,
+                class: 1,
+                ttl: 86400,
+                rdata: [192, 0, 2, 1][..].into(),
+            };
+            let answer = Resolved { rcode: rcode::NOERROR, ede, ..Resolved::failed(Ede::NetworkError) };
+            let (stored, lifetime) =
+                store(&house.policy, &question, (Resolved { answers: vec![record], ..answer }, None), 10);
+            (lifetime, stored.age(10 + 31) == Age::Fresh, stored.age(10 + 31) == Age::Stale)
+        };
+
+        assert_eq!(unchecked(None), (86400, true, false));
+        assert_eq!(unchecked(Some(Ede::ClockUnset)), (UNCHECKED_LIFETIME, false, false));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use super::{
     encode::{Ede, rcode},
     local,
     query::{IN, Question, Way, qtype},
-    resolver::{driver::Wanted, trace::Trace, wire::Record},
+    resolver::{budget::Means, driver::Wanted, trace::Trace, wire::Record},
 };
 
 /// What others said.
@@ -115,7 +115,7 @@ pub(crate) async fn records(
         way: Way::HOUSE,
     };
     let policy = core.policy.load_full().ok_or(io::ErrorKind::NotConnected)?;
-    let resolved = policy.upstream.load_full().resolve(&question, Wanted::Known).await;
+    let resolved = policy.upstream.load_full().resolve(&question, Wanted::Known, Means::Full).await;
     if !matches!(resolved.rcode, rcode::NOERROR | rcode::NXDOMAIN) {
         return Err(io::Error::other(format!("{name}: response code {}", resolved.rcode)));
     }
