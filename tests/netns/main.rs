@@ -10,6 +10,7 @@ mod servers;
 mod tunnel;
 mod world;
 
+mod clock;
 mod devices;
 mod differential;
 mod dns;
@@ -22,6 +23,7 @@ mod ingress;
 mod moves;
 mod nat;
 mod observe;
+mod outage;
 mod relay;
 mod scenarios;
 mod tun;
