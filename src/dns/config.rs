@@ -529,6 +529,8 @@ pub struct Testing {
     pub aggressive: bool,
     /// DNS cookies.
     pub cookies: bool,
+    /// Trust anchors follow the keys of their zones; left out, unless they are a test's own.
+    pub rfc5011: Option<bool>,
     /// RSA keys shorter than 1024 bits count.
     pub short_keys: bool,
     /// The UDP size that servers are offered.
@@ -558,6 +560,7 @@ impl Default for Testing {
             priming: true,
             aggressive: true,
             cookies: true,
+            rfc5011: None,
             short_keys: false,
             edns_size: 1232,
             special_servers: false,

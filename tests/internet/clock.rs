@@ -25,13 +25,13 @@ fn boot(shows: u64, floor: u64, synchronised: bool) -> Play {
     config.time_servers = vec![name("www.t0"), name("alias.t0")];
     let mut play = Play::new(world, config);
     play.now.wall = shows.max(floor);
-    play.resolver.set_clock(shows < floor, synchronised);
+    play.resolver.set_clock(floor, shows < floor, synchronised);
     play
 }
 
 fn set(play: &mut Play, to: u64) {
     play.now.wall = to;
-    play.resolver.set_clock(false, true);
+    play.resolver.set_clock(TRUE - 3600, false, true);
     play.resolver.forget();
 }
 
@@ -114,6 +114,41 @@ fn expired_signatures_alone_are_no_reason_to_doubt_the_clock() {
     play.pass(Duration::from_secs(20 * 86400));
     assert_eq!(asked(&mut play, "www.t1").0, 2);
     assert_eq!(play.resolver.clock(), Soundness::Sound);
+}
+
+#[test]
+fn signatures_that_nobody_made_do_not_put_the_clock_in_doubt() {
+    // Somebody on the way changes when the signatures of the root's keys end, and nothing else.
+    let mut play = boot(TRUE, TRUE - 3600, false);
+    let root = Name::root();
+    let keys = play.world.zones[&root].answer(&root, rtype::DNSKEY);
+    play.attacker = Some(Box::new(move |question, _| {
+        let mut said = keys.clone();
+        for record in said.answer.iter_mut().filter(|record| record.rtype == rtype::RRSIG) {
+            let mut rdata = record.rdata.to_vec();
+            rdata[8..12].copy_from_slice(&(EPOCH - 7200 + 3600).to_be_bytes());
+            rdata[12..16].copy_from_slice(&(EPOCH - 86400).to_be_bytes());
+            record.rdata = rdata.into();
+        }
+        (question.name == root && question.rtype == rtype::DNSKEY).then_some(said)
+    }));
+    play.now.wall += 2 * 3600;
+
+    let (rcode, _, why, _) = asked(&mut play, "www.t1");
+
+    assert_eq!((rcode, why), (2, Some(Why::SignatureExpired)));
+    assert_eq!((play.resolver.clock(), play.resolver.clock_news()), (Soundness::Sound, None));
+}
+
+#[test]
+fn signatures_that_were_over_at_the_floor_are_old_ones_played_back() {
+    let years = 10 * 365 * 86400;
+    let mut play = boot(YEAR_2040, TRUE + years, false);
+
+    let (rcode, _, why, _) = asked(&mut play, "www.t1");
+
+    assert_eq!((rcode, why), (2, Some(Why::SignatureExpired)));
+    assert_eq!((play.resolver.clock(), play.resolver.clock_news()), (Soundness::Sound, None));
 }
 
 #[test]

@@ -73,6 +73,13 @@ impl Key {
         Self { maker, algorithm, dnskey, tag }
     }
 
+    /// Returns this key with the bit REVOKE, which gives it another tag (RFC 5011 §2.1).
+    pub fn revoked(&self) -> Vec<u8> {
+        let mut dnskey = self.dnskey.clone();
+        dnskey[1] |= 0x80;
+        dnskey
+    }
+
     /// Returns the DS data for this key.
     pub fn ds(&self, zone: &Name, digest_type: u8) -> Vec<u8> {
         let kind = match digest_type {
@@ -97,19 +104,37 @@ impl Key {
         rdata: &[Arc<[u8]>],
         flaw: Flaw,
     ) -> Option<Arc<[u8]>> {
-        let (from, to) = match flaw {
+        let time = match flaw {
             Flaw::Absent => return None,
             Flaw::Expired => (EPOCH - 20 * 86400, EPOCH - 86400),
             Flaw::Early => (EPOCH + 30 * 86400, EPOCH + 60 * 86400),
             Flaw::None | Flaw::Garbled | Flaw::Stranger => (EPOCH - 86400, EPOCH + 14 * 86400),
         };
+        let tag = if flaw == Flaw::Stranger { self.tag ^ 0x5555 } else { self.tag };
+        let mut data = self.sign_for(time, tag, zone, owner, (rtype, ttl), rdata);
+        if flaw == Flaw::Garbled {
+            data[18 + zone.as_wire().len() + 7] ^= 0x40;
+        }
+        Some(data.into())
+    }
+
+    /// Returns the RRSIG data over an RRset for a time.
+    pub fn sign_for(
+        &self,
+        (from, to): (u32, u32),
+        tag: u16,
+        zone: &Name,
+        owner: &Name,
+        (rtype, ttl): (u16, u32),
+        rdata: &[Arc<[u8]>],
+    ) -> Vec<u8> {
         let labels = owner.labels().filter(|label| *label != b"*").count();
         let mut head = rtype.to_be_bytes().to_vec();
         head.extend([self.algorithm, u8::try_from(labels).expect("few labels")]);
         head.extend(ttl.to_be_bytes());
         head.extend(to.to_be_bytes());
         head.extend(from.to_be_bytes());
-        head.extend(if flaw == Flaw::Stranger { self.tag ^ 0x5555 } else { self.tag }.to_be_bytes());
+        head.extend(tag.to_be_bytes());
         head.extend_from_slice(zone.as_wire());
         let mut sorted: Vec<&Arc<[u8]>> = rdata.iter().collect();
         sorted.sort();
@@ -122,11 +147,7 @@ impl Key {
             input.extend(u16::try_from(data.len()).expect("short").to_be_bytes());
             input.extend_from_slice(data);
         }
-        let mut signature = self.maker.sign(&TBS::from(&input[..])).expect("signing works");
-        if flaw == Flaw::Garbled {
-            signature[7] ^= 0x40;
-        }
-        head.extend(signature);
-        Some(head.into())
+        head.extend(self.maker.sign(&TBS::from(&input[..])).expect("signing works"));
+        head
     }
 }

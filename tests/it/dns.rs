@@ -256,6 +256,13 @@ impl Running {
         let family = families.iter().find(|family| family.name() == name).unwrap();
         family.get_metric().iter().map(|metric| metric.get_counter().get_value() as u64).sum()
     }
+
+    /// How many values a histogram has seen.
+    pub(crate) fn observed(&self, name: &str) -> u64 {
+        let families = self.metrics.gather();
+        let family = families.iter().find(|family| family.name() == name).unwrap();
+        family.get_metric().iter().map(|metric| metric.get_histogram().get_sample_count()).sum()
+    }
 }
 
 impl Drop for Running {

@@ -224,6 +224,8 @@ fn a_name_is_found_from_the_root_and_known_cuts_are_not_asked_for_again() {
     assert_eq!(texts(&first), ["198.51.100.7"]);
     assert!(!first.metadata.authentic_data && !first.metadata.authoritative);
     assert_eq!(texts(&second), ["198.51.100.7"]);
+    let answered = u64::try_from(asked + 1).unwrap();
+    assert!((1..=answered).contains(&house.observed("hearthgate_dns_upstream_round_trip_seconds")));
     assert_eq!(internet.log.lock().unwrap().len(), asked + 1);
     assert_eq!(internet.asked("other.leaf.tld."), [(LEAF, "udp")]);
     assert!(internet.asked("www.leaf.tld.").iter().all(|(server, _)| *server == LEAF), "minimised");

@@ -667,10 +667,6 @@ fn switches(table: &Table<'_>) -> Testing {
             "write a DS or DNSKEY record as in a zone file",
         )),
     };
-    if let Some(follow) = table.boolean("rfc5011").filter(|follow| follow.value) {
-        let hint = "remove the key: trust anchors stay as they are written, and change with a new version";
-        table.report.error(follow.at, &table.about, "trust anchors are not renewed by themselves (RFC 5011)", hint);
-    }
     Testing {
         now: table.number("now", 0..=u64::from(u32::MAX)).map(|now| now.value),
         follow_clock: flag("follow_clock", ordinary.follow_clock),
@@ -680,6 +676,7 @@ fn switches(table: &Table<'_>) -> Testing {
         priming: flag("priming", ordinary.priming),
         aggressive: flag("aggressive", ordinary.aggressive),
         cookies: flag("cookies", ordinary.cookies),
+        rfc5011: table.boolean("rfc5011").map(|follow| follow.value),
         short_keys: flag("short_keys", true),
         edns_size: word("edns_size", 512, ordinary.edns_size),
         special_servers: flag("special_servers", ordinary.special_servers),

@@ -49,6 +49,11 @@ impl Anchors {
         self.0.entry(owner).or_default().keys.extend(Dnskey::parse(rdata));
     }
 
+    /// Returns the anchor at a name.
+    pub fn at(&self, name: &Name) -> Option<&Anchor> {
+        self.0.get(name)
+    }
+
     /// Returns the nearest anchor at or above a name.
     pub fn nearest(&self, name: &Name) -> Option<(&Name, &Anchor)> {
         let mut at = Some(name.clone());

@@ -15,7 +15,7 @@ use super::{
     rrset::{Rrset, Security},
     signature::{Dnskey, Ds, Rrsig, Window},
     trace,
-    validate::{Checked, LONGEST, Side, Verdict},
+    validate::{Checked, LONGEST, MOST_KEYS, MOST_SIGNATURES, Side, Verdict},
     why::Why,
     wire::{Question, rtype},
 };
@@ -116,8 +116,17 @@ impl Shared {
         let Some((owner, anchor)) = self.config.anchors.nearest(zone) else {
             return Ok((Trust::Insecure(None), LONGEST));
         };
-        let (digests, keys) = if owner == zone {
-            (anchor.ds.clone(), anchor.keys.clone())
+        let is_deleted = owner == zone && self.is_deleted(zone, anchor);
+        if is_deleted && zone.is_root() {
+            // RFC 5011 §5 would have nothing checked any more; nobody means that of all names.
+            return Ok((Trust::Bogus(Why::KeyMissing), BOGUS_FOR));
+        }
+        let above = zone.parent().filter(|_| is_deleted);
+        if is_deleted && above.is_none_or(|above| self.config.anchors.nearest(&above).is_none()) {
+            return Ok((Trust::Insecure(None), LONGEST));
+        }
+        let (digests, keys) = if owner == zone && !is_deleted {
+            self.anchored(zone, anchor)
         } else {
             match self.at_cut(zone, errand).await? {
                 AtCut::Signed(digests) => (digests.to_vec(), Vec::new()),
@@ -133,7 +142,7 @@ impl Shared {
         }
         let question = Question { name: zone.clone(), rtype: rtype::DNSKEY };
         let mut avoid: Vec<Contact> = Vec::new();
-        let (mut why, mut expired) = (Why::KeyMissing, true);
+        let (mut why, mut expired) = (Why::KeyMissing, zone.is_root());
         // What was in the cache is nobody's word: two servers are asked all the same.
         for _ in 0..3 {
             let found = match self.raw(&question, errand, &avoid).await {
@@ -148,6 +157,9 @@ impl Shared {
                         if zone.is_root() {
                             self.note_root();
                         }
+                        if owner == zone {
+                            self.note_anchor(zone);
+                        }
                         return Ok((
                             Trust::Secure(Rc::new(keys)),
                             Duration::from_secs(u64::from(ttl.max(1))).min(LONGEST),
@@ -155,28 +167,58 @@ impl Shared {
                     }
                     Err(found) => {
                         why = found;
-                        expired &= self.has_expired(set);
+                        expired = expired
+                            && found == Why::SignatureExpired
+                            && self.has_expired(zone, set, &digests, &keys, errand)?;
                     }
                 }
+            } else {
+                expired = false;
             }
             if !self.ask_another(&question, found.server, &mut avoid) {
                 break;
             }
         }
-        if zone.is_root() && expired && why == Why::SignatureExpired {
+        if expired && why == Why::SignatureExpired {
             self.note_expired_root();
         }
         Ok((Trust::Bogus(why), BOGUS_FOR))
     }
 
-    /// Says whether a set's signatures are all of the past.
-    fn has_expired(&self, set: &Rrset) -> bool {
-        let now = u32::try_from(self.wall() & 0xffff_ffff).expect("masked");
-        set.signatures.iter().filter_map(|rdata| Rrsig::parse(rdata)).all(|rrsig| rrsig.window(now) == Window::Expired)
+    /// Says whether a trusted key made a signature over the zone's keys that held at the floor or later and is over
+    /// by now. Nobody else can make one, and those that are older than the floor prove nothing: they can be played back.
+    fn has_expired(
+        &self,
+        zone: &Name,
+        set: &Rrset,
+        digests: &[Ds],
+        trusted: &[Dnskey],
+        errand: &Errand,
+    ) -> Result<bool, Failure> {
+        let seconds = |time: u64| u32::try_from(time & 0xffff_ffff).expect("masked");
+        let (now, floor) = (seconds(self.wall()), seconds(self.floor()));
+        let (_, entry) = self.entry_keys(zone, set, digests, trusted);
+        let signatures = set.signatures.iter().filter_map(|rdata| Rrsig::parse(rdata));
+        let over = signatures.filter(|rrsig| {
+            let ours = rrsig.signer == *zone && rrsig.covered == set.rtype;
+            ours && rrsig.window(now) == Window::Expired && rrsig.remaining(floor) > 0
+        });
+        for rrsig in over.take(MOST_SIGNATURES) {
+            let fitting = entry.iter().filter(|key| key.tag == rrsig.key_tag && key.algorithm == rrsig.algorithm);
+            for key in fitting.take(MOST_KEYS) {
+                if !errand.budget.spend_signature() {
+                    return Err(Failure::Spent);
+                }
+                if key.verify(set, &rrsig, self.config.support) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// Of these digests, those that count; without one, why.
-    fn usable(&self, digests: &[Ds]) -> (Vec<Ds>, Option<Why>) {
+    pub(super) fn usable(&self, digests: &[Ds]) -> (Vec<Ds>, Option<Why>) {
         let support = self.config.support;
         let known: Vec<&Ds> = digests.iter().filter(|ds| support.algorithm(ds.algorithm)).collect();
         let checked: Vec<Ds> =
@@ -190,7 +232,7 @@ impl Shared {
     }
 
     /// Finds a key that is trusted and that signed the zone's keys; then all of them are.
-    fn check_keys(
+    pub(super) fn check_keys(
         &self,
         zone: &Name,
         set: &Rrset,
@@ -198,20 +240,27 @@ impl Shared {
         trusted: &[Dnskey],
         errand: &Errand,
     ) -> Result<Result<(Vec<Dnskey>, u32), Why>, Failure> {
+        let (keys, entry) = self.entry_keys(zone, set, digests, trusted);
+        if entry.is_empty() {
+            return Ok(Err(Why::KeyMissing));
+        }
+        Ok(self.verify(set, zone, &entry, errand)?.map(|(_, ttl)| (keys, ttl)))
+    }
+
+    /// Returns the keys in a set, and which of them are trusted.
+    fn entry_keys(&self, zone: &Name, set: &Rrset, digests: &[Ds], trusted: &[Dnskey]) -> (Vec<Dnskey>, Vec<Dnskey>) {
         let usable = set.data.iter().filter(|data| data.len() <= LONGEST_KEY).filter_map(Dnskey::parse);
         let keys: Vec<Dnskey> =
             usable.filter(|key| self.config.support.algorithm(key.algorithm)).take(MOST_ZONE_KEYS).collect();
         let entry: Vec<Dnskey> = keys
             .iter()
+            .filter(|key| !self.is_revoked(zone, key))
             .filter(|key| {
                 trusted.iter().any(|anchor| anchor.rdata == key.rdata) || digests.iter().any(|ds| ds.covers(zone, key))
             })
             .cloned()
             .collect();
-        if entry.is_empty() {
-            return Ok(Err(Why::KeyMissing));
-        }
-        Ok(self.verify(set, zone, &entry, errand)?.map(|(_, ttl)| (keys, ttl)))
+        (keys, entry)
     }
 
     /// What does the parent say of this name?

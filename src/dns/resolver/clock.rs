@@ -42,6 +42,8 @@ pub enum News {
 pub(super) struct State {
     behind: Cell<bool>,
     synchronised: Cell<bool>,
+    /// No clock that shows less is right.
+    floor: Cell<u64>,
     proven: Cell<bool>,
     /// Since when it is known to be ahead, on the monotonic clock.
     ahead: Cell<Option<Duration>>,
@@ -53,6 +55,7 @@ impl Default for State {
         Self {
             behind: Cell::new(false),
             synchronised: Cell::new(true),
+            floor: Cell::new(0),
             proven: Cell::new(false),
             ahead: Cell::new(None),
             news: Cell::new(None),
@@ -61,9 +64,10 @@ impl Default for State {
 }
 
 impl Resolver {
-    /// Says whether the system's clock is below the floor (then [`super::Now::wall`] is the floor), and whether the
-    /// kernel's clock is kept right by somebody.
-    pub fn set_clock(&mut self, behind: bool, synchronised: bool) {
+    /// Says below which second no clock is right, whether the system's is below it (then [`super::Now::wall`] is the
+    /// floor), and whether the kernel's clock is kept right by somebody.
+    pub fn set_clock(&mut self, floor: u64, behind: bool, synchronised: bool) {
+        self.shared.clock.floor.set(floor);
         self.shared.clock.behind.set(behind);
         self.shared.clock.synchronised.set(synchronised);
     }
@@ -80,12 +84,16 @@ impl Resolver {
 }
 
 impl Shared {
-    fn soundness(&self) -> Soundness {
+    pub(super) fn soundness(&self) -> Soundness {
         match (self.clock.behind.get(), self.clock.ahead.get()) {
             (true, _) => Soundness::Behind,
             (false, Some(_)) => Soundness::Ahead,
             (false, None) => Soundness::Sound,
         }
+    }
+
+    pub(super) fn floor(&self) -> u64 {
+        self.clock.floor.get()
     }
 
     /// The clock was set: what it was before says nothing of it now.
@@ -117,7 +125,7 @@ impl Shared {
         self.clock.ahead.set(None);
     }
 
-    /// Signatures of the root's keys have all expired, whoever was asked. Where they held once since the clock was
+    /// Signatures of the root's keys that held at the floor have all expired, whoever was asked. Where they held once since the clock was
     /// last set, or where the kernel's clock is kept, somebody plays old records back to us.
     pub(super) fn note_expired_root(&self) {
         let clock = &self.clock;

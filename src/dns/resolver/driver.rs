@@ -11,6 +11,7 @@ pub mod encrypted;
 pub mod figures;
 mod https;
 mod kept;
+mod keys;
 mod line;
 mod lines;
 mod quic;
@@ -24,7 +25,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -34,6 +35,7 @@ use tokio::{
 
 use super::{
     Answer, Asked, Config, Contact, ExchangeId, Now, Output, Resolver, Ticket,
+    budget::{Limits, Means},
     clock::News,
     name::Name,
     trace::Trace,
@@ -47,6 +49,7 @@ use crate::{
 use encrypted::Server;
 use figures::{Figures, Fill};
 use kept::Kept;
+use keys::Keys;
 use line::Ask;
 use lines::{LineId, Lines};
 use random::Random;
@@ -107,6 +110,7 @@ enum Job {
     Ask {
         asked: Asked,
         wanted: Wanted,
+        means: Means,
         tell: oneshot::Sender<Arc<Answer>>,
     },
     Explain {
@@ -151,11 +155,16 @@ impl Driver {
         let count = settings.threads.max(1);
         config.cache_bytes /= count;
         let servers: Arc<[Server]> = servers.into();
+        let keys =
+            config.follow.then(|| Keys::new(settings.folder.as_deref(), &config.anchors, settings.figures.clone()));
         let start = |thread| {
-            let kept = settings.folder.as_deref().map(|folder| Kept::new(folder, thread, &config));
+            // One looks for all.
+            let config = Config { follow: config.follow && thread == 0, ..config.clone() };
+            let kept = settings.folder.as_deref().map(|folder| Kept::new(folder, thread, &config, &servers));
             let (tell, jobs) = mpsc::channel(WAITING);
-            let (config, settings, servers) = (config.clone(), settings.clone(), servers.clone());
-            let work = move || work(&config, &settings, kept, &servers, jobs);
+            let (settings, servers) = (settings.clone(), servers.clone());
+            let memory = Memory { kept, keys: keys.clone() };
+            let work = move || work(&config, &settings, &memory, &servers, jobs);
             std::thread::Builder::new().name("dns-resolver".into()).spawn(work)?;
             Ok(tell)
         };
@@ -163,10 +172,10 @@ impl Driver {
     }
 
     /// Asks. `None` says that the resolver is at its limits or fell over.
-    pub async fn ask(&self, asked: Asked, wanted: Wanted) -> Option<Arc<Answer>> {
+    pub async fn ask(&self, asked: Asked, wanted: Wanted, means: Means) -> Option<Arc<Answer>> {
         let (tell, told) = oneshot::channel();
         let name = asked.question.name.clone();
-        self.give(&name, Job::Ask { asked, wanted, tell })?;
+        self.give(&name, Job::Ask { asked, wanted, means, tell })?;
         told.await.ok()
     }
 
@@ -207,13 +216,14 @@ fn share(name: &Name) -> usize {
     usize::try_from(hash >> 33).unwrap_or(0)
 }
 
-fn work(
-    config: &Config,
-    settings: &Settings,
+/// What outlives the process, and a fall.
+#[derive(Clone)]
+struct Memory {
     kept: Option<Kept>,
-    servers: &Arc<[Server]>,
-    mut jobs: mpsc::Receiver<Job>,
-) {
+    keys: Option<Keys>,
+}
+
+fn work(config: &Config, settings: &Settings, memory: &Memory, servers: &Arc<[Server]>, mut jobs: mpsc::Receiver<Job>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, "the resolver has no runtime"),
@@ -221,7 +231,7 @@ fn work(
     let mut start = Start::Process;
     loop {
         let run = || {
-            let thread = Thread::new(config, settings, kept.clone(), start, servers);
+            let thread = Thread::new(config, settings, memory.clone(), start, servers);
             LocalSet::new().block_on(&runtime, thread.run(&mut jobs));
         };
         match catch_unwind(AssertUnwindSafe(run)) {
@@ -256,6 +266,7 @@ enum Event {
 struct Open {
     server: Contact,
     by: By,
+    since: Instant,
 }
 
 enum By {
@@ -267,6 +278,7 @@ enum By {
 
 struct Thread {
     resolver: Resolver,
+    limits: Limits,
     wall: Wall,
     clock: crate::clock::Clock,
     /// Somebody says what the time is, and means it.
@@ -275,7 +287,7 @@ struct Thread {
     synchronised: (bool, Duration),
     random: Random,
     lines: Lines,
-    kept: Option<Kept>,
+    memory: Memory,
     log: bool,
     figures: Figures,
     fill: Fill,
@@ -288,18 +300,22 @@ struct Thread {
 }
 
 impl Thread {
-    fn new(config: &Config, settings: &Settings, kept: Option<Kept>, start: Start, servers: &Arc<[Server]>) -> Self {
+    fn new(config: &Config, settings: &Settings, mut memory: Memory, start: Start, servers: &Arc<[Server]>) -> Self {
+        if start == Start::Fall {
+            memory.kept = None;
+        }
         let mut random = Random::default();
         let (tell, events) = mpsc::channel(SOCKETS);
         let mut thread = Self {
             resolver: Resolver::new(config.clone(), move |bytes| random.fill(bytes)),
+            limits: config.limits,
             wall: Wall::new(settings.bounds()),
             clock: settings.clock.clone(),
             is_told: settings.is_told(),
             synchronised: (true, Duration::ZERO),
             random: Random::default(),
             lines: Lines::new(servers.clone(), (config.ipv4, config.ipv6), tell.clone()),
-            kept: kept.filter(|_| start == Start::Process),
+            memory,
             log: settings.log,
             figures: settings.figures.clone(),
             fill: Fill::new(settings.figures.clone()),
@@ -310,8 +326,11 @@ impl Thread {
             tell,
             events,
         };
+        if let Some(keys) = &mut thread.memory.keys {
+            keys.begin(&mut thread.resolver);
+        }
         let now = thread.now();
-        if let Some(kept) = &thread.kept {
+        if let Some(kept) = &thread.memory.kept {
             kept.load(&mut thread.resolver, now);
         }
         thread
@@ -345,6 +364,9 @@ impl Thread {
             while let Some(output) = self.resolver.next_output() {
                 self.perform(output);
             }
+            if let Some(keys) = &mut self.memory.keys {
+                keys.exchange(&mut self.resolver);
+            }
             self.fill.set(self.resolver.cache_fill());
             match self.resolver.clock_news() {
                 Some(News::Proven(reading)) => self.clock.prove(reading),
@@ -359,14 +381,15 @@ impl Thread {
         if reading.stepped {
             tracing::info!("the clock was set: what was learnt under the other time is forgotten");
             self.resolver.forget();
-            if let Some(kept) = &self.kept {
+            if let Some(kept) = &self.memory.kept {
                 kept.load(&mut self.resolver, reading.now);
             }
         }
         if reading.now.since_start >= self.synchronised.1 {
             self.synchronised = (self.is_told || is_synchronised(), reading.now.since_start + LOOK_AT_CLOCK);
         }
-        self.resolver.set_clock(reading.behind, self.synchronised.0);
+        let floor = if self.is_told { 0 } else { self.clock.floor() };
+        self.resolver.set_clock(floor, reading.behind, self.synchronised.0);
         reading.now
     }
 
@@ -375,16 +398,16 @@ impl Thread {
             // Refused by being dropped.
             Job::Ask { .. } if self.waiting.len() >= UNDER_WAY => {}
             Job::Explain { .. } if self.curious.len() >= CURIOUS => {}
-            Job::Ask { asked, wanted, tell } => {
+            Job::Ask { asked, wanted, means, tell } => {
                 if wanted == Wanted::Renewed {
                     self.resolver.forget_ending(&asked.question, now);
                 }
-                let ticket = self.resolver.ask(asked, now);
+                let ticket = self.resolver.ask_within(asked, self.limits.within(means), now);
                 self.waiting.insert(ticket, tell);
             }
             Job::Keep { tell } => {
                 // By a clock that is wrong nobody could tell how long anything holds.
-                if let Some(kept) = self.kept.as_ref().filter(|_| self.resolver.clock() == Soundness::Sound) {
+                if let Some(kept) = self.memory.kept.as_ref().filter(|_| self.resolver.clock() == Soundness::Sound) {
                     kept.save(&self.resolver, now);
                 }
                 let _ = tell.send(());
@@ -399,13 +422,14 @@ impl Thread {
     fn handle(&mut self, event: Event, now: Now) {
         match event {
             Event::Message(exchange, bytes) => {
-                self.figures.heard();
                 if let Some(open) = self.open.get(&exchange) {
+                    let connected = matches!(open.by, By::Line(_));
+                    self.figures.heard(open.server, connected, open.since.elapsed());
                     if let By::Line(line) = open.by {
                         self.lines.heard(open.server, line);
                     }
                     if self.log {
-                        log("from", open.server, matches!(open.by, By::Line(_)), &bytes);
+                        log("from", open.server, connected, &bytes);
                     }
                 }
                 self.resolver.handle_message(exchange, &bytes, now);
@@ -442,7 +466,7 @@ impl Thread {
             }
             Output::Cancel(exchange) => match self.open.remove(&exchange) {
                 Some(Open { by: By::Socket(task), .. }) => task.abort(),
-                Some(Open { by: By::Line(line), server }) => self.lines.cancel(server, line, exchange),
+                Some(Open { by: By::Line(line), server, .. }) => self.lines.cancel(server, line, exchange),
                 None => {}
             },
             Output::Answer(ticket, answer) => {
@@ -509,7 +533,8 @@ impl Thread {
             let _ = tokio::time::timeout(LONGEST_EXCHANGE, talk).await;
             let _ = tell.send(Event::Failure(exchange)).await;
         });
-        self.open.insert(exchange, Open { server: Contact::Plain(server), by: By::Socket(task) });
+        let open = Open { server: Contact::Plain(server), by: By::Socket(task), since: Instant::now() };
+        self.open.insert(exchange, open);
     }
 
     /// Gives a message to a connection.
@@ -518,7 +543,7 @@ impl Thread {
         let (line, crowded_out) = self.lines.pass_on(server, ask, &mut self.tasks);
         match line {
             Some(line) => {
-                self.open.insert(exchange, Open { server, by: By::Line(line) });
+                self.open.insert(exchange, Open { server, by: By::Line(line), since: Instant::now() });
             }
             None => {
                 let now = self.now();

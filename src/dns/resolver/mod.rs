@@ -7,7 +7,8 @@
 //! that is likely to answer first ([`server`]). A message is understood from the point of view of the zone
 //! that was asked ([`reply`]); what that zone has no say in is dropped. What comes back is checked
 //! ([`validate`]): signatures by keys that a chain of DS records ties to an anchor (`chain`), absence by NSEC or NSEC3
-//! ([`denial`]), lack of signatures by proof that the zone is unsigned. What was learnt is cached with its
+//! ([`denial`]), lack of signatures by proof that the zone is unsigned; anchors follow their zones' keys
+//! ([`rollover`]). What was learnt is cached with its
 //! security status, and the answer goes out. Everything that the course starts is paid out of one budget
 //! ([`budget`]).
 //!
@@ -27,6 +28,7 @@ pub mod denial;
 pub mod driver;
 pub mod exchange;
 pub mod flight;
+mod follow;
 pub mod global;
 pub mod hints;
 pub mod iterate;
@@ -37,6 +39,7 @@ pub mod outage;
 pub mod renew;
 pub mod reply;
 pub mod resolve;
+pub mod rollover;
 pub mod rrset;
 pub mod rsa;
 pub mod search;
@@ -82,6 +85,8 @@ pub struct Config {
     pub priming: bool,
     /// Where trust begins.
     pub anchors: Anchors,
+    /// Anchors follow the keys of their zones (RFC 5011).
+    pub follow: bool,
     /// Names under which nothing is checked (RFC 7646), with the wall-clock second at which that ends.
     pub negative_anchors: Vec<(Name, Option<u64>)>,
     /// Names that are resolved unchecked while the clock is not right, with everything below them.
@@ -128,6 +133,7 @@ impl Default for Config {
             hints: Vec::new(),
             priming: true,
             anchors: Anchors::default(),
+            follow: false,
             negative_anchors: Vec::new(),
             time_servers: clock::time_servers().collect(),
             forward: Vec::new(),
@@ -276,6 +282,7 @@ struct Shared {
     outage: RefCell<outage::Outage>,
     traces: RefCell<trace::Traces>,
     clock: clock::State,
+    following: follow::Following,
 }
 
 impl Resolver {
@@ -299,6 +306,7 @@ impl Resolver {
             outage: RefCell::default(),
             traces: RefCell::default(),
             clock: clock::State::default(),
+            following: follow::Following::default(),
         };
         Self { shared: Rc::new(shared), tickets: 0 }
     }
@@ -366,6 +374,7 @@ impl Resolver {
         self.shared.fly_refreshes();
         self.shared.fly_probe();
         self.shared.fly_looks();
+        self.shared.fly_looks_at_keys();
         self.shared.courses.run();
     }
 

@@ -173,8 +173,7 @@ impl Shared {
         let number = |tag: &[u8]| std::str::from_utf8(tag).ok().filter(|tag| tag.len() == 5)?.parse::<u16>().ok();
         let is = label.strip_prefix(b"root-key-sentinel-is-ta-").and_then(number);
         let not = label.strip_prefix(b"root-key-sentinel-not-ta-").and_then(number);
-        is.is_some_and(|tag| !self.config.anchors.root_has(tag))
-            || not.is_some_and(|tag| self.config.anchors.root_has(tag))
+        is.is_some_and(|tag| !self.is_root_anchor(tag)) || not.is_some_and(|tag| self.is_root_anchor(tag))
     }
 
     async fn follow(&self, question: &Question, checked: bool, errand: &Errand) -> Result<Answer, Failure> {
@@ -283,7 +282,8 @@ impl Shared {
         }
         let mut above = question.name.parent();
         while let (None, Some(name)) = (&entry, &above) {
-            if name.is_root() {
+            // What holds of a name outside says nothing of what is in a zone that others are asked for.
+            if name.is_root() || !self.config.forward.is_empty() && !self.are_of_one_zone(name, &question.place()) {
                 break;
             }
             let denied = cache.fresh(name, ANY_TYPE, moment).filter(|entry| entry.security == Security::Secure);
@@ -307,8 +307,17 @@ impl Shared {
         })
     }
 
+    /// Says whether the same servers are asked at both names, if any recurse for us.
+    fn are_of_one_zone(&self, one: &Name, other: &Name) -> bool {
+        self.forward_zone(one) == self.forward_zone(other)
+    }
+
     fn proven(&self, question: &Question, checked: bool, errand: &Errand) -> Option<Step> {
         if !self.config.aggressive || !checked || self.is_untrusted(&question.place()) {
+            return None;
+        }
+        // A proof of the public zone above is not what those say who are asked for a zone of its own.
+        if !self.config.forward.is_empty() && !self.are_of_one_zone(&Name::root(), &question.place()) {
             return None;
         }
         let now = self.now();
@@ -317,7 +326,12 @@ impl Shared {
         Some(Step { kept, security: Security::Secure, why: None, ttl, server: None })
     }
 
-    async fn asked_of_servers(&self, question: &Question, errand: &Errand, avoid: &[Contact]) -> Result<Step, Failure> {
+    pub(super) async fn asked_of_servers(
+        &self,
+        question: &Question,
+        errand: &Errand,
+        avoid: &[Contact],
+    ) -> Result<Step, Failure> {
         let fetched = Box::pin(self.fetch(question, errand, avoid)).await?;
         let server = Some(fetched.server);
         let (kept, ttl) = self.keep(question, fetched)?;

@@ -245,3 +245,76 @@ impl Servers {
         FORGET_AFTER
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(1000);
+
+    fn contact(last: u8) -> Contact {
+        Contact::Plain(([192, 0, 2, last], 53).into())
+    }
+
+    /// Three servers that take 20, 60 and 200 ms.
+    fn known() -> Servers {
+        let mut servers = Servers::default();
+        for _ in 0..10 {
+            for (last, millis) in [(1, 20), (2, 60), (3, 200)] {
+                servers.answered(contact(last), NOW, Duration::from_millis(millis));
+            }
+        }
+        servers
+    }
+
+    fn ranked(servers: &Servers, now: Duration, dice: u32) -> Vec<Contact> {
+        let mut all = vec![contact(3), contact(1), contact(2)];
+        servers.rank(&mut all, now, dice);
+        all
+    }
+
+    #[test]
+    fn the_fastest_is_asked_first_and_now_and_then_another() {
+        let servers = known();
+
+        let first: Vec<Contact> = (0..1000).map(|dice| ranked(&servers, NOW, dice)[0]).collect();
+
+        let share = |last| first.iter().filter(|server| **server == contact(last)).count();
+        assert_eq!((share(1), share(2), share(3)), (950, 25, 25));
+    }
+
+    #[test]
+    fn who_got_faster_is_noticed_soon() {
+        let mut servers = known();
+        for _ in 0..40 {
+            servers.answered(contact(3), NOW, Duration::from_millis(5));
+            servers.answered(contact(1), NOW, Duration::from_millis(90));
+        }
+
+        assert_eq!(ranked(&servers, NOW, 999)[0], contact(3));
+    }
+
+    #[test]
+    fn the_dead_come_last_until_it_is_time_to_look_again() {
+        let mut servers = known();
+        for _ in 0..DEAD_AFTER {
+            servers.timed_out(contact(1), NOW);
+        }
+
+        assert!(servers.is_dead(contact(1), NOW));
+        assert_eq!(ranked(&servers, NOW, 999).last(), Some(&contact(1)));
+        // Nor is it explored meanwhile.
+        assert!((0..50).all(|dice| ranked(&servers, NOW, dice)[0] != contact(1)));
+        assert!(!servers.is_dead(contact(1), NOW + DEAD_FOR));
+        servers.answered(contact(1), NOW + DEAD_FOR, Duration::from_millis(20));
+        assert_eq!(ranked(&servers, NOW + DEAD_FOR, 999)[0], contact(1));
+    }
+
+    #[test]
+    fn another_is_asked_after_one_and_a_half_times_what_the_first_takes() {
+        let servers = known();
+
+        assert_eq!(servers.patience(contact(3)), Duration::from_millis(300));
+        assert_eq!(servers.patience(contact(1)), Duration::from_millis(30));
+    }
+}

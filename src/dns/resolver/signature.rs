@@ -92,6 +92,11 @@ pub enum Window {
     Never,
 }
 
+/// Flags of a DNSKEY (RFC 4034 §2.1.1, RFC 5011 §7).
+const ZONE: u16 = 0x0100;
+const REVOKE: u16 = 0x0080;
+const SEP: u16 = 0x0001;
+
 /// A DNSKEY's data (RFC 4034 §2.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dnskey {
@@ -109,16 +114,35 @@ impl Dnskey {
     /// Reads the data of a DNSKEY record; `None` for one that must not be used (RFC 4034 §2.1.1, §2.1.2,
     /// RFC 5011 §2.1).
     pub fn parse(rdata: &Arc<[u8]>) -> Option<Self> {
+        Self::read(rdata).filter(|key| key.flags & REVOKE == 0)
+    }
+
+    /// Reads the data of a DNSKEY record that is revoked (RFC 5011 §2.1).
+    pub fn parse_revoked(rdata: &Arc<[u8]>) -> Option<Self> {
+        Self::read(rdata).filter(|key| key.flags & REVOKE != 0 && key.is_entry())
+    }
+
+    fn read(rdata: &Arc<[u8]>) -> Option<Self> {
         let [f0, f1, protocol, algorithm, key @ ..] = &rdata[..] else { return None };
         let flags = u16::from_be_bytes([*f0, *f1]);
-        let zone_key = flags & 0x0100 != 0;
-        let revoked = flags & 0x0080 != 0;
-        (zone_key && !revoked && *protocol == 3 && !key.is_empty()).then(|| Self {
+        (flags & ZONE != 0 && *protocol == 3 && !key.is_empty()).then(|| Self {
             flags,
             algorithm: *algorithm,
             tag: key_tag(rdata),
             rdata: rdata.clone(),
         })
+    }
+
+    /// Says whether it signs keys (RFC 4034 §2.1.1: SEP).
+    pub fn is_entry(&self) -> bool {
+        self.flags & SEP != 0
+    }
+
+    /// Returns its data as it was before it was revoked.
+    pub fn unrevoked(&self) -> Arc<[u8]> {
+        let mut rdata = self.rdata.to_vec();
+        rdata[..2].copy_from_slice(&(self.flags & !REVOKE).to_be_bytes());
+        rdata.into()
     }
 
     /// Says whether this key made this signature over this RRset.

@@ -20,9 +20,9 @@ use super::{
 };
 
 /// Signatures of one set that are tried (KeyTrap).
-const MOST_SIGNATURES: usize = 8;
+pub(super) const MOST_SIGNATURES: usize = 8;
 /// Keys of one tag that are tried.
-const MOST_KEYS: usize = 4;
+pub(super) const MOST_KEYS: usize = 4;
 /// Zones that may have signed one set.
 const MOST_SIGNERS: usize = 2;
 /// How long a verdict is kept at most; the data that it rests on may go earlier.

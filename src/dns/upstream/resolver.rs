@@ -18,6 +18,7 @@ use crate::dns::{
     resolver::{
         self, Answer, Asked, Forward, Placed, Support,
         anchor::Anchors,
+        budget::Means,
         driver::{Driver, Settings, Wanted},
         hints, master,
         name::Name,
@@ -95,13 +96,13 @@ impl Resolver {
     }
 
     /// Asks. A failure is an answer too: SERVFAIL with the reason.
-    pub(crate) async fn resolve(&self, question: &Question, wanted: Wanted) -> Resolved {
+    pub(crate) async fn resolve(&self, question: &Question, wanted: Wanted, means: Means) -> Resolved {
         let Some(name) = Name::from_wire(&question.name) else { return Resolved::failed(Ede::NetworkError) };
         let asked = Asked {
             question: wire::Question { name, rtype: question.qtype },
             checking_disabled: question.checking_disabled,
         };
-        match tokio::time::timeout(DEADLINE, self.driver.ask(asked, wanted)).await {
+        match tokio::time::timeout(DEADLINE, self.driver.ask(asked, wanted, means)).await {
             Ok(Some(answer)) => resolved(&answer, question),
             Ok(None) => Resolved::failed(Ede::NotReady),
             Err(_) => Resolved::failed(Ede::NoReachableAuthority),
@@ -169,6 +170,7 @@ fn core_config(config: &Config, servers: &mut Servers<'_>) -> Result<resolver::C
     Ok(resolver::Config {
         hints: root_servers(config)?,
         priming: testing.priming,
+        follow: testing.rfc5011.unwrap_or(testing.anchors.is_none()) && !anchors.is_empty(),
         anchors,
         negative_anchors,
         time_servers: config.time_servers.iter().filter_map(own_name).chain(resolver::clock::time_servers()).collect(),

@@ -1,14 +1,26 @@
 //! What the resolver does, counted for whoever watches. The series outlive it: a reload may bring another one.
 
-use prometheus::{IntCounter, IntGauge};
+use std::time::Duration;
+
+use prometheus::{Histogram, IntCounter, IntGauge};
 
 use crate::{
-    dns::resolver::{Answer, contact::Contact, rrset::Security, why::Why, wire::rcode},
+    dns::resolver::{
+        Answer,
+        contact::Contact,
+        rollover::{Followed, State},
+        rrset::Security,
+        why::Why,
+        wire::rcode,
+    },
     metrics::Metrics,
 };
 
 const TRANSPORTS: [&str; 3] = ["udp", "tcp", "encrypted"];
 const STATES: [&str; 4] = ["secure", "insecure", "bogus", "failed"];
+/// Seconds; servers of zones are between a few milliseconds and the other side of the world away.
+const ROUND_TRIPS: [f64; 11] = [0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.2, 0.4, 1.0];
+const ANCHORS: [State; 5] = [State::AddPend, State::Valid, State::Missing, State::Revoked, State::Removed];
 const WORK: [&str; 3] = ["bytes", "signatures", "hashes"];
 
 /// The series of all resolvers of the process.
@@ -23,6 +35,8 @@ pub struct Figures {
     spent: IntCounter,
     entries: IntGauge,
     bytes: IntGauge,
+    took: [Histogram; TRANSPORTS.len()],
+    anchors: [IntGauge; ANCHORS.len()],
 }
 
 impl Default for Figures {
@@ -39,7 +53,13 @@ impl Figures {
         let sent = plane.counters("upstream_messages_total", "Messages sent to other servers.", &["transport"]);
         let answers = plane.counters("validations_total", "Answers of the resolver by what was proven.", &["state"]);
         let work = plane.counters("resolver_work_total", "What questions took from their budgets.", &["kind"]);
+        let (what, label) = ("Seconds until a server answered.", &["transport"]);
+        let took = plane.histograms("upstream_round_trip_seconds", what, label, &ROUND_TRIPS);
+        let (what, label) = ("Keys of trust anchors by their state (RFC 5011).", &["state"]);
+        let anchors = plane.gauges("trust_anchor_keys", what, label);
         Self {
+            took: TRANSPORTS.map(|transport| took.with_label_values(&[transport])),
+            anchors: ANCHORS.map(|state| anchors.with_label_values(&[state.word()])),
             sent: TRANSPORTS.map(|transport| sent.with_label_values(&[transport])),
             heard: plane.counter("upstream_replies_total", "Messages that came from servers that were asked."),
             unheard: plane.counter("upstream_failures_total", "Servers that refused a message or hung up."),
@@ -53,15 +73,20 @@ impl Figures {
     }
 
     pub(super) fn sent(&self, server: Contact, connected: bool) {
-        let transport = match server {
-            Contact::Encrypted(_) => 2,
-            Contact::Plain(_) => usize::from(connected),
-        };
-        self.sent[transport].inc();
+        self.sent[transport(server, connected)].inc();
     }
 
-    pub(super) fn heard(&self) {
+    /// Something came from a server that was asked so long ago.
+    pub(super) fn heard(&self, server: Contact, connected: bool, took: Duration) {
         self.heard.inc();
+        self.took[transport(server, connected)].observe(took.as_secs_f64());
+    }
+
+    /// What is thought of the keys of anchors.
+    pub(super) fn anchors(&self, followed: &Followed) {
+        for (series, state) in self.anchors.iter().zip(ANCHORS) {
+            series.set(i64::try_from(followed.count(state)).unwrap_or(i64::MAX));
+        }
     }
 
     pub(super) fn unheard(&self) {
@@ -87,6 +112,13 @@ impl Figures {
         if answer.why == Some(Why::BudgetSpent) {
             self.spent.inc();
         }
+    }
+}
+
+fn transport(server: Contact, connected: bool) -> usize {
+    match server {
+        Contact::Encrypted(_) => 2,
+        Contact::Plain(_) => usize::from(connected),
     }
 }
 
