@@ -72,6 +72,28 @@ fn without_a_link_from_the_start_clients_are_told_soon_and_all_is_well_within_th
 }
 
 #[test]
+fn an_outage_is_noticed_where_all_ways_begin_at_one_server() {
+    let world = World::calm();
+    let mut config = config(&world);
+    config.hints.truncate(1);
+    config.hints[0].1.truncate(1);
+    config.priming = false;
+    // No delegation is known for long.
+    config.ttl = 0..=2;
+    let mut play = Play::new(world, config);
+    assert_eq!(play.answer(&name("www.t1"), rtype::A).rcode, 0);
+    play.pass(Duration::from_secs(90_000));
+    play.outage = true;
+    play.ask(&host(0), rtype::A);
+    play.pass(Duration::from_secs(6));
+
+    assert!(play.resolver.is_out(), "{:#?}", play.log);
+    play.outage = false;
+    play.pass(Duration::from_secs(3));
+    assert_eq!(play.answer(&name("www.t1"), rtype::A).why, None);
+}
+
+#[test]
 fn an_outage_is_noticed_with_one_server_that_recurses_and_with_several_encrypted_or_not() {
     for servers in [
         vec![plain(0)],

@@ -1,7 +1,7 @@
 //! An outage: nobody out there can be reached, as far as this box can tell.
 //!
-//! Three servers in a row that are silent (or all that recurse for us, where there are fewer) are only a reason
-//! to look: then servers of the root, or those that recurse for us, are asked. If they are silent too, clients are told at once instead of after seconds, with
+//! Three servers in a row that are silent (or all that recurse for us, or all of the root's, where there are fewer)
+//! are only a reason to look: then servers of the root, or those that recurse for us, are asked. If they are silent too, clients are told at once instead of after seconds, with
 //! what has expired where there is such, and the probing goes on until somebody answers.
 
 use std::{
@@ -80,9 +80,10 @@ impl Shared {
         let now = self.now();
         let mut outage = self.outage.borrow_mut();
         let lately = outage.probed.is_some_and(|at| at + PROBE_EVERY > now);
-        // With one or two servers that recurse for us, no third will ever be silent.
+        // With one or two servers at the beginning of all ways, no third may ever be silent.
         let recursing = self.recursing().len();
-        let enough = if recursing > 0 { recursing.min(SUSPICIOUS) } else { SUSPICIOUS };
+        let first = if recursing > 0 { recursing } else { self.roots().count() };
+        let enough = first.clamp(1, SUSPICIOUS);
         let suspicious = outage.silent.len() >= enough && outage.silences >= SUSPICIOUS;
         if !suspicious || outage.probing || lately {
             return;
@@ -112,6 +113,12 @@ impl Shared {
         everything.map_or(&[], |forward| &forward.servers)
     }
 
+    /// The root's servers, as hinted, of the families that are asked.
+    fn roots(&self) -> impl Iterator<Item = Contact> {
+        let hinted = self.config.hints.iter().flat_map(|(_, addresses)| addresses);
+        hinted.filter(|address| self.may_ask(**address)).map(|address| self.contact(*address))
+    }
+
     /// Asks some servers that should be there; says whether one answered, whatever it said. With nobody to
     /// ask, nothing is known.
     async fn probe(&self) -> bool {
@@ -121,8 +128,7 @@ impl Shared {
         });
         let mut roots = Vec::new();
         if !apart {
-            let hinted = self.config.hints.iter().flat_map(|(_, addresses)| addresses);
-            roots.extend(hinted.filter(|address| self.may_ask(**address)).map(|address| self.contact(*address)));
+            roots.extend(self.roots());
         }
         if recursing.is_empty() && roots.is_empty() {
             return true;
