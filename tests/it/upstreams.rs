@@ -12,7 +12,7 @@ use std::{
 };
 
 use hearthgate::dns::{
-    Config, Fallback, Forward, Resolve, Testing, Transport, Upstream, UpstreamHost,
+    Action, Config, Fallback, Forward, ListSource, Resolve, Testing, Transport, Upstream, UpstreamHost,
     resolver::{
         name::Name,
         wire::{IN, Message as Wire, Record as WireRecord, rtype},
@@ -438,6 +438,54 @@ fn a_server_that_is_known_by_name_is_found_through_the_bootstrap_servers() {
 
         assert_eq!(texts(&ask(&house, "www.t1.")), truth("www.t1"), "{kind:?}");
     }
+}
+
+#[test]
+fn cve_2026_50243_a_rule_that_lets_a_name_through_does_not_make_what_is_bogus_good() {
+    let papers = Papers::new();
+    let server = Recursor::start(Kind::Plain, &papers);
+    server.watch.lies.store(true, Ordering::Relaxed);
+    let house = house_with(&papers, vec![server.upstream(Kind::Plain)], |config| {
+        config.lists[0].action = Action::Allow;
+        config.lists[0].source = ListSource::Inline(vec!["www.t0".into(), "t1".into()]);
+    });
+
+    let lie = ask(&house, "www.t0.");
+
+    assert_eq!((lie.metadata.response_code, ede(&lie)), (ResponseCode::ServFail, Some(6)));
+    assert_eq!(texts(&ask(&house, "www.t1.")), truth("www.t1"));
+}
+
+#[test]
+fn rfc5011_keys_of_anchors_are_written_down_where_the_next_process_finds_them() {
+    let papers = Papers::new();
+    let server = Recursor::start(Kind::Plain, &papers);
+    let state = tempfile::tempdir().unwrap();
+    let start = |follow| {
+        house_with(&papers, vec![server.upstream(Kind::Plain)], |config| {
+            config.state = state.path().into();
+            config.testing.rfc5011 = follow;
+        })
+    };
+    let written = || std::fs::read_to_string(state.path().join("trust-anchors")).unwrap_or_default();
+
+    let house = start(None);
+    assert_eq!(texts(&ask(&house, "www.t1.")), truth("www.t1"));
+    drop(house);
+    assert_eq!(written(), "", "anchors of a test stay as they are");
+
+    let house = start(Some(true));
+    // One thread follows for all: names of both are asked for until it has something to say.
+    for number in 0..100 {
+        ask(&house, &format!("n{number}.t{}.", number % 2));
+        if written().contains("valid") {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+
+    let text = written();
+    assert!(text.contains(" IN DNSKEY 257 3 ") && text.contains(";; valid since "), "{text}");
 }
 
 #[test]

@@ -52,10 +52,29 @@ fn the_real_process_answers_scenarios_of_others_as_they_want() {
         (None, Some(data)) => PathBuf::from(data).join("scenarios"),
         (None, None) => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data/scenarios"),
     };
-    let Ok(entries) = std::fs::read_dir(&folder) else {
+    if !folder.is_dir() {
         eprintln!("SKIPPED: no scenarios in {}", folder.display());
         return;
-    };
+    }
+    let failures = play_all(&folder);
+    let named = |line: &str, name: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', ':']));
+    let unexplained: Vec<&String> =
+        failures.iter().filter(|line| !OTHERWISE.iter().any(|(name, _)| named(line, name))).collect();
+    assert!(unexplained.is_empty() || std::env::var_os("SCENARIOS").is_some(), "{unexplained:#?}");
+}
+
+#[test]
+fn the_real_process_answers_our_own_scenarios_as_they_want() {
+    needs!();
+
+    let failures = play_all(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios/own"));
+
+    assert!(failures.is_empty(), "{failures:#?}");
+}
+
+/// Plays all files of a folder; says of each case what went wrong.
+fn play_all(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("the folder is there");
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "rpl"));
     if let Ok(only) = std::env::var("SCENARIO") {
@@ -89,10 +108,7 @@ fn the_real_process_answers_scenarios_of_others_as_they_want() {
     }
     failures.iter().for_each(|failure| println!("{failure}"));
     println!("{right} of {cases} cases right");
-    let named = |line: &str, name: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', ':']));
-    let unexplained: Vec<&String> =
-        failures.iter().filter(|line| !OTHERWISE.iter().any(|(name, _)| named(line, name))).collect();
-    assert!(unexplained.is_empty() || std::env::var_os("SCENARIOS").is_some(), "{unexplained:#?}");
+    failures
 }
 
 /// The addresses that servers of a file have; what is answered but once may be asked of any that glue names.
