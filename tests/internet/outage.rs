@@ -94,6 +94,25 @@ fn an_outage_is_noticed_where_all_ways_begin_at_one_server() {
 }
 
 #[test]
+fn what_another_thread_found_out_is_looked_at_before_a_client_has_to_wait() {
+    for outage in [true, false] {
+        let world = World::calm();
+        let config = config(&world);
+        let mut play = Play::new(world, config);
+        play.outage = outage;
+        play.resolver.suspect_outage(play.now);
+        play.pass(Duration::ZERO);
+        play.pass(Duration::from_secs(1));
+
+        assert_eq!(play.resolver.is_out(), outage);
+        let before = play.now.since_start;
+        let answer = play.answer(&name("www.t0"), rtype::A);
+        assert_eq!(answer.why, outage.then_some(Why::NoReachableAuthority));
+        assert!(play.now.since_start - before < Duration::from_secs(1));
+    }
+}
+
+#[test]
 fn an_outage_is_noticed_with_one_server_that_recurses_and_with_several_encrypted_or_not() {
     for servers in [
         vec![plain(0)],

@@ -108,7 +108,7 @@ fn names_that_were_known_are_answered_without_a_link_and_all_is_well_within_thre
             let stale = soon(&world, known);
             assert_eq!((stale.status.as_str(), stale.authenticated), ("NOERROR", false), "{loss:?} {}", stale.text);
             assert!(stale.has_extended_error(3), "{loss:?} {}", stale.text);
-            let other = soon(&world, &format!("m{number}.good.tld A"));
+            let other = soon(&world, &format!("m{number}.hashed.tld A"));
             assert!(other.status == "SERVFAIL" && other.has_extended_error(22), "{loss:?} {}", other.text);
             let own = soon(&world, "nas.home.example A");
             assert_eq!(own.status, "NOERROR", "{loss:?} {}", own.text);
@@ -122,8 +122,12 @@ fn names_that_were_known_are_answered_without_a_link_and_all_is_well_within_thre
             answer.status == "NOERROR" && answer.authenticated
         });
         assert!(well, "{loss:?} {last}");
-        let new = soon(&world, "www.hashed.tld A");
-        assert_eq!((new.status.as_str(), new.authenticated), ("NOERROR", true), "{loss:?} {}", new.text);
+        let well = within(3, || {
+            let answer = soon(&world, "www.hashed.tld A");
+            last = answer.text;
+            answer.status == "NOERROR" && answer.authenticated
+        });
+        assert!(well, "{loss:?} {last}");
     }
 }
 

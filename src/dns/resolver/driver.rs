@@ -29,7 +29,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::{AbortHandle, JoinSet, LocalSet},
 };
 
@@ -157,13 +157,14 @@ impl Driver {
         let servers: Arc<[Server]> = servers.into();
         let keys =
             config.follow.then(|| Keys::new(settings.folder.as_deref(), &config.anchors, settings.figures.clone()));
+        let outages = watch::channel(false);
         let start = |thread| {
             // One looks for all.
             let config = Config { follow: config.follow && thread == 0, ..config.clone() };
             let kept = settings.folder.as_deref().map(|folder| Kept::new(folder, thread, &config, &servers));
             let (tell, jobs) = mpsc::channel(WAITING);
             let (settings, servers) = (settings.clone(), servers.clone());
-            let memory = Memory { kept, keys: keys.clone() };
+            let memory = Memory { kept, keys: keys.clone(), outages: outages.clone() };
             let work = move || work(&config, &settings, &memory, &servers, jobs);
             std::thread::Builder::new().name("dns-resolver".into()).spawn(work)?;
             Ok(tell)
@@ -221,6 +222,8 @@ fn share(name: &Name) -> usize {
 struct Memory {
     kept: Option<Kept>,
     keys: Option<Keys>,
+    /// What a thread found out last: whether nobody can be reached.
+    outages: (watch::Sender<bool>, watch::Receiver<bool>),
 }
 
 fn work(config: &Config, settings: &Settings, memory: &Memory, servers: &Arc<[Server]>, mut jobs: mpsc::Receiver<Job>) {
@@ -337,6 +340,7 @@ impl Thread {
     }
 
     async fn run(mut self, jobs: &mut mpsc::Receiver<Job>) {
+        let mut was_out = false;
         loop {
             let wake = self.resolver.next_timeout().map(|at| self.wall.instant(at));
             let timer = async {
@@ -356,6 +360,15 @@ impl Thread {
                     self.handle(event, now);
                 }
                 Some(_) = self.tasks.join_next() => continue,
+                // It cannot close: this thread can tell as well.
+                Ok(()) = self.memory.outages.1.changed() => {
+                    let now = self.now();
+                    let is_out = *self.memory.outages.1.borrow_and_update();
+                    match is_out {
+                        true => self.resolver.suspect_outage(now),
+                        false => self.resolver.end_outage(now),
+                    }
+                }
                 () = timer => {
                     let now = self.now();
                     self.resolver.handle_timeout(now);
@@ -363,6 +376,11 @@ impl Thread {
             }
             while let Some(output) = self.resolver.next_output() {
                 self.perform(output);
+            }
+            let is_out = self.resolver.is_out();
+            if std::mem::replace(&mut was_out, is_out) != is_out {
+                self.memory.outages.0.send_if_modified(|told| std::mem::replace(told, is_out) != is_out);
+                self.memory.outages.1.mark_unchanged();
             }
             if let Some(keys) = &mut self.memory.keys {
                 keys.exchange(&mut self.resolver);

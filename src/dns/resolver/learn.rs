@@ -169,7 +169,10 @@ impl Shared {
             expires: self.now() + FAILED_FOR,
         };
         let mut cache = self.cache.borrow_mut();
-        let known = cache.get(&question.name, question.rtype).is_some_and(|entry| !matches!(entry.kept, Kept::Failure));
+        // What could not be checked would be tried again by the next who asks, at the same cost.
+        let known = cache
+            .get(&question.name, question.rtype)
+            .is_some_and(|entry| !matches!(entry.kept, Kept::Failure) && entry.security != Security::Unchecked);
         if !known {
             cache.insert(&question.name, question.rtype, entry);
         }

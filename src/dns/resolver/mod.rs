@@ -398,6 +398,20 @@ impl Resolver {
         self.shared.is_out()
     }
 
+    /// Takes the word of another resolver of this box that nobody out there can be reached: it is looked at once.
+    pub fn suspect_outage(&mut self, now: Now) {
+        self.shared.courses.set_now(now);
+        self.shared.suspect_outage();
+        self.run();
+    }
+
+    /// Takes the word of another resolver of this box that somebody answered.
+    pub fn end_outage(&mut self, now: Now) {
+        self.shared.courses.set_now(now);
+        self.shared.note_answer();
+        self.run();
+    }
+
     /// Counts what is under way: questions, exchanges with servers, courses.
     pub fn under_way(&self) -> (usize, usize, usize) {
         let shared = &self.shared;

@@ -27,7 +27,7 @@ const SUSPICIOUS: usize = 3;
 const PROBED: usize = 3;
 /// A probe waits so long.
 const PROBE_FOR: Duration = Duration::from_millis(800);
-/// Until the next probe.
+/// From one probe to the next.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
 
 /// A server that recurses for us and was silent is looked after so often, while there are questions for it.
@@ -40,13 +40,21 @@ pub(super) struct Outage {
     silences: usize,
     is_out: bool,
     probing: bool,
+    /// Somebody else found out that nobody can be reached.
+    suspected: bool,
     probed: Option<Duration>,
+    /// When somebody answered last.
+    heard: Option<Duration>,
     /// When silent servers were looked after.
     looked: BTreeMap<Contact, Duration>,
     wished: Vec<Contact>,
 }
 
 impl Shared {
+    pub(super) fn suspect_outage(&self) {
+        self.outage.borrow_mut().suspected = true;
+    }
+
     /// Says whether nobody can be reached.
     pub(super) fn is_out(&self) -> bool {
         self.outage.borrow().is_out
@@ -55,6 +63,7 @@ impl Shared {
     /// Somebody answered.
     pub(super) fn note_answer(&self) {
         let mut outage = self.outage.borrow_mut();
+        outage.heard = Some(self.now());
         outage.silent.clear();
         outage.silences = 0;
         if std::mem::take(&mut outage.is_out) {
@@ -84,8 +93,9 @@ impl Shared {
         let recursing = self.recursing().len();
         let first = if recursing > 0 { recursing } else { self.roots().count() };
         let enough = first.clamp(1, SUSPICIOUS);
-        let suspicious = outage.silent.len() >= enough && outage.silences >= SUSPICIOUS;
-        if !suspicious || outage.probing || lately {
+        let suspected = std::mem::take(&mut outage.suspected);
+        let suspicious = outage.silent.len() >= enough && outage.silences >= SUSPICIOUS && !lately;
+        if outage.probing || !(suspicious || suspected) {
             return;
         }
         outage.probing = true;
@@ -93,7 +103,10 @@ impl Shared {
         let shared = self.clone();
         self.courses.spawn(async move {
             loop {
-                let reached = shared.probe().await;
+                let began = shared.now();
+                let answered = shared.probe().await;
+                // An answer that came meanwhile is newer than what the probe found.
+                let reached = answered || shared.outage.borrow().heard.is_some_and(|at| at >= began);
                 shared.outage.borrow_mut().probed = Some(shared.now());
                 if reached {
                     break;
@@ -101,7 +114,7 @@ impl Shared {
                 if !std::mem::replace(&mut shared.outage.borrow_mut().is_out, true) {
                     shared.tell_all();
                 }
-                shared.courses.until(shared.now() + PROBE_EVERY).await;
+                shared.courses.until(began + PROBE_EVERY).await;
             }
             shared.outage.borrow_mut().probing = false;
         });
