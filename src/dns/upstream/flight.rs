@@ -394,9 +394,7 @@ mod tests {
     async fn who_asks_for_much_that_nobody_knows_has_it_looked_up_for_less() {
         let house = cut_off();
         let core = &house.core;
-        let networks = core.networks.load();
-        let now = core.clock.seconds();
-        let view = View { core, policy: &house.policy, networks: &networks, now, instant: Instant::now() };
+        let view = View::new(core, &house.policy, core.clock.seconds(), Instant::now());
         let means = |address: &str| {
             let asker = Asker { client: address.parse().unwrap(), ..fuzz::asker(Origin::Vpn(PeerId(1))) };
             let bytes = query("www.example", qtype::A, None);
