@@ -18,7 +18,7 @@
 //!   of that server,
 //!   [`event`] carries what they report to the [`history`], which keeps the questions of the house,
 //!   [`audit`] writes down who changed what, [`supervise`] names and restarts tasks, [`clock`] says whether the time can be right, [`descriptors`] is how many sockets there may be, [`metrics`] is the registry and its naming rule, [`store`]
-//!   writes state that is never torn, [`handover`] passes what is open to the next process, [`privilege`] drops what is not needed.
+//!   writes state that is never torn, [`handover`] passes what is open to the next process, [`privilege`] drops what is not needed, [`sandbox`] shuts the rest off.
 
 pub mod announce;
 pub mod app;
@@ -50,6 +50,7 @@ pub mod privilege;
 pub mod provider;
 pub mod public_dns;
 pub mod questions;
+pub mod sandbox;
 pub mod store;
 pub mod stream;
 pub mod supervise;

@@ -19,7 +19,7 @@ use crate::{
     listen::{self, BindError},
     metrics::Metrics,
     onlink::Follower,
-    privilege, vpn,
+    privilege, sandbox, vpn,
 };
 
 /// Why the process did not start.
@@ -161,6 +161,10 @@ pub(super) fn build(options: Options) -> Result<Built, Failure> {
     };
     let in_force = privilege::drop(user.as_ref())?;
     tracing::info!(user = in_force.user, capabilities = in_force.capabilities, "privileges dropped: {in_force}");
+    let open = folders(config, &options, &state);
+    let shut = sandbox::enter(config.node.sandbox, &open);
+    sandbox::remember(&shut, &open);
+    tracing::info!("sandbox: {shut}");
     if let Err(error) = std::fs::read_dir(&state) {
         let what = format!("state folder {} as user {} (another one: --state DIR)", state.display(), in_force.user);
         return Err(Failure::Io { what, error });
@@ -199,7 +203,7 @@ pub(super) fn build(options: Options) -> Result<Built, Failure> {
     let edge = Edge {
         options,
         state,
-        privileges: in_force.to_string(),
+        privileges: format!("{in_force}, {shut}"),
         started: Instant::now(),
         planes,
         clock,
@@ -219,6 +223,13 @@ pub(super) fn build(options: Options) -> Result<Built, Failure> {
         peer_ids: std::sync::Mutex::new(peer_ids),
     };
     Ok(Built { edge, lock, succession })
+}
+
+/// What the sandbox leaves open.
+fn folders(config: &config::Compiled, options: &Options, state: &Path) -> sandbox::Folders {
+    let files = config.files.iter().chain(options.source.file());
+    let resolver = if config.dns.is_some() { sandbox::Resolver::Ours } else { sandbox::Resolver::System };
+    sandbox::Folders { state: state.to_owned(), files: files.cloned().collect(), resolver }
 }
 
 /// Starts what runs programs of the owner's, if any is named, while it still may.

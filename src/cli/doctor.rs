@@ -167,7 +167,7 @@ impl Patient<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// A box whose files are these.
@@ -189,7 +189,7 @@ mod tests {
     }
 
     /// A configuration as an owner writes it.
-    pub(super) fn config(text: &str) -> Compiled {
+    pub(in crate::cli) fn config(text: &str) -> Compiled {
         let folder = tempfile::tempdir().unwrap();
         let options = config::Options { state: Some(folder.path().into()), ..config::Options::default() };
         let file = folder.path().join("hearthgate.toml");

@@ -9,6 +9,7 @@ mod confirm;
 mod devices;
 mod doctor;
 mod explain;
+mod firewall;
 mod init;
 mod list;
 mod listeners;
@@ -64,6 +65,9 @@ enum Command {
     Trust(trust::Trust),
     /// Look at this box: what is wrong with it, why that matters, and what to type
     Doctor(doctor::Doctor),
+    /// Print what a firewall needs for a configuration
+    #[command(subcommand)]
+    Firewall(firewall::Firewall),
     /// Prove the promise from outside, as a client of the running quick start
     Tour(Running),
     /// Look at this box and write a first configuration
@@ -174,6 +178,7 @@ pub fn main() -> ExitCode {
         Command::Explain(command) => command.execute(state),
         Command::Trust(command) => command.execute(),
         Command::Doctor(command) => command.execute(state),
+        Command::Firewall(command) => command.execute(state),
         Command::Tour(running) => tour::execute(&running, state),
         Command::Init(command) => command.execute(state),
         Command::Peer(command) => command.execute(state),

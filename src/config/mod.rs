@@ -35,6 +35,7 @@ use crate::{
     listen::Place,
     onlink,
     origin::{Directory, PeerId, Role},
+    sandbox,
     vpn::{self, keys::PublicKey},
     wan,
 };
@@ -85,6 +86,8 @@ pub struct Compiled {
     pub history: Option<history::Config>,
     /// Names of networks and peers.
     pub directory: Directory,
+    /// Every file that is named.
+    pub files: Vec<PathBuf>,
 }
 
 impl Compiled {
@@ -125,6 +128,8 @@ pub struct Node {
     pub grace: Duration,
     /// How log lines look.
     pub log: Log,
+    /// What shuts the process off from the rest of the system.
+    pub sandbox: sandbox::Switches,
 }
 
 /// The meant form of `[metrics]`.
@@ -262,7 +267,8 @@ fn compiled(
         Source::File(path) | Source::Text(path, _) => folder_of(path),
         Source::QuickStart => Path::new("."),
     };
-    let setting = compile::Setting { folder, state, options, made, report };
+    let named = std::cell::RefCell::default();
+    let setting = compile::Setting { folder, state, options, made, report, named: &named };
     if source == Source::QuickStart {
         compile::complete_quick_start(&mut file, &setting);
     }

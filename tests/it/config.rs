@@ -74,7 +74,15 @@ fn every_example_means_something() {
 
     assert_eq!(
         names,
-        ["dns-only.toml", "gate-only.toml", "home.toml", "ingress-only.toml", "pi-zero.toml", "quickstart.toml", "reference.toml"]
+        [
+            "dns-only.toml",
+            "gate-only.toml",
+            "home.toml",
+            "ingress-only.toml",
+            "pi-zero.toml",
+            "quickstart.toml",
+            "reference.toml"
+        ]
     );
 }
 

@@ -15,6 +15,7 @@ mod peers;
 mod process;
 mod reload;
 mod rules;
+mod sandbox;
 mod state;
 mod tour;
 mod users;

@@ -27,6 +27,7 @@ use crate::{
     listen::Place,
     onlink,
     origin::{Directory, NetworkId, PeerId},
+    sandbox,
 };
 
 /// The gate serves the first metrics port beside these, on its own inner addresses.
@@ -42,6 +43,8 @@ pub(crate) struct Setting<'a> {
     /// What is made once, and was not there yet.
     pub(crate) made: &'a Made,
     pub(crate) report: &'a Report,
+    /// Every file that the configuration names.
+    pub(crate) named: &'a std::cell::RefCell<std::collections::BTreeSet<PathBuf>>,
 }
 
 /// What the planes' sections refer to by name.
@@ -78,7 +81,9 @@ impl Names {
 impl Setting<'_> {
     /// Returns a path of the file as it is meant.
     fn path(&self, written: &Path) -> PathBuf {
-        self.folder.join(written)
+        let path = self.folder.join(written);
+        self.named.borrow_mut().insert(path.clone());
+        path
     }
 
     /// Returns the path of a file that must be there.
@@ -93,11 +98,20 @@ impl Setting<'_> {
             }),
             Files::Unchecked => Ok(()),
         };
-        if let Err(error) = opened {
+        if opened.is_err() && !sandbox::admits(&path) {
+            self.shut_out(&path, written.at, about);
+        } else if let Err(error) = opened {
             let what = format!("\"{}\" cannot be read: {error}", written.value.display());
             self.report.error(written.at, about, what, format!("see that {} is there and may be read", path.display()));
         }
         path
+    }
+
+    /// The running edge may read only what was named when it began.
+    fn shut_out(&self, path: &Path, at: crate::config::problems::Span, about: &About) {
+        let what = format!("\"{}\" lies in a folder that nothing named when the edge was started", path.display());
+        let hint = "this needs a restart: the sandbox (`node.landlock`) lets the running process read no other folder";
+        self.report.error(at, about, what, hint);
     }
 
     /// Returns a secret of the owner's. The file of one is only looked for where files are.
@@ -114,7 +128,9 @@ impl Setting<'_> {
             Ok(text) => text.lines().next().map(str::trim).filter(|line| !line.is_empty()),
             Err(_) => None,
         };
-        if line.is_none() {
+        if line.is_none() && !sandbox::admits(&path) {
+            self.shut_out(&path, written.at, about);
+        } else if line.is_none() {
             let why = text.as_ref().err().map_or("its first line is empty".to_owned(), ToString::to_string);
             let what = format!("\"{}\" holds no secret: {why}", path.display());
             self.report.error(
@@ -207,7 +223,9 @@ pub(crate) fn compile(mut file: File, setting: &Setting<'_>, ids: &mut PeerIds) 
     });
     let wan = wan::compile(&file.wan, setting);
     let history = file.history;
-    Compiled { node, lan, wan, dns, ingress, vpn, users, metrics, history, directory: names.directory() }
+    let files = setting.named.borrow().iter().cloned().collect();
+    let directory = names.directory();
+    Compiled { node, lan, wan, dns, ingress, vpn, users, metrics, history, directory, files }
 }
 
 fn node(node: &file::Node, setting: &Setting<'_>) -> Node {
@@ -227,6 +245,7 @@ fn node(node: &file::Node, setting: &Setting<'_>) -> Node {
         timezone: timezone.unwrap_or_else(jiff::tz::TimeZone::system),
         grace: node.grace,
         log: node.log,
+        sandbox: node.sandbox,
     }
 }
 

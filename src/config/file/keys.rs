@@ -3,7 +3,7 @@
 /// Sections by name, as they stand in brackets; tables within a value are called after their key.
 pub const SECTIONS: &[(&str, &[&str])] = &[
     ("", &["node", "lan", "wan", "dns", "ingress", "route", "vpn", "user", "metrics", "history"]),
-    ("node", &["domain", "state", "user", "timezone", "grace", "log", "ntp"]),
+    ("node", &["domain", "state", "user", "timezone", "grace", "landlock", "seccomp", "log", "ntp"]),
     ("node.log", &["format", "level"]),
     ("lan", &["interfaces", "subnets", "this_box", "relays", "announce", "network"]),
     ("lan.network", &["name", "subnets"]),

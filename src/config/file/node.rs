@@ -11,6 +11,7 @@ use crate::{
         value,
     },
     ingress::canonical::CanonicalHost,
+    sandbox::{self, Switch},
 };
 
 /// `[node]` as written.
@@ -22,6 +23,7 @@ pub(crate) struct Node {
     pub(crate) grace: Duration,
     pub(crate) log: Log,
     pub(crate) ntp: Vec<Name>,
+    pub(crate) sandbox: sandbox::Switches,
 }
 
 /// How log lines look.
@@ -53,6 +55,7 @@ impl Node {
             grace: Duration::from_secs(10),
             log: Log { format: LogFormat::Text, level: tracing::Level::INFO },
             ntp: Vec::new(),
+            sandbox: sandbox::Switches { landlock: Switch::On, seccomp: Switch::On },
         };
         let Some(table) = table else { return node };
         if let Some(domain) = table.parsed("domain", domain) {
@@ -67,6 +70,11 @@ impl Node {
             node.grace = grace.value;
         }
         node.ntp = table.list("ntp", value::name).unwrap_or_default().into_iter().map(|name| name.value).collect();
+        for (key, place) in [("landlock", &mut node.sandbox.landlock), ("seccomp", &mut node.sandbox.seccomp)] {
+            if let Some(on) = table.boolean(key) {
+                *place = if on.value { Switch::On } else { Switch::Off };
+            }
+        }
         if let Some(log) = table.table("log", "node.log") {
             let format = log.word("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
             let level = log.word(
