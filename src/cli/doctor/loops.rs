@@ -69,7 +69,7 @@ mod tests {
             gateways: vec![(Some(2), "192.168.1.1".parse().unwrap())],
             ..Kernel::default()
         };
-        let config = tests::config(&format!("[dns]\nlisten = [\"192.168.1.2:53\"]\n{dns}"));
+        let config = tests::config(&format!("[dns]\nlisten = [\"0.0.0.0:53\"]\n{dns}"));
         findings(&Patient { machine, kernel, config: Some(&config), status: None })[0].mark
     }
 
