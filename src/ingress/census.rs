@@ -1,4 +1,5 @@
-//! How many connections are open, in all and for one Internet client, in fixed memory.
+//! How many connections are open, in all and for one Internet client, and how many requests of strangers are at work,
+//! in fixed memory. What each of them may hold is bounded where it is held, so these counts bound the whole.
 
 use std::{
     collections::hash_map::RandomState,
@@ -9,11 +10,10 @@ use std::{
     },
 };
 
-use crate::limit::Client;
+use crate::{descriptors, limit::Client};
 
-/// Connections from the Internet, where the process may have as many descriptors as that takes; as many
-/// again from the house and the tunnel, which strangers cannot use up.
-const MOST: u32 = 8192;
+/// Connections of the house and of the tunnel, which strangers cannot use up.
+const MOST_OF_HOUSE: u32 = 8192;
 /// Each connection may need one descriptor towards the client and one towards an upstream, and the other
 /// planes need some as well: so strangers get a quarter of what the process may have.
 const DESCRIPTORS_EACH: u64 = 4;
@@ -26,7 +26,8 @@ const PLACES: usize = 8192;
 #[derive(Debug)]
 pub(super) struct Census {
     strangers: AtomicU32,
-    most_strangers: u32,
+    most_strangers: AtomicU32,
+    requests: AtomicU32,
     house: AtomicU32,
     rows: [Box<[AtomicU32]>; 2],
     keys: [RandomState; 2],
@@ -56,15 +57,42 @@ pub(super) struct Counted {
 impl Census {
     pub(super) fn new() -> Arc<Self> {
         let row = || (0..PLACES).map(|_| AtomicU32::new(0)).collect();
-        let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        let most = descriptors.map_or(MOST, |most| u32::try_from(most / DESCRIPTORS_EACH).unwrap_or(MOST).min(MOST));
         Arc::new(Self {
             strangers: AtomicU32::new(0),
-            most_strangers: most,
+            most_strangers: AtomicU32::new(0),
+            requests: AtomicU32::new(0),
             house: AtomicU32::new(0),
             rows: [row(), row()],
             keys: Default::default(),
         })
+    }
+
+    /// Admits so many connections from the Internet, where the process may have as many descriptors as that takes.
+    pub(super) fn set_most(&self, most: u32) {
+        let room = u32::try_from(descriptors::limit() / DESCRIPTORS_EACH).unwrap_or(most);
+        if room < most {
+            tracing::info!(
+                room,
+                most,
+                "the limit of open files leaves room for fewer connections than `max_connections`"
+            );
+        }
+        self.most_strangers.store(most.min(room), Ordering::Relaxed);
+    }
+
+    /// Counts a request of a stranger that goes to work.
+    pub(super) fn begin_request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes it off again.
+    pub(super) fn end_request(&self) {
+        self.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Returns how many requests of strangers are at work.
+    pub(super) fn requests(&self) -> u32 {
+        self.requests.load(Ordering::Relaxed)
     }
 
     /// Counts a connection; `None` if it is one too many.
@@ -88,8 +116,8 @@ impl Census {
     /// Returns the count of all that somebody's connections are part of, and its cap.
     fn all(&self, holder: Holder) -> Option<(&AtomicU32, u32)> {
         match holder {
-            Holder::House => Some((&self.house, MOST)),
-            Holder::Stranger(_) | Holder::Proxy => Some((&self.strangers, self.most_strangers)),
+            Holder::House => Some((&self.house, MOST_OF_HOUSE)),
+            Holder::Stranger(_) | Holder::Proxy => Some((&self.strangers, self.most_strangers.load(Ordering::Relaxed))),
             Holder::Behind(_) => None,
         }
     }
@@ -115,6 +143,7 @@ mod tests {
     #[test]
     fn one_client_cannot_take_the_others_places() {
         let census = Census::new();
+        census.set_most(u32::MAX);
         let client = |text: &str| Holder::Stranger(Client::of(text.parse().unwrap()));
 
         let held: Vec<_> = (0..1000).filter_map(|_| census.admit(client("203.0.113.1"))).collect();
@@ -128,23 +157,27 @@ mod tests {
     #[test]
     fn strangers_leave_room_for_the_house() {
         let census = Census::new();
+        census.set_most(100);
         let stranger = |number: u32| Holder::Stranger(Client::of(std::net::IpAddr::V4(number.into())));
 
         let held: Vec<_> = (0..20_000).filter_map(|number| census.admit(stranger(number))).collect();
 
-        assert_eq!(held.len(), census.most_strangers as usize);
+        assert_eq!(held.len(), 100);
         assert!(census.admit(Holder::House).is_some());
+        census.set_most(101);
+        assert!(census.admit(stranger(1)).is_some());
     }
 
     #[test]
     fn a_proxy_brings_many_and_each_of_them_has_its_share() {
         let census = Census::new();
+        census.set_most(1000);
         let client = Holder::Behind(Client::of("203.0.113.1".parse().unwrap()));
 
         let proxied: Vec<_> = (0..600).filter_map(|_| census.admit(Holder::Proxy)).collect();
         let of_one: Vec<_> = (0..600).filter_map(|_| census.admit(client)).collect();
 
-        assert_eq!((proxied.len(), of_one.len()), (600.min(census.most_strangers as usize), MOST_OF_ONE as usize));
+        assert_eq!((proxied.len(), of_one.len()), (600, MOST_OF_ONE as usize));
         drop((proxied, of_one));
         assert_eq!(census.strangers.load(Ordering::Relaxed), 0);
     }

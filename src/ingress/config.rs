@@ -47,6 +47,10 @@ pub struct Config {
     pub max_header: usize,
     /// Fields of a request head.
     pub max_fields: usize,
+    /// Open connections from the Internet.
+    pub max_connections: u32,
+    /// Requests from the Internet that are at work at once.
+    pub max_requests: u32,
     /// Certificates from files.
     pub certificates: Vec<CertificateFiles>,
     /// Hosts whose clients must show a certificate of these CAs.
@@ -311,6 +315,8 @@ pub struct RouteLimits {
     pub concurrency: u32,
     /// Bytes of a request's body.
     pub body: u64,
+    /// Bytes of a request's fields.
+    pub header: usize,
     /// Clients that may come in; empty is all.
     pub allow: Vec<IpNet>,
     /// Clients that may not.
@@ -319,7 +325,14 @@ pub struct RouteLimits {
 
 impl Default for RouteLimits {
     fn default() -> Self {
-        Self { rate: None, concurrency: u32::MAX, body: u64::MAX, allow: Vec::new(), deny: Vec::new() }
+        Self {
+            rate: None,
+            concurrency: u32::MAX,
+            body: u64::MAX,
+            header: usize::MAX,
+            allow: Vec::new(),
+            deny: Vec::new(),
+        }
     }
 }
 

@@ -55,9 +55,9 @@ pub(super) async fn serve<S>(core: &Rc<Core>, stream: S, visitor: Visitor)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let (idle, patience) = {
-        let timeouts = &core.shared.policy.load().config.timeouts;
-        (timeouts.idle, timeouts.header)
+    let (idle, patience, longest) = {
+        let config = &core.shared.policy.load().config;
+        (config.timeouts.idle, config.timeouts.header, config.max_header)
     };
     let stream = Rc::new(RefCell::new(stream));
     let visitor = Rc::new(visitor);
@@ -72,7 +72,7 @@ where
         .initial_connection_window_size(1024 * 1024)
         .max_frame_size(16 * 1024)
         .max_send_buf_size(64 * 1024)
-        .max_header_list_size(16 * 1024)
+        .max_header_list_size(u32::try_from(longest).unwrap_or(u32::MAX))
         .header_table_size(4096)
         // Rapid reset (CVE-2023-44487) and its kin that makes us reset (CVE-2025-8671).
         .max_pending_accept_reset_streams(20)

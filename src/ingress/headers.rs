@@ -62,8 +62,13 @@ impl Told<'_> {
 pub(super) fn to_upstream(out: &mut impl Fields, headers: &HeaderMap, nominated: &[HeaderName], told: &Told<'_>) {
     let change = told.change;
     // Ours are not theirs to take away: what Connection names is left out of what the client sent.
-    let passes =
-        |name: &HeaderName| passes_up(name.as_str()) && !nominated.contains(name) && !change.replaces(name.as_str());
+    let traced = is_traced(headers);
+    let passes = |name: &HeaderName| {
+        passes_up(name.as_str())
+            && !nominated.contains(name)
+            && !change.replaces(name.as_str())
+            && (traced || !matches!(name.as_str(), "traceparent" | "tracestate"))
+    };
     for name in headers.keys().filter(|name| passes(name)) {
         let values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
         if *name == header::COOKIE {
@@ -93,7 +98,7 @@ pub(super) fn to_upstream(out: &mut impl Fields, headers: &HeaderMap, nominated:
         if !change.replaces("x-request-id") {
             out.put("x-request-id", &said);
         }
-        if !headers.contains_key("traceparent") && !change.replaces("traceparent") {
+        if !traced && !change.replaces("traceparent") {
             // W3C Trace Context; whoever is behind decides by the flag whether to record.
             out.put("traceparent", &[b"00-", &said[..], b"-", &said[16..], b"-01"].concat());
         }
@@ -148,6 +153,31 @@ pub(super) fn trailers(headers: &mut HeaderMap) {
     ] {
         headers.remove(name);
     }
+}
+
+/// Whether a request says of which trace it is a part (W3C Trace Context §3.2). What makes no sense is as good as
+/// nothing, and what goes with it too.
+fn is_traced(headers: &HeaderMap) -> bool {
+    let mut said = headers.get_all("traceparent").iter();
+    let (Some(value), None) = (said.next(), said.next()) else { return false };
+    let value = value.as_bytes();
+    let hex = |part: &[u8]| part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let some = |part: &[u8]| hex(part) && part.iter().any(|byte| *byte != b'0');
+    let Some((known, more)) = value.split_at_checked(55) else { return false };
+    let mut parts = known.split(|byte| *byte == b'-');
+    let (Some(version), Some(trace), Some(parent), Some(flags), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
+    let longer = version != b"00" && more.first() == Some(&b'-');
+    (version.len(), trace.len(), parent.len(), flags.len()) == (2, 32, 16, 2)
+        && hex(version)
+        && version != b"ff"
+        && some(trace)
+        && some(parent)
+        && hex(flags)
+        && (more.is_empty() || longer)
 }
 
 fn write_hex(out: &mut [u8; 32], id: u128) {
@@ -303,6 +333,43 @@ mod tests {
                         x-forwarded-host: photos.home.example\r\nx-forwarded-proto: https\r\n\
                         x-forwarded-for: 203.0.113.9\r\nx-real-ip: 203.0.113.9\r\n";
         assert_eq!(str::from_utf8(&out).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_trace_is_passed_on_and_what_makes_no_sense_is_begun_anew() {
+        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let sent = |said: &[&str]| {
+            let host = CanonicalHost::parse("a.example").unwrap();
+            let change = Change::default();
+            let mut headers = fields(&[("tracestate", "vendor=1")]);
+            for value in said {
+                headers.append("traceparent", value.parse().unwrap());
+            }
+            let mut out = BytesMut::new();
+            to_upstream(&mut out, &headers, &[], &Told { id: Some(7), ..told(&host, &change) });
+            let text = String::from_utf8(out.to_vec()).unwrap();
+            let own = text.contains("traceparent: 00-00000000000000000000000000000007-0000000000000007-01\r\n");
+            assert_eq!(text.matches("traceparent: ").count(), 1, "{text}");
+            assert_eq!(text.contains("tracestate: vendor=1"), !own, "{text}");
+            !own
+        };
+
+        assert!(sent(&[good]));
+        assert!(sent(&["01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-what-may-come"]));
+        for bad in [
+            "",
+            "x",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
+            "00-0af7651916cd43dd8448eb211c80319-cb7ad6b7169203331-01",
+            "000af7651916cd43dd8448eb211c80319cb7ad6b716920333101----",
+        ] {
+            assert!(!sent(&[bad]), "{bad}");
+        }
+        assert!(!sent(&[good, good]) && !sent(&[]));
     }
 
     #[test]

@@ -364,6 +364,7 @@ impl Plane {
         let shared = &self.shared;
         let mut policy = prepared.0;
         policy.generation = shared.generation.load(Ordering::Acquire) + 1;
+        shared.census.set_most(policy.config.max_connections);
         let generation = policy.generation;
         shared.policy.store(Arc::new(policy));
         // Last: who sees the new number finds the new policy.

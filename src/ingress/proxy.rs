@@ -44,6 +44,8 @@ pub(super) struct Visitor {
     pub(super) peer: IpAddr,
     pub(super) through: Through,
     pub(super) scheme: &'static str,
+    /// The host that TLS was begun for.
+    pub(super) begun_for: Option<Box<str>>,
     /// The certificate that was shown, on TLS.
     pub(super) certificate: Option<Arc<str>>,
     /// The realm of the certificate that the client showed, if it had to.
@@ -118,7 +120,8 @@ pub(super) fn admit(core: &Core, policy: &Policy, visitor: &Visitor, asked: &Ask
     };
     // A host that is served under another certificate was not meant by who asked for this one.
     let same = match (&site.certificate, &visitor.certificate) {
-        (Some(served), Some(shown)) => served.name == *shown,
+        // Who asked for this very host may go on when a reload has given it another certificate.
+        (Some(served), Some(shown)) => served.name == *shown || visitor.begun_for.as_deref() == Some(host.as_str()),
         (_, None) => true,
         (None, Some(_)) => false,
     };
@@ -353,8 +356,8 @@ pub(super) async fn permit(
     admitted: &Admitted,
     asked: &Asked<'_>,
 ) -> Result<Granted, Answer> {
-    let Admitted { route, client } = admitted;
-    if let Some((reason, answer)) = refusal(core, route, *client, asked) {
+    let Admitted { route, .. } = admitted;
+    if let Some((reason, answer)) = refusal(core, policy, visitor, admitted, asked) {
         core.shared.series.refusal(&route.name, reason);
         return Err(answer);
     }
@@ -398,8 +401,19 @@ pub(super) fn answer_here(
     Some(answer)
 }
 
-fn refusal(core: &Core, route: &Route, client: IpAddr, asked: &Asked<'_>) -> Option<(&'static str, Answer)> {
+fn refusal(
+    core: &Core,
+    policy: &Policy,
+    visitor: &Visitor,
+    &Admitted { ref route, client }: &Admitted,
+    asked: &Asked<'_>,
+) -> Option<(&'static str, Answer)> {
     let limits = &route.rules.limits;
+    let busy = |reason| {
+        let mut answer = Answer::fixed(StatusCode::SERVICE_UNAVAILABLE);
+        answer.headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        Some((reason, answer))
+    };
     if !limits.admit(client) {
         return Some(("network", Answer::fixed(StatusCode::FORBIDDEN)));
     }
@@ -408,15 +422,24 @@ fn refusal(core: &Core, route: &Route, client: IpAddr, asked: &Asked<'_>) -> Opt
     {
         return Some(("rate", Refusal::Limited(wait).into()));
     }
+    if visitor.origin == Origin::Wan && core.shared.census.requests() > policy.config.max_requests {
+        return busy("full");
+    }
     if route.series.under_way.get() > i64::from(limits.concurrency) {
-        let mut answer = Answer::fixed(StatusCode::SERVICE_UNAVAILABLE);
-        answer.headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        return Some(("concurrency", answer));
+        return busy("concurrency");
+    }
+    if limits.header < usize::MAX && size(asked.headers) > limits.header {
+        return Some(("header", Answer::fixed(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)));
     }
     if asked.length.is_some_and(|length| length > limits.body) {
         return Some(("body", Answer::fixed(StatusCode::PAYLOAD_TOO_LARGE)));
     }
     None
+}
+
+/// Bytes of fields, as HTTP/1.1 writes them.
+fn size(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len()).sum()
 }
 
 /// RFC 9110 §7.6.2: an OPTIONS that may go no further is answered where it is.

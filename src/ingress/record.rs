@@ -62,6 +62,9 @@ impl Record {
     pub(super) fn taken_by(&mut self, admitted: &Admitted, asked: &Asked<'_>, protocol: &'static str) {
         let route = &admitted.route;
         route.series.under_way.inc();
+        if self.origin == Origin::Wan {
+            self.core.shared.census.begin_request();
+        }
         self.client = admitted.client;
         if route.log {
             let field = |name| asked.headers.get(name).cloned();
@@ -156,6 +159,9 @@ impl Drop for Record {
             return shared.series.no_route.count(self.status.as_u16(), self.bytes, took);
         };
         route.series.under_way.dec();
+        if self.origin == Origin::Wan {
+            shared.census.end_request();
+        }
         route.series.count(self.status.as_u16(), self.bytes, took);
         self.watch_refusals();
         if let Some(line) = &self.line {

@@ -506,7 +506,8 @@ pub(super) async fn caught(core: &Core, mut work: Pin<&mut impl Future<Output = 
 async fn serve(core: &Rc<Core>, accepted: Accepted, presence: &Presence, service: Service, through: Through) {
     let Accepted { mut stream, origin, client, .. } = accepted;
     let peer = client.ip().to_canonical();
-    let mut visitor = Visitor { origin, peer, through, scheme: "http", certificate: None, realm: None };
+    let mut visitor =
+        Visitor { origin, peer, through, scheme: "http", begun_for: None, certificate: None, realm: None };
     // Held to the end: a client behind a proxy has its share of connections as if it came by itself.
     let _counted = match through {
         Through::Proxy { speaks_first: true, .. } => match Box::pin(introduce(core, &mut stream, &mut visitor)).await {
@@ -550,6 +551,7 @@ async fn serve(core: &Rc<Core>, accepted: Accepted, presence: &Presence, service
         Handshake::TimedOut => return core.shared.series.handshake("timed_out"),
     };
     visitor.scheme = "https";
+    visitor.begun_for = stream.get_ref().1.server_name().map(|name| name.to_ascii_lowercase().into());
     (visitor.certificate, visitor.realm) = (Some(certificate), realm);
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         Box::pin(h2::serve(core, stream, visitor)).await;

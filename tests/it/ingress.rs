@@ -1,6 +1,8 @@
 //! The ingress as its clients see it.
 
+mod disguises;
 pub(crate) mod edge;
+mod floods;
 mod frames;
 mod grpc;
 mod probes;

@@ -82,6 +82,18 @@ impl Edge {
         self.up(world)
     }
 
+    /// Starts the next process beside the one that runs, which then ends.
+    pub(crate) fn taken_over(mut self, world: &World) -> Self {
+        let path = self.config.display().to_string();
+        let log = world.path("next.log");
+        let next = world.edge.spawn(&log, PROGRAM, &["run", "--take-over", "--config", &path]);
+        let mut before = std::mem::replace(&mut self.process, next);
+        let handed = || before.printed().contains("handed over");
+        assert!(within(30, || handed() || !self.process.runs()) && self.process.runs(), "{}", self.process.printed());
+        assert!(within(60, || !before.runs()), "the one before does not end:\n{}", before.printed());
+        self.up(world)
+    }
+
     fn process(world: &World, config: &Path, clock: Option<&Path>) -> Program {
         let (path, log) = (config.display().to_string(), world.path("hearthgate.log"));
         let run = ["run", "--config", &path];

@@ -26,5 +26,6 @@ mod observe;
 mod outage;
 mod relay;
 mod scenarios;
+mod siege;
 mod tun;
 mod vpn;

@@ -81,6 +81,35 @@ fn a_peer_reaches_the_lan_by_the_kernel_and_the_lan_sees_this_box() {
 }
 
 #[test]
+fn connections_through_the_kernel_outlive_the_process() {
+    needs!("nft", "dig", "curl", "nginx", "socat", "wg", "wireguard-go");
+    let world = world();
+    let _site = Site::start(&world);
+    let arguments = ["TCP4-LISTEN:7001,fork,reuseaddr", "EXEC:cat"];
+    let _echo = world.lan.spawn(&world.path("echo.log"), "socat", &arguments);
+    let edge = Edge::start_with(&world, NAT);
+    let _tunnel = peer(&world, &edge, "services,tcp 192.168.1.0/24 1-8001");
+    let talk = "(for n in $(seq 40); do echo $n; sleep 0.2; done) | socat -t20 - TCP4:192.168.1.20:7001";
+    let talking = world.path("talk.txt");
+    let script = format!("{talk} > {}", talking.display());
+    let mut talker = world.roamer.spawn(&world.path("talk.log"), "sh", &["-c", &script]);
+    let said = || std::fs::read_to_string(&talking).unwrap_or_default().lines().count();
+    assert!(within(10, || said() > 3), "nothing comes back: {}", talker.printed());
+
+    let edge = edge.taken_over(&world);
+
+    assert!(within(60, || !talker.runs()), "{}", talker.printed());
+    assert_eq!(said(), 40, "{}", talker.printed());
+    let devices = world.edge.run("ip -o link show");
+    assert_eq!(devices.matches("hearthgate").count(), 1, "{devices}");
+    let page = curl(&world.roamer, &["--max-time", "10", &format!("http://{INNER_V4}:9153/metrics")]);
+    assert!(page.contains("hearthgate_"), "{page}");
+    world.edge.run(&format!("kill {}", edge.pid()));
+    let gone = || !world.edge.run("nft list ruleset").contains("masquerade");
+    assert!(within(10, gone), "{}", world.edge.run("nft list ruleset"));
+}
+
+#[test]
 fn a_lan_with_a_route_back_sees_the_peer() {
     needs!("nft", "dig", "curl", "nginx", "socat", "wg", "wireguard-go");
     let world = world();

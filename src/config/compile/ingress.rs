@@ -104,6 +104,8 @@ pub(crate) fn compile(
         timeouts: ingress.timeouts.clone(),
         max_header: ingress.max_header,
         max_fields: ingress.max_fields,
+        max_connections: ingress.max_connections,
+        max_requests: ingress.max_requests,
         certificates,
         client_cas: client_cas(file, setting),
         acme: ingress.acme.iter().map(|entry| acme::compile(entry, &file.wan, setting)).collect(),

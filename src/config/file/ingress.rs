@@ -33,6 +33,8 @@ pub(crate) struct Ingress {
     pub(crate) timeouts: Timeouts,
     pub(crate) max_header: usize,
     pub(crate) max_fields: usize,
+    pub(crate) max_connections: u32,
+    pub(crate) max_requests: u32,
     pub(crate) certificates: Vec<Certificate>,
     pub(crate) acme: Vec<super::Acme>,
 }
@@ -76,6 +78,9 @@ impl Ingress {
                 response: wait("response", timeouts.response),
             };
         }
+        let most = |key, bounds, default| {
+            table.number(key, bounds).and_then(|number| u32::try_from(number.value).ok()).unwrap_or(default)
+        };
         let rate = |key, default| table.parsed(key, wan_limit).map_or(default, |limit| limit.value);
         let logs = [("fields", AccessLog::Fields), ("clf", AccessLog::Clf), ("off", AccessLog::Off)];
         let certificates = table.tables("certificates", "ingress.certificates");
@@ -94,6 +99,8 @@ impl Ingress {
             timeouts,
             max_header: table.parsed("max_header", max_header).map_or(32 << 10, |size| size.value),
             max_fields: table.number("max_fields", 10..=1000).map_or(100, |number| number.value as usize),
+            max_connections: most("max_connections", 16..=1_000_000, 8192),
+            max_requests: most("max_requests", 16..=1_000_000, 1024),
             certificates: certificates.iter().filter_map(Certificate::read).collect(),
             acme: table.table_or_tables("acme", "ingress.acme").iter().map(super::Acme::read).collect(),
         }

@@ -112,6 +112,7 @@ fn limits(table: &Table<'_>) -> RouteLimits {
             .and_then(|number| u32::try_from(number.value).ok())
             .unwrap_or(all.concurrency),
         body: table.parsed("body", value::size).map_or(all.body, |size| size.value as u64),
+        header: table.parsed("header", value::size).map_or(all.header, |size| size.value),
         allow: nets("allow"),
         deny: nets("deny"),
     }

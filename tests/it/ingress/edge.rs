@@ -263,6 +263,8 @@ fn config(state: &Path) -> Config {
         timeouts: Timeouts::default(),
         max_header: 16 * 1024,
         max_fields: 100,
+        max_connections: 8192,
+        max_requests: 1024,
         certificates: Vec::new(),
         acme: Vec::new(),
         client_cas: Default::default(),

@@ -11,44 +11,44 @@ use tokio_rustls::client::TlsStream;
 
 use super::edge::{Behind, Edge, PATIENCE, public, route, to};
 
-const HOST: &str = "app.home.example";
+pub(super) const HOST: &str = "app.home.example";
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PUSH_PROMISE: u8 = 5;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
+pub(super) const DATA: u8 = 0;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const PRIORITY: u8 = 2;
+pub(super) const RST_STREAM: u8 = 3;
+pub(super) const SETTINGS: u8 = 4;
+pub(super) const PUSH_PROMISE: u8 = 5;
+pub(super) const PING: u8 = 6;
+pub(super) const GOAWAY: u8 = 7;
+pub(super) const WINDOW_UPDATE: u8 = 8;
+pub(super) const CONTINUATION: u8 = 9;
 
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
-const PADDED: u8 = 8;
-const WITH_PRIORITY: u8 = 0x20;
+pub(super) const END_STREAM: u8 = 1;
+pub(super) const ACK: u8 = 1;
+pub(super) const END_HEADERS: u8 = 4;
+pub(super) const PADDED: u8 = 8;
+pub(super) const WITH_PRIORITY: u8 = 0x20;
 
-const PROTOCOL_ERROR: u32 = 1;
-const FLOW_CONTROL_ERROR: u32 = 3;
-const STREAM_CLOSED: u32 = 5;
-const FRAME_SIZE_ERROR: u32 = 6;
-const REFUSED_STREAM: u32 = 7;
-const COMPRESSION_ERROR: u32 = 9;
-const ENHANCE_YOUR_CALM: u32 = 11;
+pub(super) const PROTOCOL_ERROR: u32 = 1;
+pub(super) const FLOW_CONTROL_ERROR: u32 = 3;
+pub(super) const STREAM_CLOSED: u32 = 5;
+pub(super) const FRAME_SIZE_ERROR: u32 = 6;
+pub(super) const REFUSED_STREAM: u32 = 7;
+pub(super) const COMPRESSION_ERROR: u32 = 9;
+pub(super) const ENHANCE_YOUR_CALM: u32 = 11;
 
 #[derive(Debug)]
-struct Frame {
-    kind: u8,
-    flags: u8,
-    stream: u32,
-    payload: Vec<u8>,
+pub(super) struct Frame {
+    pub(super) kind: u8,
+    pub(super) flags: u8,
+    pub(super) stream: u32,
+    pub(super) payload: Vec<u8>,
 }
 
 /// What became of a connection or of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+pub(super) enum Fate {
     GoAway(u32),
     Reset(u32),
     Closed,
@@ -56,11 +56,11 @@ enum Fate {
     Answered(u8),
 }
 
-struct Peer {
-    stream: TlsStream<DuplexStream>,
+pub(super) struct Peer {
+    pub(super) stream: TlsStream<DuplexStream>,
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut frame = length[1..].to_vec();
     frame.extend([kind, flags]);
@@ -70,7 +70,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Fields as HPACK literals that are not indexed.
-fn fields(fields: &[(&str, &str)]) -> Vec<u8> {
+pub(super) fn fields(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
         block.push(0);
@@ -82,44 +82,44 @@ fn fields(fields: &[(&str, &str)]) -> Vec<u8> {
     block
 }
 
-fn request(method: &str, path: &str) -> Vec<u8> {
+pub(super) fn request(method: &str, path: &str) -> Vec<u8> {
     fields(&[(":method", method), (":scheme", "https"), (":authority", HOST), (":path", path)])
 }
 
-fn with(mut block: Vec<u8>, more: &[(&str, &str)]) -> Vec<u8> {
+pub(super) fn with(mut block: Vec<u8>, more: &[(&str, &str)]) -> Vec<u8> {
     block.extend(fields(more));
     block
 }
 
-fn get(stream: u32) -> Vec<u8> {
+pub(super) fn get(stream: u32) -> Vec<u8> {
     frame(HEADERS, END_STREAM | END_HEADERS, stream, &request("GET", "/x"))
 }
 
-fn setting(id: u16, value: u32) -> Vec<u8> {
+pub(super) fn setting(id: u16, value: u32) -> Vec<u8> {
     [&id.to_be_bytes()[..], &value.to_be_bytes()[..]].concat()
 }
 
 impl Peer {
     /// Opens a connection and says the preface.
-    async fn open(edge: &Edge, settings: &[u8]) -> Self {
+    pub(super) async fn open(edge: &Edge, settings: &[u8]) -> Self {
         let mut peer = Self::silent(edge).await;
         peer.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
         peer.send(&frame(SETTINGS, 0, 0, settings)).await;
         peer
     }
 
-    async fn silent(edge: &Edge) -> Self {
+    pub(super) async fn silent(edge: &Edge) -> Self {
         let stream = edge.connect(Origin::Wan, 443).await;
         Self { stream: edge.tls(stream, HOST, "h2").await.unwrap() }
     }
 
     /// What is sent to somebody who has already closed is lost, as it should be.
-    async fn send(&mut self, bytes: &[u8]) {
+    pub(super) async fn send(&mut self, bytes: &[u8]) {
         let _ = timeout(PATIENCE, self.stream.write_all(bytes)).await.expect("the other end reads");
         let _ = self.stream.flush().await;
     }
 
-    async fn next(&mut self) -> Option<Frame> {
+    pub(super) async fn next(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
         let read = timeout(PATIENCE, self.stream.read_exact(&mut head)).await.expect("something comes, or the end");
         read.ok()?;
@@ -131,7 +131,7 @@ impl Peer {
     }
 
     /// Reads until it is clear what became of a stream, or of the connection.
-    async fn fate(&mut self, stream: u32) -> Fate {
+    pub(super) async fn fate(&mut self, stream: u32) -> Fate {
         let code = |payload: &[u8], at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().unwrap());
         loop {
             let Some(frame) = self.next().await else { return Fate::Closed };
@@ -146,7 +146,7 @@ impl Peer {
     }
 
     /// The same, past an answer that came first: it was sent before the mistake was read.
-    async fn end(&mut self, stream: u32) -> Fate {
+    pub(super) async fn end(&mut self, stream: u32) -> Fate {
         loop {
             match self.fate(stream).await {
                 Fate::Answered(_) => {}
@@ -156,9 +156,9 @@ impl Peer {
     }
 }
 
-const OK: u8 = 0x88;
+pub(super) const OK: u8 = 0x88;
 
-async fn edge() -> (Behind, Edge) {
+pub(super) async fn edge() -> (Behind, Edge) {
     let behind = Behind::start().await;
     let edge = Edge::start(|config| config.routes.push(route(HOST, "/", public(), to(behind.address))));
     (behind, edge)
@@ -408,7 +408,7 @@ async fn a_connection_that_begins_with_something_else_is_closed() {
 }
 
 /// Sends a flood, and says whether the connection was ended for it.
-async fn flooded(edge: &Edge, settings: &[u8], mut piece: impl FnMut(u32) -> Vec<u8>, pieces: u32) -> Fate {
+pub(super) async fn flooded(edge: &Edge, settings: &[u8], mut piece: impl FnMut(u32) -> Vec<u8>, pieces: u32) -> Fate {
     let mut peer = Peer::open(edge, settings).await;
     for number in 0..pieces {
         let bytes = piece(number);

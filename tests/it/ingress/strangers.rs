@@ -1,11 +1,13 @@
 //! Clients from the Internet beyond single requests, and what the owner is told of requests.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use hearthgate::{
-    ingress::{Page, Target, explain::Curious},
+    ingress::{CertificateFiles, HostPattern, Page, Target, explain::Curious},
     origin::Origin,
 };
 use hyper::StatusCode;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::edge::{Behind, Edge, public, route, to, vpn};
 
@@ -99,31 +101,95 @@ async fn the_edge_explains_what_would_happen_to_a_request() {
     assert!(edge.plane.explain(&unknown).is_err());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn not_one_request_fails_across_twenty_reloads() {
-    if std::process::Command::new("wrk").arg("-v").output().is_err() {
-        return eprintln!("SKIPPED: there is no wrk");
+/// A CA of the test's, and certificates for the host of its routes: another one each time.
+struct Issuer {
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+    folder: tempfile::TempDir,
+}
+
+impl Issuer {
+    fn new() -> Self {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+        Self { issuer: rcgen::Issuer::new(params, key), folder }
     }
+
+    fn ca(&self) -> std::path::PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    fn issue(&self, number: usize) -> CertificateFiles {
+        let own = rcgen::KeyPair::generate().unwrap();
+        let leaf = rcgen::CertificateParams::new(vec![HOST.into()]).unwrap().signed_by(&own, &self.issuer).unwrap();
+        let at = |kind: &str| self.folder.path().join(format!("{kind}-{number}.pem"));
+        std::fs::write(at("cert"), leaf.pem()).unwrap();
+        std::fs::write(at("key"), own.serialize_pem()).unwrap();
+        let hosts = vec![HostPattern::Exact(super::edge::host(HOST))];
+        CertificateFiles { hosts, certificate: at("cert"), key: at("key") }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn not_one_request_fails_across_twenty_reloads_of_routes_certificates_and_limits() {
     let behind = Behind::start().await;
-    let change = |config: &mut hearthgate::ingress::Config| {
+    let issuer = Issuer::new();
+    let change = |number: usize, config: &mut hearthgate::ingress::Config| {
         let mut app = route(HOST, "/", public(), to(behind.address));
         app.rules.plain = true;
+        app.rules.limits.concurrency = 1000 + u32::try_from(number).unwrap();
         config.routes.push(app);
+        for more in 0..number % 3 {
+            config.routes.push(route(HOST, &format!("/more{more}"), vpn(), to(behind.address)));
+        }
+        config.max_requests = 1000 - u32::try_from(number).unwrap();
+        config.timeouts.idle = std::time::Duration::from_secs(60 + number as u64);
+        config.certificates.push(issuer.issue(number));
     };
-    let edge = Edge::start(change);
+    let edge = std::sync::Arc::new(Edge::start(|config| change(0, config)));
+    let (over, ca) = (std::sync::Arc::new(AtomicBool::new(false)), issuer.ca());
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let (edge, over, ca) = (edge.clone(), over.clone(), ca.clone());
+            tokio::spawn(async move {
+                let mut served = 0;
+                while !over.load(Ordering::Relaxed) {
+                    let stream = tokio::net::TcpStream::connect(edge.https()).await.unwrap();
+                    let mut stream = edge.tls_trusting(stream, HOST, "http/1.1", &ca).await.expect("a handshake");
+                    for _ in 0..20 {
+                        let request = format!("GET /x HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+                        stream.write_all(request.as_bytes()).await.unwrap();
+                        let answer = super::edge::read_one(&mut stream).await;
+                        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+                        served += 1;
+                    }
+                }
+                served
+            })
+        })
+        .collect();
     let address = edge.http();
-    let load = tokio::task::spawn_blocking(move || {
-        let url = format!("http://{address}/x");
-        let host = format!("Host: {HOST}");
-        std::process::Command::new("wrk").args(["-t1", "-c16", "-d4s", "-H", &host, &url]).output().unwrap()
+    let wrk = std::process::Command::new("wrk").arg("-v").output().is_ok().then(|| {
+        tokio::task::spawn_blocking(move || {
+            let url = format!("http://{address}/x");
+            let host = format!("Host: {HOST}");
+            std::process::Command::new("wrk").args(["-t1", "-c16", "-d4s", "-H", &host, &url]).output().unwrap()
+        })
     });
 
-    for _ in 0..20 {
+    for number in 1..=20 {
         tokio::time::sleep(std::time::Duration::from_millis(150)).await;
-        edge.reload(change);
+        edge.reload(|config| change(number, config));
     }
-    let said = String::from_utf8(load.await.unwrap().stdout).unwrap();
+    over.store(true, Ordering::Relaxed);
 
+    for client in clients {
+        assert!(client.await.expect("no request failed") > 20);
+    }
+    let Some(wrk) = wrk else { return eprintln!("SKIPPED: there is no wrk") };
+    let said = String::from_utf8(wrk.await.unwrap().stdout).unwrap();
     assert!(said.contains("requests in"), "{said}");
     assert!(!said.contains("Socket errors") && !said.contains("Non-2xx"), "{said}");
 }
