@@ -12,6 +12,7 @@ pub use crate::ingress::{
     conditions::{Conditions, Field},
     proxies::{Door, Proxies, Speaks, Word},
     rewrite::{Part, Redirect, Rewrite},
+    serve::Coding,
 };
 use crate::{
     ingress::canonical::{CanonicalHost, CanonicalPath},
@@ -272,6 +273,32 @@ pub struct Rules {
     pub sticky: bool,
     /// How servers are asked whether they are well.
     pub health: Option<HealthCheck>,
+    /// What responses are compressed with, the best first; nothing is not at all.
+    pub compress: Vec<Coding>,
+    /// How a server is told the client before anything else.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// What each server is given at once.
+    pub server_limit: Option<ServerLimit>,
+}
+
+/// The version of the PROXY protocol's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProxyProtocol {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
+}
+
+/// What one server is given at once, and who waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ServerLimit {
+    /// Requests at work there.
+    pub connections: u32,
+    /// Requests that wait.
+    pub queue: u32,
+    /// How long each waits.
+    pub wait: Duration,
 }
 
 /// How a server is asked whether it is well.
@@ -302,6 +329,9 @@ impl Default for Rules {
             backup: Vec::new(),
             sticky: false,
             health: None,
+            compress: Vec::new(),
+            proxy_protocol: None,
+            server_limit: None,
         }
     }
 }

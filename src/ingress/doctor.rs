@@ -14,31 +14,31 @@ use tokio::{
 };
 
 use crate::ingress::{
-    Change, HealthCheck, HostPattern, Policy, Route, Target, Upstream,
+    Change, HealthCheck, HostPattern, Policy, ProxyProtocol, Route, Target, Upstream,
     canonical::CanonicalHost,
     headers::Told,
     server::Core,
-    upstream::{Dial, Outgoing, RequestBody},
+    upstream::{Dial, NO_POOL, Outgoing, RequestBody},
 };
 
 const STEP: Duration = Duration::from_millis(500);
 /// Servers that are asked at the same time.
 const MOST_AT_ONCE: usize = 32;
-/// Its connections are never kept, so they are in no pool.
-const NO_POOL: u32 = u32::MAX;
 
 /// What a server is asked, and as whom. Routes that ask another way may hear another answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Question {
     host: CanonicalHost,
     check: HealthCheck,
+    proxy_protocol: Option<ProxyProtocol>,
 }
 
 impl Question {
     /// Returns what the servers of a route are asked, if they are.
     pub(super) fn of(route: &Route) -> Option<Self> {
         let (HostPattern::Exact(host) | HostPattern::Wildcard(host)) = &route.host;
-        Some(Self { host: host.clone(), check: route.rules.health.clone()? })
+        let proxy_protocol = route.rules.proxy_protocol;
+        Some(Self { host: host.clone(), check: route.rules.health.clone()?, proxy_protocol })
     }
 }
 
@@ -80,6 +80,7 @@ async fn ask(core: Rc<Core>, policy: Arc<Policy>, upstream: Upstream, question: 
     let health = core.shared.health(&upstream, Some(&question));
     let was_up = health.is_up(Instant::now());
     let Ok(dial) = Dial::new(&upstream, NO_POOL, health.clone(), &core.shared.provider) else { return };
+    let dial = dial.introducing(question.proxy_protocol);
     let check = &question.check;
     let status = timeout(check.timeout, status(&core, &policy, &dial, &question)).await.ok().flatten();
     let good = match check.status {
@@ -97,8 +98,8 @@ async fn ask(core: Rc<Core>, policy: Arc<Policy>, upstream: Upstream, question: 
 }
 
 async fn status(core: &Core, policy: &Policy, dial: &Dial, question: &Question) -> Option<StatusCode> {
-    let Question { host, check } = question;
-    let mut lane = dial.lane(&core.shared.lookup, check.timeout).await.ok()?;
+    let Question { host, check, .. } = question;
+    let mut lane = dial.lane(&core.shared.lookup, check.timeout, None).await.ok()?;
     let client = std::net::Ipv4Addr::LOCALHOST.into();
     let change = Change::default();
     let told = Told {
@@ -112,6 +113,7 @@ async fn status(core: &Core, policy: &Policy, dial: &Dial, question: &Question) 
         prefix: None,
         websocket: false,
         trailers: false,
+        ends: None,
     };
     let body = RequestBody::Empty;
     let (http, target) = (dial.upstream.http, (&check.path, None));

@@ -113,6 +113,13 @@ impl Plane {
             Target::Page(page) => step("answer", format!("{}, written in the configuration", page.status.as_u16())),
             Target::Dns(_) | Target::DnsOf(..) => step("answer", "of the DNS server (RFC 8484)".into()),
             Target::Upstreams(group) => {
+                if let Some(version) = route.rules.proxy_protocol {
+                    step("told", format!("the client, by the PROXY protocol ({version:?})").replace("(V", "(v"));
+                }
+                if !route.rules.compress.is_empty() {
+                    let codings: Vec<_> = route.rules.compress.iter().map(|coding| coding.name()).collect();
+                    step("compressed", format!("with {}, where nothing personal is in it", codings.join(" or ")));
+                }
                 if let Ok(path) = route.rules.rewrite.apply(&path)
                     && !route.rules.rewrite.is_empty()
                 {
@@ -121,7 +128,12 @@ impl Plane {
                 let now = Instant::now();
                 for dial in group.order(None, now) {
                     let health = if dial.health.is_up(now) { "well" } else { "not well" };
-                    step("upstream", format!("{}, {health}", dial.upstream));
+                    let crowd = dial.door.as_ref().map_or(String::new(), |door| {
+                        let ((working, waiting), limit) = (door.count(), &door.limit);
+                        let (most, longest) = (limit.connections, limit.queue);
+                        format!(", {working} of {most} requests at work, {waiting} of {longest} wait")
+                    });
+                    step("upstream", format!("{}, {health}{crowd}", dial.upstream));
                 }
             }
         }
@@ -139,6 +151,9 @@ fn rules(route: &Route, step: &mut impl FnMut(&str, String)) {
     }
     if limits.body != u64::MAX {
         step("limit", format!("bodies of {} bytes", limits.body));
+    }
+    if limits.header != usize::MAX {
+        step("limit", format!("header fields of {} bytes", limits.header));
     }
     if !limits.allow.is_empty() || !limits.deny.is_empty() {
         let list = |nets: &[ipnet::IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");

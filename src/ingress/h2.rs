@@ -37,7 +37,7 @@ use crate::{
         doh,
         headers::{self, Told},
         permits::Permit,
-        proxy::{self, Asked, Failure, NoUplink, Visitor},
+        proxy::{self, Asked, NoUplink, Visitor},
         record::Record,
         serve::{Answer, Refusal},
         server::{Core, caught, close_in_order},
@@ -353,25 +353,28 @@ async fn answer(
         prefix: rules.rewrite.strip.as_ref().map(CanonicalPath::as_str),
         websocket: false,
         trailers: takes_trailers(&headers) && http == Http::Two,
+        ends: Some(visitor.ends(admitted.client)),
     };
     let target = (rewritten.as_ref().unwrap_or(&path), query.as_deref());
     let outgoing = Outgoing::new(http, method.clone(), target, (&headers, &[]), &told, body);
     let wanted = admitted.route.wanted(&headers);
+    let taste = proxy::taste(&admitted.route, visitor, &method, &headers);
     let permit = core.permits.issue(visitor, host, path, method, admitted.route);
     let mut deadline = Deadline::after(policy.config.timeouts.response);
-    let Arrival { mut head, body } =
+    let mut arrival =
         match proxy::forward(core, &policy, &permit, outgoing, &mut NoUplink, &mut deadline, (wanted, visitor)).await {
             Ok(arrival) => arrival,
-            Err(Failure::Status(status)) => return refuse(record, Answer::fixed(status)),
-            Err(Failure::Revoked) => return refuse(record, proxy::MISDIRECTED.into()),
+            Err(failure) => return refuse(record, failure.answer()),
         };
-    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+    if arrival.head.status == StatusCode::SWITCHING_PROTOCOLS {
         core.shared.series.upstream_failure("protocol");
         return refuse(record, Answer::fixed(StatusCode::BAD_GATEWAY));
     }
-    record.status = head.status;
-    headers::to_client(&mut head.headers);
-    proxy::leave(&mut head.headers, permit.route(), visitor, &granted.cookies);
+    record.status = arrival.head.status;
+    headers::to_client(&mut arrival.head.headers);
+    proxy::leave(&mut arrival.head.headers, permit.route(), visitor, &granted.cookies);
+    proxy::compress(core, taste, &mut arrival);
+    let Arrival { mut head, body } = arrival;
     if !head.headers.contains_key(header::DATE) {
         date(core, &mut head.headers);
     }

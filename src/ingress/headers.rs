@@ -8,7 +8,7 @@ use hyper::{
     header::{self, HeaderName, HeaderValue},
 };
 
-use crate::ingress::{Change, canonical::CanonicalHost, h1::response::put_field};
+use crate::ingress::{Change, canonical::CanonicalHost, h1::response::put_field, upstream::Ends};
 
 /// Where fields are written to: the text of HTTP/1.1, or what HTTP/2 packs.
 pub(super) trait Fields {
@@ -48,6 +48,8 @@ pub(super) struct Told<'a> {
     pub(super) websocket: bool,
     /// The client takes trailers, and can be given them.
     pub(super) trailers: bool,
+    /// The two ends of its connection, for servers that are told so before anything else.
+    pub(super) ends: Option<Ends>,
 }
 
 impl Told<'_> {
@@ -285,6 +287,7 @@ mod tests {
             prefix: None,
             websocket: false,
             trailers: false,
+            ends: None,
         }
     }
 

@@ -82,7 +82,7 @@ use self::{
     series::Series,
     strangers::Strangers,
     trespass::Trespasses,
-    upstream::{Dial, Group, Health},
+    upstream::{Dial, Group, Health, Turnstile},
 };
 use crate::{
     clock::Clock,
@@ -188,6 +188,8 @@ type Sealed = (Origin, Option<Arc<str>>);
 
 /// A server as requests find it, or as it answers a question.
 type Watched = (Upstream, Option<Question>);
+/// What a route does with each connection to its servers.
+type Manner = (Option<ProxyProtocol>, Option<ServerLimit>);
 
 /// What the cores share.
 #[derive(Debug)]
@@ -214,6 +216,10 @@ struct Shared {
     pools: Mutex<HashMap<(Origin, Upstream), u32>>,
     /// How each server is, whichever table leads to it: as requests find it, and for each question that it is asked.
     health: Mutex<HashMap<Watched, Arc<Health>>>,
+    /// By what each server is given at once, whichever table leads to it.
+    doors: Mutex<HashMap<(Upstream, ServerLimit), Arc<Turnstile>>>,
+    /// Bodies that are being compressed.
+    compressing: Arc<()>,
     passwords: Passwords,
     strangers: Strangers,
     trespasses: Trespasses,
@@ -285,6 +291,8 @@ impl Plane {
             tickets: Mutex::default(),
             pools: Mutex::default(),
             health: Mutex::default(),
+            doors: Mutex::default(),
+            compressing: Arc::new(()),
             passwords: Passwords::new(),
             strangers: Strangers::new(Instant::now()),
             trespasses: Trespasses::default(),
@@ -309,17 +317,16 @@ impl Plane {
         };
         let outcasts = Outcasts::load(&config.bans, &shared.policy.load().outcasts);
         let outcasts = outcasts.map_err(|(path, why)| Error::Bans { path, why })?;
-        let mut dials: HashMap<(u32, Option<Question>), Arc<Dial>> = HashMap::new();
-        let mut dial = |key: Origin, upstream: &Upstream, question: Option<&Question>| {
-            let pool = shared.pool(key, upstream);
-            match dials.get(&(pool, question.cloned())) {
-                Some(dial) => Ok(dial.clone()),
-                None => Dial::new(upstream, pool, shared.health(upstream, question), &shared.provider).map(|dial| {
-                    let dial = Arc::new(dial);
-                    dials.insert((pool, question.cloned()), dial.clone());
-                    dial
-                }),
+        let mut dials: HashMap<(u32, Option<Question>, Manner), Arc<Dial>> = HashMap::new();
+        let mut dial = |key: Origin, upstream: &Upstream, question: Option<&Question>, manner: Manner| {
+            let place = (shared.pool(key, upstream), question.cloned(), manner);
+            if let Some(dial) = dials.get(&place) {
+                return Ok(dial.clone());
             }
+            let (version, limit) = manner;
+            let made = Dial::new(upstream, place.0, shared.health(upstream, question), &shared.provider)?;
+            let made = made.introducing(version).behind(limit.map(|limit| shared.door(upstream, limit)));
+            Ok::<_, TlsError>(dials.entry(place).or_insert(Arc::new(made)).clone())
         };
         let route = |key: Origin, written: &Route| {
             let fail = |error| Error::Upstream { route: written.name.clone(), error };
@@ -331,8 +338,9 @@ impl Plane {
                 Target::DnsOf { device, path } => TableTarget::DnsOf(device.as_str().into(), path.clone()),
                 Target::Upstreams(upstreams) => {
                     let question = Question::of(written);
+                    let manner = (written.rules.proxy_protocol, written.rules.server_limit);
                     let mut dials = |upstreams: &[Upstream]| {
-                        let dials = upstreams.iter().map(|upstream| dial(key, upstream, question.as_ref()));
+                        let dials = upstreams.iter().map(|upstream| dial(key, upstream, question.as_ref(), manner));
                         dials.collect::<Result<_, _>>().map_err(fail)
                     };
                     let (turns, backups) = (dials(upstreams)?, dials(&written.rules.backup)?);
@@ -343,7 +351,7 @@ impl Plane {
                 Auth::None => None,
                 Auth::Basic(basic) => Some(Guard::Basic(basic.clone())),
                 Auth::Forward(forward) => {
-                    let dials = [dial(key, &forward.to, None).map_err(fail)?];
+                    let dials = [dial(key, &forward.to, None, (None, None)).map_err(fail)?];
                     Some(Guard::Forward(Box::new(Warden { forward: forward.clone(), dials })))
                 }
             };
@@ -486,6 +494,13 @@ impl Shared {
     fn forget_health(&self) {
         let mut known = self.health.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         known.retain(|_, health| Arc::strong_count(health) > 1);
+        let mut doors = self.doors.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        doors.retain(|_, door| Arc::strong_count(door) > 1);
+    }
+
+    fn door(&self, upstream: &Upstream, limit: ServerLimit) -> Arc<Turnstile> {
+        let mut doors = self.doors.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        doors.entry((upstream.clone(), limit)).or_insert_with(|| Arc::new(Turnstile::new(limit))).clone()
     }
 
     fn pool(&self, key: Origin, upstream: &Upstream) -> u32 {

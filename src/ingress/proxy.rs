@@ -25,9 +25,9 @@ use crate::{
         h1::reply::ReplyHead,
         permits::{Permit, Shown, permits},
         routes::{Route, Target},
-        serve::{Answer, Refusal},
+        serve::{self, Answer, Compressor, Refusal, Taste, Verdict},
         server::Core,
-        upstream::{Arrival, Dial, DialError, Lane, Outgoing, SILENCE, UpstreamBody, Wire},
+        upstream::{Arrival, Dial, DialError, Ends, Lane, Outgoing, SILENCE, Slot, UpstreamBody, Wire},
     },
     limit::Client,
     origin::Origin,
@@ -50,6 +50,18 @@ pub(super) struct Visitor {
     pub(super) certificate: Option<Arc<str>>,
     /// The realm of the certificate that the client showed, if it had to.
     pub(super) realm: Option<Arc<str>>,
+    /// The two ends of the connection.
+    pub(super) ends: Ends,
+}
+
+impl Visitor {
+    /// Returns the ends as servers are told them: behind a trusted proxy, of the client no port is known.
+    pub(super) fn ends(&self, client: IpAddr) -> Ends {
+        match client == self.ends.client.ip().to_canonical() {
+            true => self.ends,
+            false => Ends { client: (client, 0).into(), ..self.ends },
+        }
+    }
 }
 
 /// Whether somebody speaks for the clients of a connection.
@@ -177,8 +189,25 @@ impl Uplink for NoUplink {
 pub(super) enum Failure {
     /// The client gets this status.
     Status(StatusCode),
+    /// Its servers have enough to do; another attempt may be made after so many seconds.
+    Busy(u64),
     /// The client's permission ended meanwhile.
     Revoked,
+}
+
+impl Failure {
+    /// Returns what the client gets.
+    pub(super) fn answer(self) -> Answer {
+        match self {
+            Self::Status(status) => Answer::fixed(status),
+            Self::Busy(seconds) => {
+                let mut answer = Answer::fixed(StatusCode::SERVICE_UNAVAILABLE);
+                answer.headers.insert(header::RETRY_AFTER, seconds.into());
+                answer
+            }
+            Self::Revoked => MISDIRECTED.into(),
+        }
+    }
 }
 
 /// Sends a request to the upstreams of a route in turn and waits for the head of a response.
@@ -226,9 +255,27 @@ async fn forward_in_turn<'a>(
     let mut failure = StatusCode::BAD_GATEWAY;
     let mut fresh_only = false;
     let mut dials = dials.peekable();
-    while let Some(dial) = dials.next() {
+    // Who has no room at once is waited for if nobody else answers.
+    let mut full: Option<&Arc<Dial>> = None;
+    loop {
+        let (dial, mut slot) = match dials.next() {
+            Some(dial) => match &dial.door {
+                None => (dial, None),
+                Some(door) => match door.enter() {
+                    Some(slot) => (dial, Some(slot)),
+                    None => {
+                        full.get_or_insert(dial);
+                        continue;
+                    }
+                },
+            },
+            None => match full.take() {
+                Some(dial) => (dial, stand_in_line(core, permit, dial, uplink, deadline).await?),
+                None => break,
+            },
+        };
         loop {
-            let mut lane = match obtain(core, policy, dial, fresh_only).await {
+            let mut lane = match obtain(core, policy, dial, &outgoing, fresh_only).await {
                 Ok(lane) => lane,
                 Err(error) => {
                     dial.health.failed(tokio::time::Instant::now());
@@ -240,7 +287,7 @@ async fn forward_in_turn<'a>(
             match exchange(core, policy, permit, &mut lane, &mut outgoing, uplink, deadline).await {
                 Ok(head) => {
                     dial.health.worked();
-                    let body = UpstreamBody::new(&head, outgoing, lane, core.pools.clone());
+                    let body = UpstreamBody::new(&head, outgoing, lane, slot.take(), core.pools.clone());
                     return Ok((Arrival { head, body }, dial));
                 }
                 Err(Broken::Client(failure)) => return Err(failure),
@@ -256,7 +303,7 @@ async fn forward_in_turn<'a>(
                 }
                 Err(Broken::Upstream) => {
                     dial.health.failed(tokio::time::Instant::now());
-                    let another = dials.peek().is_some() && lane.was_silent() && outgoing.rewind();
+                    let another = (dials.peek().is_some() || full.is_some()) && lane.was_silent() && outgoing.rewind();
                     if another && core.may_retry(&permit.route().name) {
                         core.shared.series.retries.inc();
                         fresh_only = false;
@@ -271,15 +318,56 @@ async fn forward_in_turn<'a>(
     Err(Failure::Status(failure))
 }
 
-async fn obtain(core: &Core, policy: &Policy, dial: &Arc<Dial>, fresh_only: bool) -> Result<Lane, DialError> {
+/// Waits until a server has room, in order of arrival.
+async fn stand_in_line(
+    core: &Core,
+    permit: &Permit,
+    dial: &Dial,
+    uplink: &mut impl Uplink,
+    deadline: &mut Deadline,
+) -> Result<Option<Slot>, Failure> {
+    let Some(door) = &dial.door else { return Ok(None) };
+    let route = &permit.route().name;
+    let busy = |reason| {
+        core.shared.series.refusal(route, reason);
+        Failure::Busy(door.limit.wait.as_secs().max(1))
+    };
+    let Some(mut place) = door.wait() else { return Err(busy("queue_full")) };
+    let _counted = core.shared.series.waits(route);
+    deadline.set(door.limit.wait);
+    poll_fn(|cx| {
+        if let Poll::Ready(slot) = place.poll(cx) {
+            return Poll::Ready(Ok(slot));
+        }
+        if permit.poll_revoked(cx).is_ready() {
+            return Poll::Ready(Err(Failure::Revoked));
+        }
+        if uplink.poll_gone(cx) {
+            return Poll::Ready(Err(Failure::Status(StatusCode::SERVICE_UNAVAILABLE)));
+        }
+        deadline.poll(cx).map(|()| Err(busy("queue_wait")))
+    })
+    .await
+}
+
+async fn obtain(
+    core: &Core,
+    policy: &Policy,
+    dial: &Arc<Dial>,
+    outgoing: &Outgoing,
+    fresh_only: bool,
+) -> Result<Lane, DialError> {
     let (lookup, limit) = (&core.shared.lookup, policy.config.timeouts.connect);
+    if dial.proxy_protocol.is_some() {
+        return Box::pin(dial.lane(lookup, limit, outgoing.ends())).await;
+    }
     // Connecting is seldom needed, so its room is not part of every connection's.
     match dial.upstream.http {
         Http::One => {
             if !fresh_only && let Some(wire) = core.pools.take(dial.pool) {
                 return Ok(Lane::Wire(wire));
             }
-            Ok(Lane::Wire(Wire::new(dial.pool, Box::pin(dial.connect(lookup, limit)).await?)))
+            Ok(Lane::Wire(Wire::new(dial.pool, Box::pin(dial.connect(lookup, limit, None)).await?)))
         }
         Http::Two => Box::pin(core.pools.stream(dial, lookup, limit, fresh_only)).await,
     }
@@ -445,6 +533,28 @@ fn size(headers: &HeaderMap) -> usize {
 /// RFC 9110 §7.6.2: an OPTIONS that may go no further is answered where it is.
 fn is_last_hop(asked: &Asked<'_>) -> bool {
     *asked.method == Method::OPTIONS && asked.headers.get(header::MAX_FORWARDS).is_some_and(|hops| hops == "0")
+}
+
+/// Reads of a request what decides whether its answer is compressed.
+pub(super) fn taste(route: &Route, visitor: &Visitor, method: &Method, headers: &HeaderMap) -> Taste {
+    let guarded = route.guard.is_some() || visitor.realm.is_some();
+    Taste::of(&route.rules.compress, method, headers, guarded)
+}
+
+/// Compresses a response, if that does no harm. Its head is in its last form.
+pub(super) fn compress(core: &Core, taste: Taste, arrival: &mut Arrival) {
+    let Arrival { head, body } = arrival;
+    let mut verdict = taste.judge(head.status, &head.headers, body.length());
+    if let Verdict::Compress(coding) = verdict {
+        match Compressor::new(coding, &core.shared.compressing) {
+            Some(compressor) => {
+                core.shared.series.compressed(coding.name());
+                body.compress(compressor);
+            }
+            None => verdict = Verdict::Vary,
+        }
+    }
+    serve::announce(verdict, &mut head.headers);
 }
 
 /// How long a server may be silent in the midst of a response: events and messages come when there are some, and a client

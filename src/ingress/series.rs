@@ -23,6 +23,8 @@ pub(super) struct Series {
     orders: IntCounterVec,
     expiry: GaugeVec,
     upstream_failures: IntCounterVec,
+    waiting: IntGaugeVec,
+    compressed: IntCounterVec,
     pub(super) retries: IntCounter,
     upstream_up: IntGaugeVec,
     pub(super) open: IntGauge,
@@ -71,6 +73,12 @@ impl Series {
                 &["route"],
             ),
             upstream_failures: plane.counters("upstream_failures_total", "Failures of upstreams.", &["reason"]),
+            waiting: plane.gauges(
+                "upstream_waiting",
+                "Requests that wait until a server has room, by route.",
+                &["route"],
+            ),
+            compressed: plane.counters("compressed_total", "Responses that were compressed.", &["coding"]),
             retries: plane.counter("retries_total", "Requests that were sent again, to another server."),
             upstream_up: plane.gauges(
                 "upstream_up",
@@ -100,6 +108,17 @@ impl Series {
 
     pub(super) fn upstream(&self, route: &str, place: usize, up: bool) {
         self.upstream_up.with_label_values(&[route, &place.to_string()]).set(i64::from(up));
+    }
+
+    /// Counts a request that waits for a server, until it is dropped.
+    pub(super) fn waits(&self, route: &str) -> Waits {
+        let gauge = self.waiting.with_label_values(&[route]);
+        gauge.inc();
+        Waits(gauge)
+    }
+
+    pub(super) fn compressed(&self, coding: &'static str) {
+        self.compressed.with_label_values(&[coding]).inc();
     }
 
     pub(super) fn refusal(&self, route: &str, reason: &'static str) {
@@ -137,6 +156,15 @@ impl Series {
 
     pub(super) fn upstream_failure(&self, reason: &'static str) {
         self.upstream_failures.with_label_values(&[reason]).inc();
+    }
+}
+
+/// A request that waits.
+pub(super) struct Waits(IntGauge);
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -41,7 +41,7 @@ use crate::{
         proxies::Word,
         proxy::{Through, Visitor},
         tls::{self, Handshake},
-        upstream::{Dial, DialError, Pools},
+        upstream::{Dial, DialError, Ends, Pools},
     },
     limit::{Client, Rate},
     origin::Origin,
@@ -504,10 +504,11 @@ pub(super) async fn caught(core: &Core, mut work: Pin<&mut impl Future<Output = 
 }
 
 async fn serve(core: &Rc<Core>, accepted: Accepted, presence: &Presence, service: Service, through: Through) {
-    let Accepted { mut stream, origin, client, .. } = accepted;
+    let Accepted { mut stream, origin, client, local } = accepted;
+    let ends = Ends { client, local };
     let peer = client.ip().to_canonical();
     let mut visitor =
-        Visitor { origin, peer, through, scheme: "http", begun_for: None, certificate: None, realm: None };
+        Visitor { origin, peer, through, scheme: "http", begun_for: None, certificate: None, realm: None, ends };
     // Held to the end: a client behind a proxy has its share of connections as if it came by itself.
     let _counted = match through {
         Through::Proxy { speaks_first: true, .. } => match Box::pin(introduce(core, &mut stream, &mut visitor)).await {

@@ -5,6 +5,7 @@ pub(crate) mod edge;
 mod floods;
 mod frames;
 mod grpc;
+mod manners;
 mod probes;
 mod proxies;
 mod rules;

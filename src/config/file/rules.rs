@@ -16,8 +16,8 @@ use crate::{
         value,
     },
     ingress::{
-        Change, Conditions, Field, HealthCheck, Page, Part, Redirect, Rewrite, RouteLimits, Rules,
-        canonical::CanonicalPath,
+        Change, Coding, Conditions, Field, HealthCheck, Page, Part, ProxyProtocol, Redirect, Rewrite, RouteLimits,
+        Rules, ServerLimit, canonical::CanonicalPath,
     },
     limit::Rate,
 };
@@ -53,7 +53,35 @@ pub(super) fn read(table: &Table<'_>) -> Rules {
     }
     rules.sticky = table.boolean("sticky").is_some_and(|sticky| sticky.value);
     rules.health = table.table("health", "route.health").map(|written| health(&written));
+    rules.server_limit = table.table("server_limit", "route.server_limit").and_then(|written| server_limit(&written));
+    let versions = [("v1", ProxyProtocol::V1), ("v2", ProxyProtocol::V2)];
+    rules.proxy_protocol = table.word("proxy_protocol", &versions).map(|version| version.value);
+    rules.compress = compress(table);
     rules
+}
+
+/// Reads `compress`: whether at all, or with what.
+fn compress(table: &Table<'_>) -> Vec<Coding> {
+    if !table.has("compress") || table.is_boolean("compress") {
+        let on = table.boolean("compress").is_some_and(|on| on.value);
+        return if on { vec![Coding::Brotli, Coding::Gzip] } else { Vec::new() };
+    }
+    let coding = |text: &str| match text {
+        "br" => Ok(Coding::Brotli),
+        "gzip" => Ok(Coding::Gzip),
+        _ => Err(Wrong::new(format!("\"{text}\" is no coding that we write"), "one of \"br\", \"gzip\"")),
+    };
+    let codings = table.list("compress", coding).unwrap_or_default();
+    codings.into_iter().map(|coding| coding.value).collect()
+}
+
+fn server_limit(table: &Table<'_>) -> Option<ServerLimit> {
+    if !table.has("connections") {
+        table.missing("connections", "write how many requests a server has at once, as connections = 50");
+    }
+    let number = |key, least| table.number(key, least..=1_000_000).and_then(|number| u32::try_from(number.value).ok());
+    let wait = table.parsed("wait", value::wait).map_or(Duration::from_secs(5), |wait| wait.value);
+    Some(ServerLimit { connections: number("connections", 1)?, queue: number("queue", 0).unwrap_or(100), wait })
 }
 
 fn health(table: &Table<'_>) -> HealthCheck {

@@ -170,6 +170,7 @@ pub(super) async fn check(
         prefix: None,
         websocket: false,
         trailers: false,
+        ends: None,
     };
     let (http, target) = (forward.to.http, (&forward.path, None));
     let outgoing = Outgoing::new(http, Method::GET, target, (&sent, &[]), &told, RequestBody::Empty);

@@ -25,12 +25,12 @@ use crate::{
         doh,
         headers::{self, Told},
         permits::Permit,
-        proxy::{self, Admitted, Asked, Failure, GONE, Uplink as _, Visitor},
+        proxy::{self, Admitted, Asked, GONE, Uplink as _, Visitor},
         record::Record,
-        serve::{Answer, Refusal},
+        serve::{Answer, Refusal, Taste},
         server::{Core, Presence, close_in_order},
         tunnel,
-        upstream::{Arrival, Feed, Outgoing, RequestBody},
+        upstream::{Arrival, Feed, Outgoing, RequestBody, Slot},
     },
     questions,
 };
@@ -99,7 +99,7 @@ pub(in crate::ingress) async fn serve<S>(
             Answered::Next(Next::Request | Next::Close) => return close_in_order(&mut stream).await,
             Answered::Next(Next::Abort) => return,
             Answered::Tunnel(tunnel) => {
-                let Tunnel { upstream, early, permit, _record } = *tunnel;
+                let Tunnel { upstream, early, permit, _record, _slot } = *tunnel;
                 let stall = policy.config.timeouts.body;
                 return Box::pin(tunnel::run(&mut stream, input, upstream, early, &permit, stall)).await;
             }
@@ -117,6 +117,8 @@ struct Tunnel {
     early: Bytes,
     permit: Permit,
     _record: Record,
+    /// It is one of those that its server is given at once.
+    _slot: Option<Slot>,
 }
 
 /// Waits for a request's head; `None` if the client went away or stayed silent for too long.
@@ -276,11 +278,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
             prefix: rules.rewrite.strip.as_ref().map(CanonicalPath::as_str),
             websocket: key.is_some(),
             trailers: false,
+            ends: Some(visitor.ends(admitted.client)),
         };
         let target = (path.as_ref().unwrap_or(&head.path), head.query.as_deref());
         let outgoing = Outgoing::new(http, head.method.clone(), target, (&head.headers, &head.nominated), &told, body);
         let left = rules.limits.body;
         let wanted = admitted.route.wanted(&head.headers);
+        let taste = proxy::taste(&admitted.route, visitor, &head.method, &head.headers);
         drop(head.headers);
         let permit = core.permits.issue(visitor, head.host, head.path, head.method.clone(), admitted.route);
         let mut upload = Upload {
@@ -298,12 +302,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
             proxy::forward(core, policy, &permit, outgoing, &mut upload, self.deadline, (wanted, visitor)).await;
         let arrival = match forwarded {
             Ok(arrival) => arrival,
-            Err(Failure::Status(status)) => {
-                return self.refuse(&mut record, &head.method, head.version, Answer::fixed(status)).await;
-            }
-            Err(Failure::Revoked) => {
-                return self.refuse(&mut record, &head.method, head.version, proxy::MISDIRECTED.into()).await;
-            }
+            Err(failure) => return self.refuse(&mut record, &head.method, head.version, failure.answer()).await,
         };
         record.status = arrival.head.status;
         if arrival.head.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -312,6 +311,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
         let reply = Reply {
             visitor,
             cookies: granted.cookies,
+            taste,
             method: &head.method,
             version: head.version,
             keep_alive: head.keep_alive,
@@ -387,7 +387,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
     ) -> Answered {
         let agreed = key.is_some_and(|key| tunnel::is_agreed(&arrival.head.headers, key));
         let stream = arrival.body.into_stream();
-        let (true, Some((upstream, early))) = (agreed, stream) else {
+        let (true, Some((upstream, early, slot))) = (agreed, stream) else {
             self.core.shared.series.upstream_failure("protocol");
             let answer = Answer::fixed(StatusCode::BAD_GATEWAY);
             return self.refuse(&mut record, &Method::GET, Version::Http11, answer).await;
@@ -402,7 +402,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
         if !write_all(self.stream, self.deadline, &mut output).await {
             return Answered::Next(Next::Abort);
         }
-        Answered::Tunnel(Box::new(Tunnel { upstream, early, permit, _record: record }))
+        Answered::Tunnel(Box::new(Tunnel { upstream, early, permit, _record: record, _slot: slot }))
     }
 }
 
@@ -410,6 +410,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
 struct Reply<'a> {
     visitor: &'a Visitor,
     cookies: Vec<header::HeaderValue>,
+    taste: Taste,
     method: &'a Method,
     version: Version,
     keep_alive: bool,
@@ -421,13 +422,16 @@ async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
     core: &Rc<Core>,
     policy: &Policy,
     mut upload: Upload<'_, S>,
-    arrival: Arrival,
+    mut arrival: Arrival,
     permit: &Permit,
     deadline: &mut Deadline,
     reply: &Reply<'_>,
     record: &mut Record,
 ) -> Next {
-    let Arrival { mut head, mut body } = arrival;
+    headers::to_client(&mut arrival.head.headers);
+    proxy::leave(&mut arrival.head.headers, permit.route(), reply.visitor, &reply.cookies);
+    proxy::compress(core, reply.taste, &mut arrival);
+    let Arrival { head, mut body } = arrival;
     let limit = policy.config.timeouts.body;
     let silence = proxy::silence(&head.headers, &body, limit);
     let bodiless = *reply.method == Method::HEAD || head.status == StatusCode::NOT_MODIFIED;
@@ -435,8 +439,6 @@ async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
     let framing = ResponseFraming::choose(reply.method, head.status, reply.version, length);
     let keep = reply.keep_alive && framing != ResponseFraming::Close && !core.is_draining();
     let persistence = if keep { Persistence::KeepAlive } else { Persistence::Close };
-    headers::to_client(&mut head.headers);
-    proxy::leave(&mut head.headers, permit.route(), reply.visitor, &reply.cookies);
     let mut out = Outbound { head: core.spare_buffer(), data: Bytes::new(), after: b"" };
     // RFC 9110 §6.6.1: what came without a date is given one.
     let undated = !head.headers.contains_key(header::DATE);

@@ -1,7 +1,10 @@
 //! What the ingress answers by itself.
 
 mod answer;
+mod compress;
 mod welcome;
 
 pub(super) use answer::{Answer, Refusal};
+pub use compress::Coding;
+pub(super) use compress::{Compressor, Taste, Verdict, announce};
 pub(super) use welcome::welcome;

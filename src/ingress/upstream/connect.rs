@@ -10,14 +10,15 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
 use sha2::{Digest, Sha256};
 use tokio::{
+    io::AsyncWriteExt,
     net::{TcpStream, UnixStream},
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
 
-use super::{Health, Lane, UpstreamStream, Wire, h2::Connection};
+use super::{Ends, Health, Lane, NO_POOL, Turnstile, UpstreamStream, Wire, h2::Connection, introduction};
 use crate::{
-    ingress::{Http, Upstream, UpstreamHost, UpstreamTls},
+    ingress::{Http, ProxyProtocol, Upstream, UpstreamHost, UpstreamTls},
     lookup::Lookup,
 };
 
@@ -31,6 +32,10 @@ pub(in crate::ingress) struct Dial {
     pub(super) tag: u64,
     pub(in crate::ingress) health: Arc<Health>,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    /// How it is told the client. Its connections are of one client each, so none is kept.
+    pub(in crate::ingress) proxy_protocol: Option<ProxyProtocol>,
+    /// What it is given at once, if that is limited.
+    pub(in crate::ingress) door: Option<Arc<Turnstile>>,
 }
 
 /// An upstream's TLS that cannot be set up.
@@ -89,12 +94,28 @@ impl Dial {
                 Some((client_config(tls, upstream.http, provider)?, name))
             }
         };
-        Ok(Self { upstream: upstream.clone(), pool, tag, health, tls })
+        Ok(Self { upstream: upstream.clone(), pool, tag, health, tls, proxy_protocol: None, door: None })
     }
 
-    /// Connects for one request alone.
-    pub(in crate::ingress) async fn lane(&self, lookup: &Lookup, limit: Duration) -> Result<Lane, DialError> {
-        let stream = self.connect(lookup, limit).await?;
+    /// Tells it each client by a header of the PROXY protocol.
+    pub(in crate::ingress) fn introducing(self, version: Option<ProxyProtocol>) -> Self {
+        let pool = if version.is_some() { NO_POOL } else { self.pool };
+        Self { proxy_protocol: version, pool, ..self }
+    }
+
+    /// Gives it no more at once than comes through a door.
+    pub(in crate::ingress) fn behind(self, door: Option<Arc<Turnstile>>) -> Self {
+        Self { door, ..self }
+    }
+
+    /// Connects for one request alone, of this client.
+    pub(in crate::ingress) async fn lane(
+        &self,
+        lookup: &Lookup,
+        limit: Duration,
+        ends: Option<Ends>,
+    ) -> Result<Lane, DialError> {
+        let stream = self.connect(lookup, limit, ends).await?;
         match self.upstream.http {
             Http::One => Ok(Lane::Wire(Wire::new(self.pool, stream))),
             Http::Two => Ok(Lane::Stream(self.begin(stream).await?.open(self.scheme()))),
@@ -122,14 +143,17 @@ impl Dial {
         &self,
         lookup: &Lookup,
         limit: Duration,
+        ends: Option<Ends>,
     ) -> Result<UpstreamStream, DialError> {
-        timeout(limit, self.connect_unbounded(lookup)).await.unwrap_or(Err(DialError::TimedOut))
+        timeout(limit, self.connect_unbounded(lookup, ends)).await.unwrap_or(Err(DialError::TimedOut))
     }
 
-    async fn connect_unbounded(&self, lookup: &Lookup) -> Result<UpstreamStream, DialError> {
+    async fn connect_unbounded(&self, lookup: &Lookup, ends: Option<Ends>) -> Result<UpstreamStream, DialError> {
+        let header = self.proxy_protocol.map(|version| introduction::header(version, ends)).unwrap_or_default();
         let tcp = match &self.upstream.host {
             UpstreamHost::Unix(path) => {
-                let stream = UnixStream::connect(path).await.map_err(|_| DialError::Refused)?;
+                let mut stream = UnixStream::connect(path).await.map_err(|_| DialError::Refused)?;
+                stream.write_all(&header).await.map_err(|_| DialError::Refused)?;
                 return Ok(UpstreamStream::Unix(stream));
             }
             UpstreamHost::Address(address) => tcp((*address, self.upstream.port).into()).await,
@@ -145,7 +169,8 @@ impl Dial {
                 last
             }
         };
-        let tcp = tcp.map_err(|_| DialError::Refused)?;
+        let mut tcp = tcp.map_err(|_| DialError::Refused)?;
+        tcp.write_all(&header).await.map_err(|_| DialError::Refused)?;
         match &self.tls {
             None => Ok(UpstreamStream::Plain(tcp)),
             Some((config, name)) => {

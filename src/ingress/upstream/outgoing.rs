@@ -15,7 +15,7 @@ use hyper::{
 };
 use tokio::io::AsyncWrite;
 
-use super::{RequestBody, body::BrokenOff};
+use super::{Ends, RequestBody, body::BrokenOff};
 use crate::ingress::{
     Http,
     canonical::CanonicalPath,
@@ -35,6 +35,8 @@ pub(in crate::ingress) const SILENCE: Duration = Duration::from_secs(60 * 60);
 /// A request that is on its way upstream.
 pub(in crate::ingress) struct Outgoing {
     method: Method,
+    /// Whose it is, for servers that are told so.
+    ends: Option<Ends>,
     /// Its head, for HTTP/2.
     packed: Option<Box<Packed>>,
     /// The head, and small data behind it.
@@ -107,7 +109,7 @@ impl Outgoing {
             _ => {}
         }
         head.put_slice(b"\r\n");
-        Self::whole(method, head, None, body, encoder)
+        Self::whole(method, told.ends, head, None, body, encoder)
     }
 
     /// The same for HTTP/2.
@@ -128,12 +130,20 @@ impl Outgoing {
             None => path.to_string(),
         };
         let packed = Packed { authority: told.host().to_vec(), target, headers: fields };
-        Self::whole(method, BytesMut::new(), Some(Box::new(packed)), body, Encoder::Empty)
+        Self::whole(method, told.ends, BytesMut::new(), Some(Box::new(packed)), body, Encoder::Empty)
     }
 
-    fn whole(method: Method, head: BytesMut, packed: Option<Box<Packed>>, body: RequestBody, encoder: Encoder) -> Self {
+    fn whole(
+        method: Method,
+        ends: Option<Ends>,
+        head: BytesMut,
+        packed: Option<Box<Packed>>,
+        body: RequestBody,
+        encoder: Encoder,
+    ) -> Self {
         Self {
             method,
+            ends,
             packed,
             head,
             written: 0,
@@ -166,6 +176,11 @@ impl Outgoing {
     pub(in crate::ingress) fn is_conversation(&self) -> bool {
         let kind = self.packed.as_ref().and_then(|packed| packed.headers.get(header::CONTENT_TYPE));
         kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    }
+
+    /// Returns whose it is.
+    pub(in crate::ingress) fn ends(&self) -> Option<Ends> {
+        self.ends
     }
 
     /// Says that its head has left.

@@ -12,6 +12,8 @@ use tokio::{
 use super::{Dial, DialError, Lane, Wire, h2::Connection};
 use crate::lookup::Lookup;
 
+/// A connection of this pool is never kept.
+pub(in crate::ingress) const NO_POOL: u32 = u32::MAX;
 /// Idle connections of one pool.
 const MOST_IDLE: usize = 256;
 /// Connections of one pool that many requests share.
@@ -81,7 +83,7 @@ impl Pools {
         if let Some(lane) = shared() {
             return Ok(lane);
         }
-        let connection = dial.begin(dial.connect(lookup, limit).await?).await?;
+        let connection = dial.begin(dial.connect(lookup, limit, None).await?).await?;
         let stream = connection.open(dial.scheme());
         if let Some(shared) = self.shared.borrow_mut().get_mut(&dial.pool) {
             shared.connections.retain(|connection| connection.is_wanted(|_| true));
@@ -101,7 +103,7 @@ impl Pools {
 
     /// Keeps a connection for the next request.
     pub(super) fn give(&self, mut wire: Box<Wire>) {
-        if !wire.rest() {
+        if wire.pool == NO_POOL || !wire.rest() {
             return;
         }
         let mut idle = self.idle.borrow_mut();

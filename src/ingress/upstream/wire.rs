@@ -16,11 +16,14 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Lane, Outgoing, Pools, UpstreamStream, body::BrokenOff};
-use crate::ingress::h1::{
-    body::{Decoder, Piece},
-    head::Framing,
-    reply::{ReplyHead, Unreadable},
+use super::{Lane, Outgoing, Pools, Slot, UpstreamStream, body::BrokenOff};
+use crate::ingress::{
+    h1::{
+        body::{Decoder, Piece},
+        head::Framing,
+        reply::{ReplyHead, Unreadable},
+    },
+    serve::Compressor,
 };
 
 /// What is read at once of a large body.
@@ -65,8 +68,14 @@ pub(in crate::ingress) struct UpstreamBody {
     length: Option<u64>,
     keep_alive: bool,
     trailers: Option<HeaderMap>,
+    compressor: Option<Box<Compressor>>,
+    /// Held until all of it has come.
+    slot: Option<Slot>,
     pools: Rc<Pools>,
 }
+
+/// Pieces of a body that are compressed before others have their turn.
+const PIECES: u32 = 8;
 
 /// A response that did not come, or not to its end.
 #[derive(Debug, thiserror::Error)]
@@ -185,7 +194,13 @@ impl Wire {
 }
 
 impl UpstreamBody {
-    pub(in crate::ingress) fn new(head: &ReplyHead, outgoing: Outgoing, lane: Lane, pools: Rc<Pools>) -> Self {
+    pub(in crate::ingress) fn new(
+        head: &ReplyHead,
+        outgoing: Outgoing,
+        lane: Lane,
+        slot: Option<Slot>,
+        pools: Rc<Pools>,
+    ) -> Self {
         let bodiless = *outgoing.method() == Method::HEAD
             || head.status.is_informational()
             || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -195,12 +210,13 @@ impl UpstreamBody {
             false => head.headers.get(header::CONTENT_LENGTH).and_then(|said| said.to_str().ok()?.parse().ok()),
         };
         let (decoder, keep_alive) = (framing.map(Decoder::new), head.keep_alive);
-        Self { lane: Some(lane), outgoing, decoder, length, keep_alive, trailers: None, pools }
+        Self { lane: Some(lane), outgoing, decoder, length, keep_alive, trailers: None, compressor: None, slot, pools }
     }
 
     /// Returns how many bytes are to come, if the head said so.
     pub(in crate::ingress) fn length(&self) -> Option<u64> {
         match self.lane {
+            _ if self.compressor.is_some() => None,
             Some(Lane::Stream(_)) => self.length,
             _ => self.decoder.as_ref().and_then(Decoder::remaining),
         }
@@ -208,7 +224,12 @@ impl UpstreamBody {
 
     /// Whether it is known that nothing is to come, trailers among it.
     pub(in crate::ingress) fn is_end(&self) -> bool {
-        matches!(&self.lane, Some(Lane::Stream(stream)) if stream.is_end())
+        self.compressor.is_none() && matches!(&self.lane, Some(Lane::Stream(stream)) if stream.is_end())
+    }
+
+    /// Compresses what is to come.
+    pub(in crate::ingress) fn compress(&mut self, compressor: Compressor) {
+        self.compressor = Some(Box::new(compressor));
     }
 
     /// Whether the request is one of a conversation.
@@ -232,14 +253,41 @@ impl UpstreamBody {
         }
     }
 
-    /// Returns the next bytes. At the end the connection goes back to its pool; trailers of HTTP/1.1 are dropped.
+    /// Returns the next bytes.
     pub(in crate::ingress) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Fault>>> {
+        for _ in 0..PIECES {
+            let step = self.poll_whole(cx);
+            let Some(compressor) = &mut self.compressor else { return step };
+            let out = match step {
+                Poll::Ready(Some(Ok(data))) => compressor.write(&data),
+                Poll::Ready(Some(Err(_))) => return step,
+                Poll::Ready(None) => {
+                    let last = compressor.finish();
+                    return Poll::Ready((!last.is_empty()).then_some(Ok(last)));
+                }
+                // Nothing more is there for now: the client gets what is.
+                Poll::Pending => {
+                    let out = compressor.flush();
+                    return if out.is_empty() { Poll::Pending } else { Poll::Ready(Some(Ok(out))) };
+                }
+            };
+            if !out.is_empty() {
+                return Poll::Ready(Some(Ok(out)));
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Returns the next bytes as they come. At the end the connection goes back to its pool; trailers of HTTP/1.1 are dropped.
+    fn poll_whole(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Fault>>> {
         let step = match &mut self.lane {
             None => Ok(None),
             Some(Lane::Stream(stream)) => ready!(stream.poll_data(cx)),
             Some(Lane::Wire(wire)) => ready!(poll_piece(wire, &mut self.decoder, &self.pools, cx)),
         };
         if !matches!(step, Ok(Some(_))) {
+            self.slot = None;
             match self.lane.take() {
                 Some(Lane::Wire(wire))
                     if step.is_ok() && self.decoder.is_some() && self.keep_alive && self.outgoing.is_sent() =>
@@ -254,9 +302,9 @@ impl UpstreamBody {
     }
 
     /// Takes the connection out after a 101, with what was read beyond the head.
-    pub(in crate::ingress) fn into_stream(self) -> Option<(UpstreamStream, Bytes)> {
+    pub(in crate::ingress) fn into_stream(self) -> Option<(UpstreamStream, Bytes, Option<Slot>)> {
         match self.lane {
-            Some(Lane::Wire(wire)) => Some((wire.stream, wire.input)),
+            Some(Lane::Wire(wire)) => Some((wire.stream, wire.input, self.slot)),
             _ => None,
         }
     }
