@@ -188,11 +188,7 @@ impl Work<'_> {
                     // The connections take in what came, before their queues overflow.
                     tokio::task::yield_now().await;
                 }
-                _ = expiry.tick(), if work.policy.follows_time() => {
-                    if work.policy.is_due(Timestamp::now()) {
-                        work.take_policy();
-                    }
-                }
+                _ = expiry.tick(), if work.policy.follows_time() => {}
                 _ = ticks.tick(), if work.gate.wants_ticks() || work.unbooked => {}
             }
             // Also under a load that leaves the timer no turn.
@@ -239,6 +235,9 @@ impl Loop<'_> {
             return;
         }
         self.ticked = now;
+        if self.policy.follows_time() && self.policy.is_due(Timestamp::now()) {
+            self.take_policy();
+        }
         self.follow();
         self.gate.handle_timeout(now, &mut self.actions);
         self.forward.handle_timeout(now);
