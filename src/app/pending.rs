@@ -91,6 +91,7 @@ impl Edge {
         Pending::end(&self.state).map_err(Refusal::ours)?;
         self.audit.record(author, "confirm", &format!("kept: {}", kept.risk));
         *pending = None;
+        self.confirm.forget_others();
         Ok(())
     }
 

@@ -194,6 +194,9 @@ impl Edge {
         self.follower.configure(config.lan.clone());
         self.scrape.commit(&config);
         self.confirm.commit(&config);
+        if pending.is_none() {
+            self.confirm.forget_others();
+        }
         self.directory.store(Arc::new(config.directory.clone()));
         if let (Some(history), Some(config)) = (&self.history, &config.history) {
             history.configure(config.clone());

@@ -95,9 +95,15 @@ impl Confirm {
         }
     }
 
-    /// Takes over of whom it is asked.
+    /// Takes over of whom it is asked. What others have confirmed by stays, for a change that is taken back.
     pub(super) fn commit(&self, config: &Arc<Compiled>) {
         self.config.store(Some(config.clone()));
+        self.tell(self.book().as_ref());
+    }
+
+    /// Forgets the secrets of peers that are not asked any more, once no change can be taken back.
+    pub(super) fn forget_others(&self) {
+        let Some(config) = self.config.load_full() else { return };
         let peers = config.vpn.as_ref().map_or(&[][..], |vpn| &vpn.peers);
         let mut book = self.book();
         let Some(book) = book.as_mut() else { return };

@@ -92,3 +92,23 @@ fn a_file_that_is_taken_back_is_not_touched_and_the_one_before_is_in_force() {
     assert_eq!(house.text(), changed);
     assert!(stdout(&house.call(&["audit", "show"])).contains("hearthgate"));
 }
+
+#[test]
+fn what_a_person_confirms_by_outlives_a_change_that_is_taken_back_and_no_other() {
+    let house = House::new();
+    let _running = house.start();
+    assert!(house.call(&["peer", "add", "phone", "--confirm", "12h"]).status.success());
+    assert!(house.call(&["user", "add", "alice", "--role", "owner", "--peer", "phone"]).status.success());
+    assert!(house.call(&["peer", "confirm-setup", "phone"]).status.success());
+    let secrets = || fs::read_to_string(house.state().join("confirmations")).unwrap();
+    let first = key(&house).trim_matches('"').to_owned();
+    assert!(secrets().contains(&first), "{}", secrets());
+
+    assert!(house.call(&["peer", "rotate", "phone"]).status.success());
+    assert!(house.call(&["confirm", "--undo"]).status.success());
+    assert!(secrets().contains(&first), "the key is in force again, and so is what confirms it");
+    assert!(house.call(&["peer", "rotate", "phone"]).status.success());
+    assert!(house.call(&["confirm"]).status.success());
+
+    assert!(!secrets().contains(&first), "that key is gone");
+}
