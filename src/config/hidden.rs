@@ -4,7 +4,20 @@ use sha2::{Digest, Sha256};
 use toml_edit::{DocumentMut, Item, TableLike, Value};
 
 /// Keys whose text is a secret wherever they stand.
-const SECRET: [&str; 3] = ["preshared_key", "token", "password"];
+const SECRET: [&str; 10] = [
+    "preshared_key",
+    "token",
+    "password",
+    "secret",
+    // Of [route.auth]: names with what their passwords are checked by.
+    "basic",
+    // Fields that a route adds to requests.
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "x-api-key",
+    "x-auth-token",
+];
 /// Tables in which `key` is a secret and no file.
 const KEYED: [&str; 2] = ["rfc2136", "eab"];
 
@@ -34,7 +47,8 @@ impl Hider {
 
     fn table(&self, table: &mut dyn TableLike, name: &str) {
         for (key, item) in table.iter_mut() {
-            let is_secret = SECRET.contains(&key.get()) || key.get() == "key" && KEYED.contains(&name);
+            let named = |secret: &&str| key.get().eq_ignore_ascii_case(secret);
+            let is_secret = SECRET.iter().any(named) || key.get() == "key" && KEYED.contains(&name);
             match item {
                 Item::Value(value) => self.value(value, key.get(), is_secret),
                 Item::Table(inner) => self.table(inner, key.get()),
@@ -75,12 +89,14 @@ mod tests {
         let text = "# mine\n[wan]\nprovider = { cloudflare = { token = \"s3cret-a\" } } # here\n\n[[ingress.acme]]\n\
                     eab = { kid = \"k\", key = \"s3cret-b\" }\nprovider = { rfc2136 = { key_name = \"n\", key = 's3cret-c' } }\n\
                     [[ingress.certificates]]\nkey = \"/etc/key.pem\"\n[[vpn.peer]] # phone\n  preshared_key = \"\"\"s3cret-d\"\"\"   # x\n\
+                    [[route]]\nauth = { basic = [\"ann:s3cret-e\"] }\nheaders = { request = { set = { Authorization = \"s3cret-f\" } } }\n\
+                    [dns]\npublic_clients = [{ name = \"phone\", secret = \"s3cret-g\" }]\n\
                     [other.desec]\n\"token\" = \"file:/etc/token\"\n";
 
         let shown = Hider::new().hide(text);
 
         assert!(!shown.contains("s3cret"), "{shown}");
-        assert_eq!(shown.matches("(hidden, ").count(), 4, "{shown}");
+        assert_eq!(shown.matches("(hidden, ").count(), 7, "{shown}");
         for kept in [
             "# mine\n",
             "} # here\n",
