@@ -7,14 +7,14 @@
 use std::{
     fs::File,
     io::{self, Read},
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
 };
 
 use arc_swap::ArcSwap;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 /// Bytes of a file.
@@ -72,7 +72,10 @@ impl Ranges {
     }
 }
 
-/// IPv4 has its place within IPv6, where no other address is.
+/// Where IPv4 has its place within IPv6 (RFC 4291 §2.5.5.2).
+const MAPPED: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96);
+
+/// Addresses of both families in one order.
 fn number(address: IpAddr) -> u128 {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
@@ -200,7 +203,15 @@ fn parse(text: &str) -> Result<Ranges, String> {
         if net.prefix_len() == 0 {
             return Err(format!("line {line} is everybody"));
         }
-        all.push((number(net.network()), number(net.broadcast())));
+        let (first, last) = (number(net.network()), number(net.broadcast()));
+        match net {
+            // A wide network of IPv6 says nothing of IPv4, which has its place in the middle of it.
+            IpNet::V6(v6) if v6.contains(&MAPPED.network()) && v6.prefix_len() < MAPPED.prefix_len() => {
+                let (from, to) = (MAPPED.network().to_bits(), MAPPED.broadcast().to_bits());
+                all.extend([(first, from.saturating_sub(1)), (to.saturating_add(1), last)]);
+            }
+            _ => all.push((first, last)),
+        }
         if all.len() > MOST {
             return Err(format!("has more than {MOST} networks"));
         }
@@ -239,6 +250,17 @@ mod tests {
         for wrong in ["<html>", "198.51.100.7\n198.51", "0.0.0.0/0", "::/0"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_wide_network_of_ipv6_says_nothing_of_ipv4() {
+        // The first line of lists of addresses that nobody has.
+        let ranges = parse("::/8\n2001:db8::/32\n").unwrap();
+
+        assert!(
+            ranges.have(address("::2")) && ranges.have(address("64:ff9b::1")) && ranges.have(address("2001:db8::1"))
+        );
+        assert!(!ranges.have(address("198.51.100.7")) && !ranges.have(address("255.255.255.255")));
     }
 
     #[test]
