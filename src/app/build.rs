@@ -121,7 +121,7 @@ pub(super) struct Built {
 pub(super) fn build(options: Options) -> Result<Built, Failure> {
     let io = |what: String| move |error| Failure::Io { what, error };
     let mut peer_ids = PeerIds::default();
-    let loaded = load(&options, &mut peer_ids).map_err(Failure::Config)?;
+    let mut loaded = load(&options, &mut peer_ids).map_err(Failure::Config)?;
     let config = &loaded.compiled;
     log::start(config.node.log);
     for warning in &loaded.warnings {
@@ -131,6 +131,11 @@ pub(super) fn build(options: Options) -> Result<Built, Failure> {
     let state = config.node.state.clone();
     let descriptors = descriptors::raise();
     let mut succession = Succession::begin(&options, &state).map_err(io("the process that runs".into()))?;
+    if succession.is_some() {
+        // It may have been in the middle of a change; from here on it makes none.
+        loaded = load(&options, &mut peer_ids).map_err(Failure::Config)?;
+    }
+    let config = &loaded.compiled;
     let follower = Follower::new(config.lan.clone()).map_err(io("addresses of this box".into()))?;
     let metrics = Metrics::new();
     let series = Series::new(&metrics);

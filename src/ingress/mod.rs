@@ -253,14 +253,17 @@ impl Plane {
         let doors = doors.map(|(at, door)| (door.address, "ingress.listener", door.speaks, Some(at)));
         for (wanted, key, speaks, door) in own.chain(doors) {
             let sockets = listen::tcp(&Wanted { address: wanted, device: None, shards: cores, key })?;
-            for (core, socket) in listeners.iter_mut().zip(sockets) {
+            // The process before this one may have had more cores: what the kernel sends to any of them is served.
+            for (at, socket) in sockets.into_iter().enumerate() {
                 let address = socket.local_addr().unwrap_or(wanted);
                 let service = match speaks {
                     Speaks::Tls => Service::Routes,
                     Speaks::Plain => Service::Redirect(secure_port(address, &https)),
                     Speaks::Unwrapped => Service::Unwrapped,
                 };
-                core.push(Listener { socket, address, service, door });
+                if let Some(core) = listeners.get_mut(at % cores) {
+                    core.push(Listener { socket, address, service, door });
+                }
             }
             if let (Speaks::Tls, None, Some(bound)) = (speaks, door, listeners.first().and_then(|core| core.last())) {
                 https.push(bound.address);
