@@ -96,6 +96,15 @@ impl Courses {
         }
     }
 
+    /// Ends all courses where they are. What they work on holds them, and they hold it: nobody else would.
+    pub fn abandon(&self) {
+        // What ends with a course may look at the others.
+        let abandoned = std::mem::take(&mut *self.courses.borrow_mut());
+        self.free.borrow_mut().clear();
+        self.ready.borrow_mut().clear();
+        drop(abandoned);
+    }
+
     /// Counts the courses under way.
     pub fn under_way(&self) -> usize {
         self.courses.borrow().len() - self.free.borrow().len()
@@ -225,5 +234,20 @@ mod tests {
 
         assert_eq!(*seen.borrow(), [(1, None), (3, Some(7))]);
         assert_eq!(courses.under_way(), 0);
+    }
+
+    #[test]
+    fn courses_that_are_abandoned_hold_nothing_any_more() {
+        let courses = Rc::new(Courses::default());
+        for _ in 0..3 {
+            let held = courses.clone();
+            courses.spawn(async move { held.until(Duration::from_secs(9)).await });
+        }
+        courses.run();
+        assert_eq!(Rc::strong_count(&courses), 4);
+
+        courses.abandon();
+
+        assert_eq!((Rc::strong_count(&courses), courses.under_way()), (1, 0));
     }
 }

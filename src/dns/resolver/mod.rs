@@ -285,6 +285,12 @@ struct Shared {
     following: follow::Following,
 }
 
+impl Drop for Resolver {
+    fn drop(&mut self) {
+        self.shared.courses.abandon();
+    }
+}
+
 impl Resolver {
     /// Makes a resolver. `random` fills a slice from a source that nobody can foresee.
     pub fn new(config: Config, random: impl FnMut(&mut [u8]) + 'static) -> Self {
