@@ -100,7 +100,12 @@ fn play_all(folder: &Path) -> Vec<String> {
         }
         for minimise in modes {
             cases += 1;
-            match play(&host, &scenario, minimise) {
+            let played = match play(&host, &scenario, minimise) {
+                // A machine that has other work may let a question wait too long, but not twice.
+                Some(wrong) if wrong.ends_with("no answer") => play(&host, &scenario, minimise),
+                played => played,
+            };
+            match played {
                 None => right += 1,
                 Some(wrong) => failures.push(format!("{name} (minimise {minimise}): {wrong}")),
             }
