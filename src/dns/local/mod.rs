@@ -22,6 +22,8 @@ pub(crate) use routes::Routes;
 pub(crate) use special::{Answer as SpecialAnswer, Special, covers};
 pub(crate) use watch::Watch;
 
+use std::net::IpAddr;
+
 use hickory_proto::{
     rr::Name,
     serialize::binary::{BinEncodable, BinEncoder, NameEncoding},
@@ -34,6 +36,19 @@ use super::{
 
 /// Seconds that a negative answer of the house may be cached.
 const NEGATIVE_TTL: u32 = 60;
+
+/// Writes those addresses that a type of records holds, behind `owner`; says whether there was one.
+fn write_addresses(addresses: &[IpAddr], owner: &[u8], qtype: u16, ttl: u32, out: &mut Vec<u8>) -> bool {
+    let before = out.len();
+    for address in addresses {
+        match (address, qtype) {
+            (IpAddr::V4(v4), qtype::A) => encode::record(out, Section::Answer, owner, qtype, ttl, &v4.octets()),
+            (IpAddr::V6(v6), qtype::AAAA) => encode::record(out, Section::Answer, owner, qtype, ttl, &v6.octets()),
+            _ => {}
+        }
+    }
+    out.len() > before
+}
 
 /// Writes a name in wire form and lower case.
 pub(crate) fn wire(name: &Name) -> Box<[u8]> {

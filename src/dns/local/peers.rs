@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::IpAddr};
 
 use hickory_proto::rr::Name;
 
-use super::{Local, encoded, wire};
+use super::{Local, encoded, wire, write_addresses};
 use crate::{
     dns::{
         PeerName,
@@ -49,23 +49,15 @@ impl Peers {
         if !may_reach(peer, origin, client) {
             return Local::Absent;
         }
-        let mut written = false;
-        if back.is_some() {
-            if qtype == qtype::PTR {
+        let written = match back {
+            None => write_addresses(&peer.addresses, owner, qtype, TTL, out),
+            Some(_) if qtype == qtype::PTR => {
                 let target = encoded(&peer.name).unwrap_or_default();
                 record(out, Section::Answer, owner, qtype::PTR, TTL, &target);
-                written = true;
+                true
             }
-            return if written { Local::Answered } else { Local::NoData };
-        }
-        for address in &peer.addresses {
-            match (address, qtype) {
-                (IpAddr::V4(v4), qtype::A) => record(out, Section::Answer, owner, qtype::A, TTL, &v4.octets()),
-                (IpAddr::V6(v6), qtype::AAAA) => record(out, Section::Answer, owner, qtype::AAAA, TTL, &v6.octets()),
-                _ => continue,
-            }
-            written = true;
-        }
+            Some(_) => false,
+        };
         if written { Local::Answered } else { Local::NoData }
     }
 }

@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use super::{Local, wire};
+use super::{Local, wire, write_addresses};
 use crate::{
     dns::{
         HouseRoutes, RouteName,
@@ -82,15 +82,7 @@ impl Routes {
             (None, Some((_, listen)), Origin::Lan(network)) => of_this_box(listen, network, client, networks),
             _ => return Local::Absent,
         };
-        let mut written = false;
-        for address in &addresses {
-            match (address, qtype) {
-                (IpAddr::V4(v4), qtype::A) => record(out, Section::Answer, owner, qtype::A, TTL, &v4.octets()),
-                (IpAddr::V6(v6), qtype::AAAA) => record(out, Section::Answer, owner, qtype::AAAA, TTL, &v6.octets()),
-                _ => continue,
-            }
-            written = true;
-        }
+        let mut written = write_addresses(&addresses, owner, qtype, TTL, out);
         let port = if matches!(origin, Origin::Vpn(_)) { Some(INNER_PORT) } else { self.https };
         if let Some(port) = port.filter(|_| qtype == qtype::HTTPS && route.is_some() && !addresses.is_empty()) {
             record(out, Section::Answer, owner, qtype::HTTPS, TTL, &service(port, &addresses));
