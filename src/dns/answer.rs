@@ -82,6 +82,8 @@ pub(crate) struct View<'a> {
     records: Guard<Arc<Records>>,
     /// Addresses whose device is known.
     members: Guard<Arc<Members>>,
+    /// Milliseconds since 1970.
+    pub(crate) at: i64,
     /// Seconds since 1970.
     pub(crate) now: u64,
     /// For limits.
@@ -90,11 +92,12 @@ pub(crate) struct View<'a> {
 
 impl<'a> View<'a> {
     /// Looks at what there is now.
-    pub(crate) fn new(core: &'a Core, policy: &'a Policy, now: u64, instant: Instant) -> Self {
+    pub(crate) fn new(core: &'a Core, policy: &'a Policy, at: i64, instant: Instant) -> Self {
+        let now = u64::try_from(at / 1000).unwrap_or_default();
         policy.filter.keep_time(now);
         let (networks, records, members) =
             (core.networks.load(), policy.records.load(), policy.filter.members().load());
-        Self { core, policy, networks, records, members, now, instant }
+        Self { core, policy, networks, records, members, at, now, instant }
     }
 }
 
@@ -582,18 +585,17 @@ pub(crate) async fn answer_later(
         }
     };
     let mut out = Vec::new();
-    let view = View::new(core, policy, core.clock.seconds(), Instant::now());
+    let view = View::new(core, policy, core.clock.milliseconds(), Instant::now());
     let step = match &stored {
         Some(stored) => answer(&view, asker, bytes, Some(&**stored), &mut out),
         // The task that asked fell over.
         None => give_up(core, bytes, asker, Ede::NetworkError, &mut out),
     };
-    core.report(policy, asker, bytes, &step, core.clock.milliseconds(), begun.elapsed());
-    match step {
-        Step::Done(outcome) | Step::Refresh(outcome, _) => core.series.answered(asker.transport, outcome),
-        Step::Blocked(_) => core.series.answered(asker.transport, Outcome::Blocked),
-        Step::Silence(reason) => core.series.dropped(reason),
-        Step::Ask(_) => return None,
+    view.report(asker, bytes, &step, begun.elapsed());
+    match (step.outcome(), step) {
+        (Some(outcome), _) => core.series.answered(asker.transport, outcome),
+        (None, Step::Silence(reason)) => core.series.dropped(reason),
+        (None, _) => return None,
     }
     (!out.is_empty()).then_some(out)
 }

@@ -309,7 +309,7 @@ fn decided(core: &Core, policy: &super::policy::Policy, client: &Client, questio
     bytes.extend(question.name.iter());
     bytes.extend(question.qtype.to_be_bytes());
     bytes.extend(IN.to_be_bytes());
-    let view = View::new(core, policy, core.clock.seconds(), Instant::now());
+    let view = View::new(core, policy, core.clock.milliseconds(), Instant::now());
     // The Internet is told nothing, which explains nothing.
     let (origin, address) = match client.origin {
         Origin::Wan => (Origin::Lan(NetworkId::HOST), [127, 0, 0, 1].into()),

@@ -3,28 +3,26 @@
 use std::time::Duration;
 
 use super::{
-    Core,
-    answer::{Asker, Step},
+    answer::{Asker, Step, View},
     counters::Transport,
-    policy::Policy,
     query,
 };
 use crate::event::Question;
 
-impl Core {
-    /// Reports what came of a question, if somebody reads; `at` is the time in milliseconds since 1970.
-    pub(super) fn report(&self, policy: &Policy, asker: &Asker, bytes: &[u8], step: &Step, at: i64, took: Duration) {
-        if !self.journal.is_wanted() || asker.transport == Transport::House {
+impl View<'_> {
+    /// Reports what came of a question, if somebody reads.
+    pub(super) fn report(&self, asker: &Asker, bytes: &[u8], step: &Step, took: Duration) {
+        if !self.core.journal.is_wanted() || asker.transport == Transport::House {
             return;
         }
         let Some(outcome) = step.outcome() else { return };
         let rule = match step {
-            Step::Blocked(source) => policy.filter.source_name(*source),
+            Step::Blocked(source) => self.policy.filter.source_name(*source),
             _ => "",
         };
         let Some((name, qtype)) = query::question(bytes) else { return };
-        self.journal.report(&Question {
-            at,
+        self.core.journal.report(&Question {
+            at: self.at,
             origin: asker.source.origin,
             client: asker.client,
             name,

@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use super::{
     ClientName, Core,
     answer::{self, Asker, Step, View},
-    counters::{Dropped, Outcome, Transport},
+    counters::{Dropped, Transport},
     devices,
     encode::{self, Ede},
     policy::Policy,
@@ -102,26 +102,22 @@ enum Begun {
 fn begin(core: &Arc<Core>, asker: &Asker, bytes: &[u8]) -> Result<Begun, Dropped> {
     let mut out = Vec::new();
     let policy = core.policy.load_full().ok_or(Dropped::Unsendable)?;
-    let view = View::new(core, &policy, core.clock.seconds(), Instant::now());
-    let handled = handle(core, &view, &policy, asker, bytes, &mut out);
-    if let Handled::Now(step) = &handled {
-        core.report(&policy, asker, bytes, step, core.clock.milliseconds(), Duration::ZERO);
-    }
-    match handled {
-        Handled::Now(Step::Silence(reason)) => {
-            core.series.dropped(reason);
-            Err(reason)
-        }
-        Handled::Now(Step::Done(outcome) | Step::Refresh(outcome, _)) => {
+    let view = View::new(core, &policy, core.clock.milliseconds(), Instant::now());
+    let step = match handle(core, &view, &policy, asker, bytes, &mut out) {
+        Handled::Now(step) => step,
+        Handled::Later(waiting) => return Ok(Begun::Later(waiting)),
+    };
+    view.report(asker, bytes, &step, Duration::ZERO);
+    match (step.outcome(), step) {
+        (Some(outcome), _) => {
             core.series.answered(asker.transport, outcome);
             Ok(Begun::Done(out))
         }
-        Handled::Now(Step::Blocked(_)) => {
-            core.series.answered(asker.transport, Outcome::Blocked);
-            Ok(Begun::Done(out))
+        (None, Step::Silence(reason)) => {
+            core.series.dropped(reason);
+            Err(reason)
         }
-        Handled::Now(Step::Ask(_)) => Err(Dropped::Unsendable),
-        Handled::Later(waiting) => Ok(Begun::Later(waiting)),
+        (None, _) => Err(Dropped::Unsendable),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
     dns::{
         Core,
         answer::{Asker, Step, View},
-        counters::{Dropped, Outcome, Tally, Transport},
+        counters::{Dropped, Tally, Transport},
         policy::Policy,
     },
     supervise::{self, Phase, Stop},
@@ -80,14 +80,13 @@ fn serve_with(
             Err(error) => return Err(fail(error)),
         };
         let Some(policy) = core.policy.load_full() else { continue };
-        let (now, instant) = (core.clock.seconds(), Instant::now());
-        let at = core.clock.milliseconds();
-        let view = View::new(core, &policy, now, instant);
-        for place in 0..count.min(BATCH) {
-            let Some(way) = batch.way_back(place) else { continue };
+        let instant = Instant::now();
+        let view = View::new(core, &policy, core.clock.milliseconds(), instant);
+        for at in 0..count.min(BATCH) {
+            let Some(way) = batch.way_back(at) else { continue };
             let source = view.networks.classify(way.to.ip(), way.interface);
             let asker = Asker { source, client: way.to.ip(), transport: Transport::Udp, name: None };
-            let Some((bytes, out)) = batch.datagram(place) else {
+            let Some((bytes, out)) = batch.datagram(at) else {
                 tally.dropped(Dropped::NoQuery);
                 continue;
             };
@@ -106,18 +105,19 @@ fn serve_with(
                 }
                 Handled::Now(Step::Silence(Dropped::Fault))
             });
-            if let Handled::Now(step) = &handled {
-                core.report(&policy, &asker, bytes, step, at, Duration::ZERO);
-            }
             match handled {
-                Handled::Now(Step::Blocked(_)) => tally.answered(Outcome::Blocked),
-                Handled::Now(Step::Done(outcome) | Step::Refresh(outcome, _)) => tally.answered(outcome),
-                Handled::Now(Step::Silence(reason)) => {
-                    // Whatever was begun.
-                    out.clear();
-                    tally.dropped(reason);
+                Handled::Now(step) => {
+                    view.report(&asker, bytes, &step, Duration::ZERO);
+                    match (step.outcome(), step) {
+                        (Some(outcome), _) => tally.answered(outcome),
+                        (None, Step::Silence(reason)) => {
+                            // Whatever was begun.
+                            out.clear();
+                            tally.dropped(reason);
+                        }
+                        (None, _) => {}
+                    }
                 }
-                Handled::Now(Step::Ask(_)) => {}
                 Handled::Later(waiting) => {
                     out.clear();
                     let (core, socket, bytes) = (core.clone(), waiting_socket.clone(), bytes.to_vec());

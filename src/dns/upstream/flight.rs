@@ -373,7 +373,7 @@ mod tests {
         let core = &house.core;
         let now = core.clock.seconds();
         let asker = fuzz::asker(Origin::Vpn(PeerId(1)));
-        let view = View::new(core, &house.policy, now, Instant::now());
+        let view = View::new(core, &house.policy, core.clock.milliseconds(), Instant::now());
         let ask = |name: &str| {
             let bytes = query(name, qtype::A, None);
             let (question, stored) = known_as(name, 290, 300, now);
@@ -394,7 +394,7 @@ mod tests {
     async fn who_asks_for_much_that_nobody_knows_has_it_looked_up_for_less() {
         let house = cut_off();
         let core = &house.core;
-        let view = View::new(core, &house.policy, core.clock.seconds(), Instant::now());
+        let view = View::new(core, &house.policy, core.clock.milliseconds(), Instant::now());
         let means = |address: &str| {
             let asker = Asker { client: address.parse().unwrap(), ..fuzz::asker(Origin::Vpn(PeerId(1))) };
             let bytes = query("www.example", qtype::A, None);
