@@ -113,7 +113,7 @@ fn presentation(wire: &[u8]) -> String {
 }
 
 /// What a record says besides name and client, in one number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct What {
     pub(super) qtype: u16,
     pub(super) outcome: u8,

@@ -105,26 +105,29 @@ pub(super) fn search(connection: &mut Connection, filter: &Filter) -> Result<Fou
     if let Some(client) = &filter.client {
         clause("q.client = (SELECT id FROM client WHERE text = ?)", client.clone().into());
     }
+    // Parts of what a record says in one number, and what they must be.
+    let mut parts: Vec<(What, What)> = Vec::new();
     for (kind, wanted) in [(kind::OUTCOME, &filter.outcome), (kind::RULE, &filter.rule)] {
         let Some(wanted) = wanted else { continue };
         let found = words.iter().find(|((of, _), text)| *of == kind && *text == wanted);
         let Some(((_, id), _)) = found else { return Ok(Found::default()) };
-        let none = What { qtype: 0, outcome: 0, transport: 0, rule: 0, took: 0 };
-        let id = u16::try_from(*id).unwrap_or_default();
         let (mask, value) = match kind {
-            kind::OUTCOME => (u8::MAX, What { outcome: u8::try_from(id).unwrap_or_default(), ..none }),
-            _ => (0, What { rule: id, ..none }),
+            kind::OUTCOME => {
+                let outcome = u8::try_from(*id).unwrap_or_default();
+                (What { outcome: u8::MAX, ..What::default() }, What { outcome, ..What::default() })
+            }
+            _ => {
+                let rule = u16::try_from(*id).unwrap_or_default();
+                (What { rule: u16::MAX, ..What::default() }, What { rule, ..What::default() })
+            }
         };
-        let mask = match mask {
-            0 => What { rule: u16::MAX, ..none },
-            outcome => What { outcome, ..none },
-        };
-        clause(&format!("(q.what & {}) = ?", mask.pack()), value.pack().into());
+        parts.push((mask, value));
     }
     if let Some(qtype) = filter.qtype {
-        let none = What { qtype: 0, outcome: 0, transport: 0, rule: 0, took: 0 };
-        let mask = What { qtype: u16::MAX, ..none };
-        clause(&format!("(q.what & {}) = ?", mask.pack()), What { qtype, ..none }.pack().into());
+        parts.push((What { qtype: u16::MAX, ..What::default() }, What { qtype, ..What::default() }));
+    }
+    for (mask, value) in parts {
+        clause(&format!("(q.what & {}) = ?", mask.pack()), value.pack().into());
     }
     let query = format!(
         "SELECT q.id, n.text, c.text, q.what FROM question q CROSS JOIN name n ON n.id = q.name
