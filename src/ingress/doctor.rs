@@ -102,19 +102,9 @@ async fn status(core: &Core, policy: &Policy, dial: &Dial, question: &Question) 
     let mut lane = dial.lane(&core.shared.lookup, check.timeout, None).await.ok()?;
     let client = std::net::Ipv4Addr::LOCALHOST.into();
     let change = Change::default();
-    let told = Told {
-        host,
-        client,
-        // As clients come: what is told otherwise may be sent on to where they are.
-        scheme: if policy.config.has_tls() { "https" } else { "http" },
-        protocol: "1.1",
-        change: &change,
-        id: None,
-        prefix: None,
-        websocket: false,
-        trailers: false,
-        ends: None,
-    };
+    // As clients come: what is told otherwise may be sent on to where they are.
+    let scheme = if policy.config.has_tls() { "https" } else { "http" };
+    let told = Told::ours(host, client, scheme, &change);
     let body = RequestBody::Empty;
     let (http, target) = (dial.upstream.http, (&check.path, None));
     let mut outgoing = Outgoing::new(http, Method::GET, target, (&HeaderMap::new(), &[]), &told, body);

@@ -52,7 +52,23 @@ pub(super) struct Told<'a> {
     pub(super) ends: Option<Ends>,
 }
 
-impl Told<'_> {
+impl<'a> Told<'a> {
+    /// What a request of our own tells.
+    pub(super) fn ours(host: &'a CanonicalHost, client: IpAddr, scheme: &'static str, change: &'a Change) -> Self {
+        Self {
+            host,
+            client,
+            scheme,
+            protocol: "1.1",
+            change,
+            id: None,
+            prefix: None,
+            websocket: false,
+            trailers: false,
+            ends: None,
+        }
+    }
+
     /// The host, as the upstream is asked for it.
     pub(super) fn host(&self) -> &[u8] {
         self.change.value("host").map_or(self.host.as_str().as_bytes(), HeaderValue::as_bytes)
@@ -276,19 +292,7 @@ mod tests {
     }
 
     fn told<'a>(host: &'a CanonicalHost, change: &'a Change) -> Told<'a> {
-        let client = "203.0.113.9".parse().unwrap();
-        Told {
-            host,
-            client,
-            scheme: "https",
-            protocol: "1.1",
-            change,
-            id: None,
-            prefix: None,
-            websocket: false,
-            trailers: false,
-            ends: None,
-        }
+        Told::ours(host, "203.0.113.9".parse().unwrap(), "https", change)
     }
 
     #[test]

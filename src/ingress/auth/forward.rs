@@ -160,18 +160,7 @@ pub(super) async fn check(
         let value = HeaderValue::from_str(value).map_err(|_| failed())?;
         change.set.push((HeaderName::from_static(name), value));
     }
-    let told = Told {
-        host: &forward.host,
-        client,
-        scheme: visitor.scheme,
-        protocol: "1.1",
-        change: &change,
-        id: None,
-        prefix: None,
-        websocket: false,
-        trailers: false,
-        ends: None,
-    };
+    let told = Told::ours(&forward.host, client, visitor.scheme, &change);
     let (http, target) = (forward.to.http, (&forward.path, None));
     let outgoing = Outgoing::new(http, Method::GET, target, (&sent, &[]), &told, RequestBody::Empty);
     let (host, path) = (asked.host.clone(), asked.path.clone());
