@@ -103,6 +103,7 @@ pub use certs::{CertificateError, CertificateStatus};
 pub use config::*;
 pub use outcasts::BanList;
 pub use plan::{Means, Order, Side, plan};
+pub(crate) use serve::escaped;
 pub use trespass::Trespass;
 pub use upstream::TlsError;
 

@@ -1,6 +1,7 @@
 //! The page by which people confirm: a form with one field, without a script.
 
 use super::book::Verdict;
+use crate::ingress::escaped;
 
 /// Writes the page; `said` is what came of an attempt.
 pub(super) fn page(peer: &str, said: Option<&Verdict>, readable: impl Fn(i64) -> String) -> String {
@@ -41,10 +42,6 @@ fn span(seconds: i64) -> String {
         2..120 => format!("{seconds} seconds"),
         _ => format!("{} minutes", (seconds + 59) / 60),
     }
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]

@@ -7,4 +7,5 @@ mod welcome;
 pub(super) use answer::{Answer, Refusal};
 pub use compress::Coding;
 pub(super) use compress::{Compressor, Taste, Verdict, announce};
+pub(crate) use welcome::escaped;
 pub(super) use welcome::welcome;

@@ -13,7 +13,8 @@ pub(in crate::ingress) fn welcome(origin: &str) -> Answer {
     ))
 }
 
-fn escaped(text: &str) -> String {
+/// Returns a text as it stands in a page.
+pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
