@@ -11,11 +11,10 @@ import os
 import pathlib
 import re
 import statistics
-import subprocess
 import sys
 
-from measure import (LOAD_CORE, NODE, SECONDS, alternate, cpu, edge, folder, heading, needs, resident, run, start, until,
-                     user_cpu, write)
+from measure import (NODE, SECONDS, alternate, cpu, edge, folder, heading, needs, nsd, resident, run, shell, start,
+                     until, user_cpu, write)
 
 NAMES, LISTED, NSD = 2000, 1_000_000, 15302
 HEARTHGATE, FILTERING, UNBOUND, OTHER = 15300, 15303, 15301, 15304
@@ -32,13 +31,6 @@ if not other:
     print("SKIPPED: no other unbound, UNBOUND_ROOT is not set")
 
 
-def shell(command):
-    done = subprocess.run(command, shell=True, cwd=folder(), capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"{command}: {done.stderr}")
-    return done.stdout.strip()
-
-
 zone = "$ORIGIN bench.tld.\n$TTL 86400\n@ SOA ns hostmaster 1 3600 600 86400 86400\n@ NS ns\nns A 11.0.0.1\n"
 zone += "".join(f"host{n} A 11.1.{n // 250}.{n % 250 + 1}\n" for n in range(NAMES))
 write("bench.zone", zone)
@@ -51,24 +43,7 @@ write("list", "".join(f"host{n % 7}.name{n * 0x9e3779b97f4a7c15 % 2**64 >> 24:x}
 questions = {what: write(f"questions-{what}", "".join(f"{name}{n}.{zone} A\n" for n in range(NAMES)))
              for what, name, zone in [("positive", "host", "bench.tld"), ("negative", "nothing", "bench.tld"),
                                       ("blocked", "host", "blocked.tld")]}
-nsd = write("nsd.conf", f"""
-server:
- ip-address: 127.0.0.1@{NSD}
- username: ""
- zonesdir: "{folder()}"
- pidfile: ""
- database: ""
- zonelistfile: "{folder()}/nsd.list"
- xfrdfile: "{folder()}/nsd.xfrd"
- server-count: 1
- rrl-ratelimit: 0
-remote-control:
- control-enable: no
-zone:
- name: bench.tld
- zonefile: bench.signed
-""")
-start("nsd", ["nsd", "-d", "-c", nsd], LOAD_CORE)
+nsd("nsd", f"127.0.0.1@{NSD}", [("bench.tld", "bench.signed")])
 
 
 def start_unbound(name, command, port):

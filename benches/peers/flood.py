@@ -3,16 +3,14 @@
 asked as can be answered, and what other clients see of one that floods random names. Needs root: the clients are in a
 namespace of their own, because limits per client hold on the LAN and not on loopback; nothing leaves it."""
 
-import atexit
 import json
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
 import threading
 
-from measure import (LOAD_CORE, NODE, ROUNDS, SECONDS, SERVER_CORE, alternate, cpu, edge, folder, heading, needs,
+from measure import (NODE, ROUNDS, SECONDS, SERVER_CORE, alternate, cpu, edge, heading, ip, namespaces, needs, nsd,
                      resident, run, start, stop, until, write)
 
 if os.geteuid() != 0:
@@ -26,19 +24,7 @@ SERVER, ROUTER, NAMES, NSD = "10.8.0.1", "10.8.0.2", 2000, 5353
 GOODPUT, LOST = 0.9, 0.002
 
 
-def ip(line, namespace=None):
-    subprocess.run(["ip", *(["-n", namespace] if namespace else []), *line.split()], check=True)
-
-
-@atexit.register
-def clean():
-    for namespace in HOUSE, CLIENTS:
-        subprocess.run(["ip", "netns", "del", namespace], stderr=subprocess.DEVNULL)
-
-
-for namespace in HOUSE, CLIENTS:
-    ip(f"netns add {namespace}")
-    ip("link set lo up", namespace)
+namespaces(HOUSE, CLIENTS)
 ip(f"link add eth0 netns {HOUSE} type veth peer name eth0 netns {CLIENTS}")
 for namespace, address in (HOUSE, SERVER), (CLIENTS, ROUTER):
     ip(f"addr add {address}/24 dev eth0", namespace)
@@ -51,24 +37,7 @@ zone = "$ORIGIN bench.tld.\n$TTL 86400\n@ SOA ns hostmaster 1 3600 600 86400 60\
 zone += "".join(f"host{n} A 11.1.{n // 250}.{n % 250 + 1}\n" for n in range(NAMES))
 write("bench.zone", zone)
 questions = write("questions", "".join(f"host{n}.bench.tld A\n" for n in range(NAMES)))
-nsd = write("nsd.conf", f"""
-server:
- ip-address: {ROUTER}@{NSD}
- username: ""
- zonesdir: "{folder()}"
- pidfile: ""
- database: ""
- zonelistfile: "{folder()}/nsd.list"
- xfrdfile: "{folder()}/nsd.xfrd"
- server-count: 1
- rrl-ratelimit: 0
-remote-control:
- control-enable: no
-zone:
- name: bench.tld
- zonefile: bench.zone
-""")
-start("nsd", ["nsd", "-d", "-c", nsd], LOAD_CORE, CLIENTS)
+nsd("nsd", f"{ROUTER}@{NSD}", [("bench.tld", "bench.zone")], CLIENTS)
 hearthgate = edge("hearthgate", NODE + f"""
 [lan]
 interfaces = ["eth0"]

@@ -172,6 +172,51 @@ def write(name, text):
     return path
 
 
+def ip(line, namespace=None):
+    """Changes the network of a namespace."""
+    subprocess.run(["ip", *(["-n", namespace] if namespace else []), *line.split()], check=True)
+
+
+def namespaces(*names):
+    """Makes namespaces with a loopback; they vanish with the script."""
+    def clean():
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], stderr=subprocess.DEVNULL)
+
+    atexit.register(clean)
+    for name in names:
+        ip(f"netns add {name}")
+        ip("link set lo up", name)
+
+
+def shell(command):
+    """Runs a line of shell in the script's folder and returns what it printed."""
+    done = subprocess.run(command, shell=True, cwd=folder(), capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{command}: {done.stderr}")
+    return done.stdout.strip()
+
+
+def nsd(name, address, zones, namespace=None):
+    """Starts nsd on the load's core; `zones` are names and their files in the script's folder."""
+    text = f"""
+server:
+ ip-address: {address}
+ username: ""
+ zonesdir: "{folder()}"
+ pidfile: ""
+ database: ""
+ zonelistfile: "{folder()}/{name}.list"
+ xfrdfile: "{folder()}/{name}.xfrd"
+ server-count: 1
+ rrl-ratelimit: 0
+remote-control:
+ control-enable: no
+"""
+    text += "".join(f'zone:\n name: {origin}\n zonefile: {file}\n' for origin, file in zones)
+    start(name, ["nsd", "-d", "-c", write(f"{name}.conf", text)], LOAD_CORE, namespace)
+
+
 def edge(name, config, core=SERVER_CORE, namespace=None):
     """Starts hearthgate with a configuration, as an ordinary user where root has one to give."""
     state = folder() / f"{name}-state"

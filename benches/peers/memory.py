@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 
-from measure import HEARTHGATE, LOAD_CORE, NODE, edge, folder, heading, needs, resident, run, start, stop, until, write
+from measure import HEARTHGATE, NODE, edge, folder, heading, needs, nsd, resident, run, start, stop, until, write
 
 needs("curl", "dig", "dnsperf", "nsd", "strip", "taskset")
 heading(["nsd", "-v"], ["dnsperf", "-h"])
@@ -59,24 +59,7 @@ write("bench.zone", zone)
 questions = write("questions", "".join(f"host{n}.bench.tld A\n" for n in range(ASKED)))
 listed = write("list", "".join(f"host{n % 7}.name{n * 0x9e3779b97f4a7c15 % 2**64 >> 24:x}.example\n" for n in range(LISTED)))
 at = folder()
-nsd = write("nsd.conf", f"""
-server:
- ip-address: 127.0.0.1@{NSD}
- username: ""
- zonesdir: "{at}"
- pidfile: ""
- database: ""
- zonelistfile: "{at}/nsd.list"
- xfrdfile: "{at}/nsd.xfrd"
- server-count: 1
- rrl-ratelimit: 0
-remote-control:
- control-enable: no
-zone:
- name: bench.tld
- zonefile: bench.zone
-""")
-start("nsd", ["nsd", "-d", "-c", nsd], LOAD_CORE)
+nsd("nsd", f"127.0.0.1@{NSD}", [("bench.tld", "bench.zone")])
 config = NODE + f"""
 [dns]
 listen = ["127.0.0.1:{DNS}"]

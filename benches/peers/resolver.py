@@ -15,7 +15,8 @@ import sys
 import time
 
 from measure import HEARTHGATE as BINARY
-from measure import LOAD_CORE, NODE, ROUNDS, SERVER_CORE, cpu, folder, heading, needs, run, start, stop, until, write
+from measure import (LOAD_CORE, NODE, ROUNDS, SERVER_CORE, cpu, folder, heading, needs, nsd, run, shell, start, stop,
+                     until, write)
 
 SPACE = "hearthgate-resolver"
 LINK = os.environ.get("LINK") == "1"
@@ -31,13 +32,6 @@ needs("nsd", "unbound", "dnsperf", "dig", "taskset", "ip", "nft", "ldns-keygen",
 heading(["unbound", "-V"], ["nsd", "-v"], ["dnsperf", "-h"])
 
 
-def shell(command):
-    done = subprocess.run(command, shell=True, cwd=folder(), capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"{command}: {done.stderr}")
-    return done.stdout.strip()
-
-
 def zone(origin, text, signed):
     """Writes a zone and returns its file and its DS record."""
     name = origin.rstrip(".") or "root"
@@ -50,25 +44,6 @@ def zone(origin, text, signed):
     hashed = "-n -t 0" if len(name) % 2 else ""
     shell(f"ldns-signzone {hashed} -o {origin} -f {name}.signed {name} {key}")
     return f"{name}.signed", (folder() / f"{key}.ds").read_text()
-
-
-def nsd(name, address, zones):
-    text = f"""
-server:
- ip-address: {address}
- username: ""
- zonesdir: "{folder()}"
- pidfile: ""
- database: ""
- zonelistfile: "{folder()}/{name}.list"
- xfrdfile: "{folder()}/{name}.xfrd"
- server-count: 1
- rrl-ratelimit: 0
-remote-control:
- control-enable: no
-"""
-    text += "".join(f'zone:\n name: {origin}\n zonefile: {file}\n' for origin, file in zones)
-    start(name, ["nsd", "-d", "-c", write(f"{name}.conf", text)], LOAD_CORE, FAR)
 
 
 leaves, below = [], {f"tld{n}.": "" for n in range(TLDS)}
@@ -88,7 +63,6 @@ write("root.key", anchor)
 write("root.hints", f". 3600000 NS a.root-servers.net.\na.root-servers.net. 3600000 A {ROOT}\n")
 names = [f"host{n}.{origin} A\n" for n in range(HOSTS) for origin, _ in leaves]
 questions = write("questions", "".join(names))
-
 
 
 def forget():
@@ -122,9 +96,9 @@ try:
 }}
 """)
     shell(f"ip netns exec {SPACE} nft -f {rules}")
-    nsd("root-nsd", ROOT, [(".", file)])
-    nsd("tld-nsd", TLD, tlds)
-    nsd("leaf-nsd", LEAF, leaves)
+    nsd("root-nsd", ROOT, [(".", file)], FAR)
+    nsd("tld-nsd", TLD, tlds, FAR)
+    nsd("leaf-nsd", LEAF, leaves, FAR)
 
     def dig(port, *words):
         return run(["dig", "@127.0.0.1", "-p", port, "+time=2", "+tries=1", *words], namespace=SPACE, check=False)

@@ -3,15 +3,14 @@
 with hearthgate as the gate (mode tun, and userspace where it relays), once with wireguard-go. CPU seconds of the gate
 per GB, Gbit/s, retransmissions, latency. Needs root: the namespaces are its own, nothing leaves them."""
 
-import atexit
 import json
 import os
 import statistics
 import subprocess
 import sys
 
-from measure import (LOAD_CORE, NODE, ROUNDS, SECONDS, SERVER_CORE, cpu, edge, folder, heading, needs, resident, run,
-                     start, until, write)
+from measure import (LOAD_CORE, NODE, ROUNDS, SECONDS, SERVER_CORE, cpu, edge, folder, heading, ip, namespaces, needs,
+                     resident, run, start, until, write)
 
 if os.geteuid() != 0:
     sys.exit("SKIPPED: it needs root")
@@ -23,19 +22,7 @@ at = folder()
 tag = os.getpid() % 100000
 
 
-def ip(line, namespace=None):
-    subprocess.run(["ip", *(["-n", namespace] if namespace else []), *line.split()], check=True)
-
-
-@atexit.register
-def clean():
-    for namespace in GATE, CLIENT, LAN:
-        subprocess.run(["ip", "netns", "del", namespace], stderr=subprocess.DEVNULL)
-
-
-for namespace in GATE, CLIENT, LAN:
-    ip(f"netns add {namespace}")
-    ip("link set lo up", namespace)
+namespaces(GATE, CLIENT, LAN)
 ip(f"link add eth0 netns {GATE} type veth peer name eth0 netns {CLIENT}")
 ip(f"link add eth1 netns {GATE} type veth peer name eth0 netns {LAN}")
 for namespace, device, address in (GATE, "eth0", "192.168.77.1"), (CLIENT, "eth0", "192.168.77.2"), \

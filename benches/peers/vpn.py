@@ -3,13 +3,13 @@
 HTTPS, once through hearthgate's gate and ingress, once through a wireguard-go gate and an nginx in front of the same
 upstream. Needs root: the namespaces are its own, nothing leaves them."""
 
-import atexit
 import os
 import subprocess
 import sys
 import time
 
-from measure import (LOAD_CORE, NODE, alternate, cpu, edge, folder, heading, needs, resident, run, start, until, write)
+from measure import (LOAD_CORE, NODE, alternate, cpu, edge, folder, heading, ip, namespaces, needs, resident, run,
+                     start, until, write)
 
 if os.geteuid() != 0:
     sys.exit("SKIPPED: it needs root")
@@ -21,19 +21,7 @@ GATE, CLIENT = f"hgb-{os.getpid()}-gate", f"hgb-{os.getpid()}-client"
 at = folder()
 
 
-def ip(line, namespace=None):
-    subprocess.run(["ip", *(["-n", namespace] if namespace else []), *line.split()], check=True)
-
-
-@atexit.register
-def clean():
-    for namespace in GATE, CLIENT:
-        subprocess.run(["ip", "netns", "del", namespace], stderr=subprocess.DEVNULL)
-
-
-for namespace in GATE, CLIENT:
-    ip(f"netns add {namespace}")
-    ip("link set lo up", namespace)
+namespaces(GATE, CLIENT)
 ip(f"link add eth0 netns {GATE} type veth peer name eth0 netns {CLIENT}")
 for namespace, last in (GATE, 1), (CLIENT, 2):
     ip(f"addr add 192.168.77.{last}/24 dev eth0", namespace)
