@@ -53,6 +53,36 @@ struct Running<'a> {
     log: Option<JoinHandle<String>>,
 }
 
+/// What stands for systemd: it hears what the edge tells of itself.
+struct ServiceManager {
+    path: PathBuf,
+    socket: std::os::unix::net::UnixDatagram,
+}
+
+impl ServiceManager {
+    fn new(house: &House) -> Self {
+        let path = house.folder.path().join("notify");
+        let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        // Whoever the edge becomes may write to it.
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { path, socket }
+    }
+
+    /// The command by which it starts a house's edge, with a watchdog.
+    fn command(&self, house: &House) -> Command {
+        let mut command = house.run_command();
+        command.env("NOTIFY_SOCKET", &self.path).env("WATCHDOG_USEC", "100000");
+        command
+    }
+
+    fn hear(&self) -> String {
+        let mut buffer = [0; 128];
+        let length = self.socket.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    }
+}
+
 fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }

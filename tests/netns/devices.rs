@@ -10,26 +10,17 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::{
     client::dig,
-    edge::PROGRAM,
-    world::{AFTER, BEFORE, Host, Program, ULA, World, needs, shell, within},
+    edge::{self, PROGRAM},
+    world::{AFTER, BEFORE, Host, Program, ULA, World, needs, within},
 };
 
 /// Starts an edge that serves DNS alone.
 fn start(world: &World, lan: &str, groups: &str) -> Program {
-    let (state, config) = (world.path("state"), world.path("hearthgate.toml"));
-    let text = format!(
-        "[node]\ndomain = \"home.example\"\nstate = \"{}\"\nuser = \"nobody\"\n\n[lan]\ninterfaces = [\"eth0\"]\n{lan}\n\
-         [dns]\nlisten = [\"lan:53\", \"lo:53\"]\n\n[dns.records]\nnas = \"192.168.1.10\"\n\n{groups}",
-        state.display()
+    let sections = format!(
+        "[lan]\ninterfaces = [\"eth0\"]\n{lan}\n[dns]\nlisten = [\"lan:53\", \"lo:53\"]\n\n\
+         [dns.records]\nnas = \"192.168.1.10\"\n\n{groups}"
     );
-    std::fs::write(&config, text).expect("it is ours");
-    std::fs::create_dir(&state).expect("it is ours");
-    shell(&format!("chown nobody {}", state.display()));
-    let path = config.display().to_string();
-    let process = world.edge.spawn(&world.path("hearthgate.log"), PROGRAM, &["run", "--config", &path]);
-    let up = || world.edge.output("dig @127.0.0.1 nas.home.example +time=1 +tries=1").status.success();
-    assert!(within(30, up), "hearthgate does not serve:\n{}", process.printed());
-    process
+    edge::serve(world, &sections, "127.0.0.1")
 }
 
 fn command(world: &World, words: &[&str]) -> String {

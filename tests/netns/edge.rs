@@ -10,7 +10,7 @@ use std::{
 use super::{
     client,
     tunnel::Key,
-    world::{Program, World, within},
+    world::{Program, World, shell, within},
 };
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_hearthgate");
@@ -23,6 +23,22 @@ pub(crate) const LAN_V4: &str = "192.168.1.2";
 pub(crate) const INNER_V4: &str = "10.77.0.1";
 /// The same for IPv6.
 pub(crate) const INNER_V6: &str = "fd77::1";
+
+/// Starts an edge with these sections behind `[node]`, and waits until `server` answers for `nas.home.example`.
+pub(crate) fn serve(world: &World, sections: &str, server: &str) -> Program {
+    let (state, config) = (world.path("state"), world.path("hearthgate.toml"));
+    let state = state.display().to_string();
+    let node = format!("[node]\ndomain = \"home.example\"\nstate = \"{state}\"\nuser = \"nobody\"\n\n");
+    std::fs::write(&config, node + sections).expect("it is ours");
+    std::fs::create_dir(&state).expect("it is ours");
+    shell(&format!("chown nobody {state}"));
+    let path = config.display().to_string();
+    let process = world.edge.spawn(&world.path("hearthgate.log"), PROGRAM, &["run", "--config", &path]);
+    let ask = format!("dig @{server} nas.home.example +time=1 +tries=1");
+    let up = || world.edge.output(&ask).status.success();
+    assert!(within(30, up), "hearthgate does not serve:\n{}", process.printed());
+    process
+}
 
 /// The running hearthgate and the keys of its gate and peers.
 pub(crate) struct Edge {
@@ -99,7 +115,7 @@ impl Edge {
         let run = ["run", "--config", &path];
         let Some(file) = clock else { return world.edge.spawn(&log, PROGRAM, &run) };
         // The clock that only goes forward is left alone, as when a real one is set.
-        let library = super::world::shell("find /usr/lib -name libfaketimeMT.so.1").trim().to_owned();
+        let library = shell("find /usr/lib -name libfaketimeMT.so.1").trim().to_owned();
         let file = format!("FAKETIME_TIMESTAMP_FILE={}", file.display());
         let preload = format!("LD_PRELOAD={library}");
         let set = [&preload, &file, "FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1", PROGRAM];

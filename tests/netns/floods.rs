@@ -14,8 +14,8 @@ use std::{
 use socket2::{Domain, Socket, Type};
 
 use super::{
-    edge::PROGRAM,
-    world::{BEFORE, Host, Program, ULA, World, needs, shell, within},
+    edge,
+    world::{BEFORE, Host, Program, ULA, World, needs},
 };
 
 /// What one client may have: bursts of questions, questions a second, connections, questions that wait.
@@ -34,22 +34,13 @@ const OTHER: &str = "192.168.1.21";
 /// Starts an edge that serves DNS over UDP, TCP, TLS and QUIC, and asks a server that never answers.
 fn start(world: &World, listen: &str) -> Program {
     world.lan.run(&format!("ip addr add {OTHER}/24 dev eth0"));
-    let (state, config) = (world.path("state"), world.path("hearthgate.toml"));
-    let text = format!(
-        "[node]\ndomain = \"home.example\"\nstate = \"{}\"\nuser = \"nobody\"\n\n[lan]\ninterfaces = [\"eth0\"]\n\n\
+    let sections = format!(
+        "[lan]\ninterfaces = [\"eth0\"]\n\n\
          [dns]\nlisten = {listen}\nencrypted = [\"lan:853\"]\ndoh = {{ host = \"dns.home.example\", access = [\"lan\"] }}\n\
          resolve = \"forward\"\nupstreams = [\"192.168.1.99\"]\n\n[dns.records]\nnas = \"192.168.1.10\"\n\n\
-         [ingress]\nhttp = []\nhttps = []\n\n[metrics]\nlisten = [\"lo:9153\"]\n",
-        state.display()
+         [ingress]\nhttp = []\nhttps = []\n\n[metrics]\nlisten = [\"lo:9153\"]\n"
     );
-    std::fs::write(&config, text).expect("it is ours");
-    std::fs::create_dir(&state).expect("it is ours");
-    shell(&format!("chown nobody {}", state.display()));
-    let path = config.display().to_string();
-    let process = world.edge.spawn(&world.path("hearthgate.log"), PROGRAM, &["run", "--config", &path]);
-    let up = || world.edge.output("dig @192.168.1.2 nas.home.example +time=1 +tries=1").status.success();
-    assert!(within(30, up), "hearthgate does not serve:\n{}", process.printed());
-    process
+    edge::serve(world, &sections, "192.168.1.2")
 }
 
 /// Returns the sum of the series of a metric whose labels hold some words.

@@ -306,20 +306,9 @@ fn with_nobody_to_take_over_from_it_starts_as_usual() {
 fn the_service_manager_is_told_of_the_next_process() {
     let house = House::new();
     house.fix_ports();
-    let path = house.folder.path().join("notify");
-    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
-    if is_root() {
-        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
-    }
-    manager.set_read_timeout(Some(PATIENCE)).unwrap();
-    let heard = || {
-        let mut buffer = [0; 128];
-        let length = manager.recv(&mut buffer).unwrap();
-        String::from_utf8(buffer[..length].to_vec()).unwrap()
-    };
-    let mut command = house.run_command();
-    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "100000");
-    let mut first = house.start_by(command);
+    let manager = ServiceManager::new(&house);
+    let heard = || manager.hear();
+    let mut first = house.start_by(manager.command(&house));
 
     let second = house.start_taking_over();
 

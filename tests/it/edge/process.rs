@@ -45,18 +45,10 @@ fn sigterm_ends_well_and_a_second_one_at_once() {
 #[test]
 fn the_service_manager_is_told_how_it_goes() {
     let house = House::new();
-    let path = house.folder.path().join("notify");
-    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
-    manager.set_read_timeout(Some(PATIENCE)).unwrap();
-    let heard = || {
-        let mut buffer = [0; 128];
-        let length = manager.recv(&mut buffer).unwrap();
-        String::from_utf8(buffer[..length].to_vec()).unwrap()
-    };
-    let mut command = house.run_command();
-    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "100000");
+    let manager = ServiceManager::new(&house);
+    let heard = || manager.hear();
 
-    let mut running = house.start_by(command);
+    let mut running = house.start_by(manager.command(&house));
     let first = [heard(), heard(), heard()];
     running.signal(libc::SIGTERM);
 
