@@ -380,7 +380,7 @@ async fn every_wait_ends() {
 #[tokio::test]
 async fn the_next_upstream_is_asked_when_one_is_gone() {
     let behind = Behind::start().await;
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_held, gone) = edge::gone();
     let edge = Edge::start(|config| {
         let both = Target::Upstreams(vec![edge::upstream(gone), edge::upstream(behind.address)]);
         config.routes.push(route("app.home.example", "/", public(), both));

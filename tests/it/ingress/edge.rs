@@ -203,6 +203,14 @@ impl Drop for Edge {
     }
 }
 
+/// A place where nobody listens, nor can as long as the socket is held.
+pub(crate) fn gone() -> (socket2::Socket, SocketAddr) {
+    let held = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    held.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = held.local_addr().unwrap().as_socket().unwrap();
+    (held, address)
+}
+
 pub(crate) async fn read_to_end<S: AsyncRead + Unpin>(stream: &mut S) -> String {
     let mut answer = Vec::new();
     // An abrupt end is an end: what came before it counts.

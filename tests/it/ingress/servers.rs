@@ -175,7 +175,7 @@ async fn another_server_says_who_may_come_in() {
 #[tokio::test]
 async fn a_server_that_cannot_say_who_somebody_is_closes_the_route() {
     let behind = Behind::start().await;
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_held, gone) = edge::gone();
     let rubbish = server(|_| "what?\r\n\r\n".into()).await;
     let endless =
         server(|_| format!("HTTP/1.1 403 No\r\nContent-Length: 9000000\r\n\r\n{}", "x".repeat(1 << 20))).await;
@@ -203,7 +203,7 @@ async fn oauth2_proxy_is_where_a_browser_signs_in_and_a_script_is_told_no() {
 
 #[tokio::test]
 async fn a_backup_stands_in_and_a_client_stays_with_its_server() {
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_held, gone) = edge::gone();
     let (one, two, third) =
         (server(|_| says("one")).await, server(|_| says("two")).await, server(|_| says("backup")).await);
     let edge = Edge::start(|config| {
