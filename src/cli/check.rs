@@ -87,7 +87,9 @@ fn table(config: &ingress::Config) -> String {
             Target::Redirect(_) => "redirect".to_owned(),
             Target::Page(page) => format!("answer {}", page.status.as_u16()),
             Target::Dns | Target::DnsOf { .. } => "the DNS server".to_owned(),
-            Target::Upstreams(upstreams) => upstreams.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+            Target::Upstreams(upstreams) | Target::Passthrough(upstreams) => {
+                upstreams.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            }
         };
         rows.push([route.name.clone()].into_iter().chain(origins.iter().map(may)).chain([to]).collect());
     }

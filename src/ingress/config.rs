@@ -126,6 +126,8 @@ pub struct Timeouts {
     pub connect: Duration,
     /// Until the head of an upstream's response.
     pub response: Duration,
+    /// Without a byte in either direction, where both ends say what they like: WebSockets, and what is passed through.
+    pub tunnel: Duration,
 }
 
 impl Default for Timeouts {
@@ -137,6 +139,7 @@ impl Default for Timeouts {
             body: Duration::from_secs(30),
             connect: Duration::from_secs(5),
             response: Duration::from_secs(60),
+            tunnel: Duration::from_secs(60 * 60),
         }
     }
 }
@@ -407,6 +410,8 @@ pub struct Page {
 pub enum Target {
     /// To these in turn; never empty.
     Upstreams(Vec<Upstream>),
+    /// To these in turn, TLS and all: they have the certificate. Never empty.
+    Passthrough(Vec<Upstream>),
     /// A page of ours.
     Builtin(Builtin),
     /// Elsewhere.
@@ -424,6 +429,16 @@ pub enum Target {
     },
 }
 
+impl Target {
+    /// Returns the servers that this leads to.
+    pub(super) fn upstreams(&self) -> &[Upstream] {
+        match self {
+            Self::Upstreams(upstreams) | Self::Passthrough(upstreams) => upstreams,
+            _ => &[],
+        }
+    }
+}
+
 /// A server behind the ingress.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Upstream {
@@ -437,7 +452,7 @@ pub struct Upstream {
     pub http: Http,
 }
 
-/// The HTTP that a server behind speaks. All servers of a route speak the same.
+/// What a server behind speaks. All servers of a route speak the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Http {
     /// HTTP/1.1, which has WebSockets.
@@ -445,6 +460,8 @@ pub enum Http {
     One,
     /// HTTP/2, which has gRPC: by ALPN in TLS, without further ado in plain text.
     Two,
+    /// Whatever it likes: bytes are passed on as they come.
+    Opaque,
 }
 
 impl std::fmt::Display for Upstream {
@@ -454,6 +471,7 @@ impl std::fmt::Display for Upstream {
             (Http::One, true) => "https",
             (Http::Two, false) => "h2c",
             (Http::Two, true) => "h2",
+            (Http::Opaque, _) => "tcp",
         };
         match &self.host {
             UpstreamHost::Unix(path) => write!(f, "unix:{}", path.display()),

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::ingress::{
-    Change, HealthCheck, HostPattern, Policy, ProxyProtocol, Route, Target, Upstream,
+    Change, HealthCheck, HostPattern, Http, Policy, ProxyProtocol, Route, Upstream,
     canonical::CanonicalHost,
     headers::Told,
     server::Core,
@@ -67,11 +67,8 @@ pub(super) async fn rounds(core: Rc<Core>) {
 /// The servers of routes that say how they are asked, with the question.
 fn wanted(policy: &Policy) -> impl Iterator<Item = (Upstream, Question)> {
     policy.config.routes.iter().flat_map(|route| {
-        let (upstreams, question) = match &route.to {
-            Target::Upstreams(upstreams) => (upstreams.as_slice(), Question::of(route)),
-            _ => (&[][..], None),
-        };
-        let all = upstreams.iter().chain(&route.rules.backup);
+        let question = Question::of(route);
+        let all = route.to.upstreams().iter().chain(&route.rules.backup);
         all.filter_map(move |upstream| Some((upstream.clone(), question.clone()?)))
     })
 }
@@ -82,10 +79,16 @@ async fn ask(core: Rc<Core>, policy: Arc<Policy>, upstream: Upstream, question: 
     let Ok(dial) = Dial::new(&upstream, NO_POOL, health.clone(), &core.shared.provider) else { return };
     let dial = dial.introducing(question.proxy_protocol);
     let check = &question.check;
-    let status = timeout(check.timeout, status(&core, &policy, &dial, &question)).await.ok().flatten();
-    let good = match check.status {
-        Some(wanted) => status == Some(wanted),
-        None => status.is_some_and(|status| status.as_u16() < 400),
+    // Of what is not understood nothing can be asked but whether somebody is there.
+    let (status, good) = if upstream.http == Http::Opaque {
+        (None, dial.connect(&core.shared.lookup, check.timeout, None).await.is_ok())
+    } else {
+        let status = timeout(check.timeout, status(&core, &policy, &dial, &question)).await.ok().flatten();
+        let good = match check.status {
+            Some(wanted) => status == Some(wanted),
+            None => status.is_some_and(|status| status.as_u16() < 400),
+        };
+        (status, good)
     };
     health.checked(good);
     if was_up != good {
@@ -118,12 +121,10 @@ async fn status(core: &Core, policy: &Policy, dial: &Dial, question: &Question) 
 /// Says for each route how its servers are.
 fn tell(core: &Core, policy: &Policy, now: Instant) {
     for route in &policy.config.routes {
-        if let Target::Upstreams(upstreams) = &route.to {
-            let question = Question::of(route);
-            for (place, upstream) in upstreams.iter().chain(&route.rules.backup).enumerate() {
-                let health: Arc<_> = core.shared.health(upstream, question.as_ref());
-                core.shared.series.upstream(&route.name, place, health.is_up(now));
-            }
+        let question = Question::of(route);
+        for (place, upstream) in route.to.upstreams().iter().chain(&route.rules.backup).enumerate() {
+            let health: Arc<_> = core.shared.health(upstream, question.as_ref());
+            core.shared.series.upstream(&route.name, place, health.is_up(now));
         }
     }
 }

@@ -78,6 +78,13 @@ impl Plane {
             step("answer", format!("{answer}, as for a host that never existed: no route for this origin has it"));
             return Ok(Explained { steps });
         };
+        if let (Some(route), true) = (&site.passed, secure) {
+            step("route", route.name.to_string());
+            rules(route, &mut step);
+            step("answer", "of the server behind: TLS is passed through to it as it comes".into());
+            servers(route, &mut step);
+            return Ok(Explained { steps });
+        }
         match (&site.certificate, secure) {
             (Some(certificate), true) => step("certificate", certificate.name.to_string()),
             (_, true) => step("certificate", "none: there is no TLS listener".into()),
@@ -87,7 +94,13 @@ impl Plane {
             step("tried", tried);
         }
         let Some(route) = site.route(&path, &method, &HeaderMap::new()) else {
-            step("answer", "404: no route for this origin takes the path and the method".into());
+            step(
+                "answer",
+                match &site.passed {
+                    Some(route) => format!("308 to https, where {} is passed through to its own server", route.name),
+                    None => "404: no route for this origin takes the path and the method".into(),
+                },
+            );
             return Ok(Explained { steps });
         };
         step("route", route.name.to_string());
@@ -112,10 +125,7 @@ impl Plane {
             }
             Target::Page(page) => step("answer", format!("{}, written in the configuration", page.status.as_u16())),
             Target::Dns(_) | Target::DnsOf(..) => step("answer", "of the DNS server (RFC 8484)".into()),
-            Target::Upstreams(group) => {
-                if let Some(version) = route.rules.proxy_protocol {
-                    step("told", format!("the client, by the PROXY protocol ({version:?})").replace("(V", "(v"));
-                }
+            Target::Upstreams(_) | Target::Passthrough(_) => {
                 if !route.rules.compress.is_empty() {
                     let codings: Vec<_> = route.rules.compress.iter().map(|coding| coding.name()).collect();
                     step("compressed", format!("with {}, where nothing personal is in it", codings.join(" or ")));
@@ -125,19 +135,27 @@ impl Plane {
                 {
                     step("rewritten", path.to_string());
                 }
-                let now = Instant::now();
-                for dial in group.order(None, now) {
-                    let health = if dial.health.is_up(now) { "well" } else { "not well" };
-                    let crowd = dial.door.as_ref().map_or(String::new(), |door| {
-                        let ((working, waiting), limit) = (door.count(), &door.limit);
-                        let (most, longest) = (limit.connections, limit.queue);
-                        format!(", {working} of {most} requests at work, {waiting} of {longest} wait")
-                    });
-                    step("upstream", format!("{}, {health}{crowd}", dial.upstream));
-                }
+                servers(route, &mut step);
             }
         }
         Ok(Explained { steps })
+    }
+}
+
+fn servers(route: &Route, step: &mut impl FnMut(&str, String)) {
+    let (Target::Upstreams(group) | Target::Passthrough(group)) = &route.to else { return };
+    if let Some(version) = route.rules.proxy_protocol {
+        step("told", format!("the client, by the PROXY protocol ({version:?})").replace("(V", "(v"));
+    }
+    let now = Instant::now();
+    for dial in group.order(None, now) {
+        let health = if dial.health.is_up(now) { "well" } else { "not well" };
+        let crowd = dial.door.as_ref().map_or(String::new(), |door| {
+            let ((working, waiting), limit) = (door.count(), &door.limit);
+            let (most, longest) = (limit.connections, limit.queue);
+            format!(", {working} of {most} requests at work, {waiting} of {longest} wait")
+        });
+        step("upstream", format!("{}, {health}{crowd}", dial.upstream));
     }
 }
 

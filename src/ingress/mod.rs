@@ -42,6 +42,7 @@ pub mod preamble;
 mod proxies;
 mod proxy;
 mod record;
+mod relay;
 mod rewrite;
 mod routes;
 mod series;
@@ -340,7 +341,7 @@ impl Plane {
                 Target::Page(page) => TableTarget::Page(page.clone()),
                 Target::Dns => TableTarget::Dns(config.dns_host.as_ref().map_or("", |host| host.as_str()).into()),
                 Target::DnsOf { device, path } => TableTarget::DnsOf(device.as_str().into(), path.clone()),
-                Target::Upstreams(upstreams) => {
+                Target::Upstreams(upstreams) | Target::Passthrough(upstreams) => {
                     let question = Question::of(written);
                     let manner = (written.rules.proxy_protocol, written.rules.server_limit);
                     let mut dials = |upstreams: &[Upstream]| {
@@ -348,7 +349,11 @@ impl Plane {
                         dials.collect::<Result<_, _>>().map_err(fail)
                     };
                     let (turns, backups) = (dials(upstreams)?, dials(&written.rules.backup)?);
-                    TableTarget::Upstreams(Group::new(turns, backups, written.rules.sticky))
+                    let group = Group::new(turns, backups, written.rules.sticky);
+                    match &written.to {
+                        Target::Passthrough(_) => TableTarget::Passthrough(group),
+                        _ => TableTarget::Upstreams(group),
+                    }
                 }
             };
             let guard = match &written.rules.auth {
@@ -444,7 +449,8 @@ impl Policy {
     /// Looks after certificates that are ours to renew, and says when each ends.
     fn look_after_certificates(&self, shared: &Shared, now: SystemTime) {
         self.certificates.renew(&self.config, &shared.provider, now, &shared.networks.load());
-        let ends = self.config.routes.iter().map(|route| {
+        let routes = self.config.routes.iter().filter(|route| !matches!(route.to, Target::Passthrough(_)));
+        let ends = routes.map(|route| {
             let certificate = self.certificates.by_host.get(&route.host);
             (route.name.as_str(), certificate.and_then(|certificate| certificate.not_after()))
         });

@@ -54,6 +54,37 @@ impl Shown {
     }
 }
 
+/// What is asked for.
+pub(super) enum Subject {
+    /// An answer to a request.
+    Request { shown: Shown, host: CanonicalHost, path: CanonicalPath, method: Method },
+    /// To be passed through to whoever has this name.
+    Name(Option<Box<str>>),
+}
+
+impl std::fmt::Display for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Request { host, path, .. } => write!(f, "{host}{path}"),
+            Self::Name(name) => f.write_str(name.as_deref().unwrap_or("-")),
+        }
+    }
+}
+
+impl Subject {
+    fn is_permitted(&self, policy: &Policy, origin: Origin, route: &Route) -> bool {
+        match self {
+            Self::Request { shown, host, path, method } => {
+                permits(policy, (origin, shown), (host, path, method), route)
+            }
+            Self::Name(name) => {
+                let passed = policy.tables.of(origin).hosts.passed(name.as_deref());
+                passed.is_some_and(|passed| passed.admits_as(route))
+            }
+        }
+    }
+}
+
 /// The exchanges of one core.
 #[derive(Default)]
 pub(super) struct Permits {
@@ -68,10 +99,7 @@ struct Places {
 
 struct Exchange {
     origin: Origin,
-    shown: Shown,
-    host: CanonicalHost,
-    path: CanonicalPath,
-    method: Method,
+    subject: Subject,
     route: Arc<Route>,
     revoked: Cell<bool>,
     waker: RefCell<Option<Waker>>,
@@ -94,9 +122,18 @@ impl Permits {
         method: Method,
         route: Arc<Route>,
     ) -> Permit {
-        let (origin, shown) = (visitor.origin, Shown::by(visitor));
+        let subject = Subject::Request { shown: Shown::by(visitor), host, path, method };
+        self.hold(visitor.origin, subject, route)
+    }
+
+    /// The same for what nothing is understood of.
+    pub(super) fn issue_relayed(self: &Rc<Self>, origin: Origin, subject: Subject, route: Arc<Route>) -> Permit {
+        self.hold(origin, subject, route)
+    }
+
+    fn hold(self: &Rc<Self>, origin: Origin, subject: Subject, route: Arc<Route>) -> Permit {
         let (revoked, waker) = (Cell::new(false), RefCell::default());
-        let exchange = Rc::new(Exchange { origin, shown, host, path, method, route, revoked, waker });
+        let exchange = Rc::new(Exchange { origin, subject, route, revoked, waker });
         let mut places = self.places.borrow_mut();
         let place = places.free.pop().unwrap_or_else(|| {
             places.held.push(None);
@@ -109,8 +146,7 @@ impl Permits {
     /// Ends what the policy no longer permits.
     pub(super) fn review(&self, policy: &Policy) {
         for exchange in self.places.borrow().held.iter().flatten() {
-            let Exchange { origin, shown, host, path, method, route, .. } = &**exchange;
-            if !permits(policy, (*origin, shown), (host, path, method), route) {
+            if !exchange.subject.is_permitted(policy, exchange.origin, &exchange.route) {
                 exchange.revoked.set(true);
                 if let Some(waker) = exchange.waker.take() {
                     waker.wake();

@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use crate::{
-    ingress::{Acme, CertificateFiles, Challenge, Config, HostPattern, Route, ca, canonical::CanonicalHost},
+    ingress::{Acme, CertificateFiles, Challenge, Config, HostPattern, Route, Target, ca, canonical::CanonicalHost},
     origin::Origin,
 };
 
@@ -56,8 +56,12 @@ impl fmt::Display for Order {
 /// Returns the means of every host that a route names.
 pub fn plan(config: &Config) -> BTreeMap<HostPattern, Means> {
     let plan = Plan { domain: &config.domain, routes: &config.routes, files: &config.certificates, acme: &config.acme };
-    let mut means: BTreeMap<HostPattern, Means> =
-        config.routes.iter().map(|route| (route.host.clone(), plan.means(&route.host))).collect();
+    // Who is passed through has a certificate of his own.
+    let passed = |host: &HostPattern| {
+        config.routes.iter().any(|route| route.host == *host && matches!(route.to, Target::Passthrough(_)))
+    };
+    let hosts = config.routes.iter().map(|route| &route.host).filter(|host| !passed(host));
+    let mut means: BTreeMap<HostPattern, Means> = hosts.map(|host| (host.clone(), plan.means(host))).collect();
     // Names of devices may be missing in the DNS server's certificate: then its own name must do.
     if let Some(host) = &config.dns_host
         && let Some(own) = means.get(&HostPattern::Exact(host.clone())).cloned()
@@ -174,7 +178,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        ingress::{AcmeDirectory, Builtin, Target, canonical::CanonicalPath},
+        ingress::{AcmeDirectory, Builtin, canonical::CanonicalPath},
         origin::Access,
     };
 

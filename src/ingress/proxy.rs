@@ -138,7 +138,9 @@ pub(super) fn admit(core: &Core, policy: &Policy, visitor: &Visitor, asked: &Ask
         (None, Some(_)) => false,
     };
     // Nor was one whose clients show another certificate, or none.
-    if !same || (visitor.scheme == "https" && !site.is_of(visitor.realm.as_ref())) {
+    // Nor is anything of a host over TLS that ended here if its own server ends it.
+    let passed = site.passed.is_some();
+    if !same || (visitor.scheme == "https" && (passed || !site.is_of(visitor.realm.as_ref()))) {
         return Err(MISDIRECTED);
     }
     let route = site.route(path, method, headers).ok_or(Refusal::Status(StatusCode::NOT_FOUND))?;
@@ -370,6 +372,8 @@ async fn obtain(
             Ok(Lane::Wire(Wire::new(dial.pool, Box::pin(dial.connect(lookup, limit, None)).await?)))
         }
         Http::Two => Box::pin(core.pools.stream(dial, lookup, limit, fresh_only)).await,
+        // Nothing that is not understood has requests.
+        Http::Opaque => Err(DialError::Protocol),
     }
 }
 
@@ -483,7 +487,7 @@ pub(super) fn answer_here(
             Answer::redirect(redirect.status, &location).unwrap_or_else(|| Answer::fixed(StatusCode::BAD_REQUEST))
         }
         Target::Page(page) => Answer::page(page),
-        Target::Upstreams(_) | Target::Dns(_) | Target::DnsOf(..) => return None,
+        Target::Upstreams(_) | Target::Passthrough(_) | Target::Dns(_) | Target::DnsOf(..) => return None,
     };
     leave(&mut answer.headers, route, visitor, &[]);
     Some(answer)

@@ -16,8 +16,8 @@ use rustls::{ServerConfig, sign::CertifiedKey};
 use crate::{
     ingress::{
         Builtin, Conditions, Config, HostPattern, Http, Page, PeerReach, Redirect, Route as Written, RoutesReach,
-        Rules, auth::Guard, canonical::CanonicalPath, certs::Certificate, clients::ClientCa, series::RouteSeries,
-        upstream::Group,
+        Rules, Target as To, auth::Guard, canonical::CanonicalPath, certs::Certificate, clients::ClientCa,
+        series::RouteSeries, upstream::Group,
     },
     origin::{NetworkId, Origin, PeerId},
 };
@@ -47,6 +47,8 @@ pub(super) struct Site {
     pub(super) certificate: Option<Arc<Certificate>>,
     /// What its clients must show.
     client_ca: Option<Arc<ClientCa>>,
+    /// Takes all TLS that is begun for it, as it comes.
+    pub(super) passed: Option<Arc<Route>>,
     /// In the order in which they are tried.
     places: Vec<Place>,
 }
@@ -104,6 +106,7 @@ pub(super) struct Route {
 #[derive(Debug)]
 pub(super) enum Target {
     Upstreams(Group),
+    Passthrough(Group),
     Builtin(Builtin),
     Redirect(Redirect),
     Page(Page),
@@ -155,7 +158,19 @@ impl Hosts {
     }
 }
 
+impl Hosts {
+    /// Finds the route that takes all TLS that is begun for a name.
+    pub(super) fn passed(&self, name: Option<&str>) -> Option<&Arc<Route>> {
+        self.site(name?)?.passed.as_ref()
+    }
+}
+
 impl Site {
+    /// Whether TLS can be begun for it: a name that a CA has given no certificate for yet is not there yet.
+    pub(super) fn is_there(&self) -> bool {
+        self.passed.is_some() || self.key().is_some()
+    }
+
     /// Returns what is shown to clients, if there is anything yet.
     pub(super) fn key(&self) -> Option<Arc<CertifiedKey>> {
         self.certificate.as_ref()?.key()
@@ -202,17 +217,24 @@ impl Site {
     /// Whether a request that this route took would be taken by it still. Of its fields nothing is known any more:
     /// what was asked of them held. Who was let in by rules that have changed must come in again.
     pub(super) fn still_has(&self, taken: &Route, path: &CanonicalPath, method: &Method) -> bool {
-        let is_same = |route: &Route| {
-            let (one, other) = (&route.rules, &taken.rules);
-            route.name == taken.name
-                && one.auth == other.auth
-                && (&one.limits.allow, &one.limits.deny) == (&other.limits.allow, &other.limits.deny)
-        };
         let mut places = self.places_of(path).filter(|place| place.conditions.admit(method));
         let found = places.find(|place| {
             place.conditions.headers.is_empty() || place.route.as_ref().is_some_and(|route| *route.name == *taken.name)
         });
-        found.filter(|place| place.has(path)).and_then(|place| place.route.as_deref()).is_some_and(is_same)
+        found
+            .filter(|place| place.has(path))
+            .and_then(|place| place.route.as_deref())
+            .is_some_and(|route| route.admits_as(taken))
+    }
+}
+
+impl Route {
+    /// Whether this is the same route and lets in whom another state of it let in.
+    pub(super) fn admits_as(&self, other: &Self) -> bool {
+        let (one, two) = (&self.rules, &other.rules);
+        self.name == other.name
+            && one.auth == two.auth
+            && (&one.limits.allow, &one.limits.deny) == (&two.limits.allow, &two.limits.deny)
     }
 }
 
@@ -311,12 +333,18 @@ fn hosts<E>(
             continue;
         }
         let site = hosts.entry(&written.host, shown);
+        if let To::Passthrough(_) = written.to {
+            if site.passed.is_none() {
+                site.passed = Some(make(written)?);
+            }
+            continue;
+        }
         if !site.places.iter().any(|place| place.is(written)) {
             let route = Some(make(written)?);
             site.places.push(Place { path: written.path.clone(), conditions: written.rules.conditions.clone(), route });
         }
     }
-    for written in &config.routes {
+    for written in config.routes.iter().filter(|written| !matches!(written.to, To::Passthrough(_))) {
         let (HostPattern::Exact(name) | HostPattern::Wildcard(name)) = &written.host;
         let sites = match &written.host {
             HostPattern::Exact(_) => &mut hosts.exact,
@@ -346,7 +374,7 @@ impl Hosts {
             HostPattern::Wildcard(base) => (&mut self.wildcard, base),
         };
         let (certificate, client_ca) = (certificates.get(host).cloned(), client_cas.get(host).cloned());
-        let site = || Site { certificate, client_ca, places: Vec::new() };
+        let site = || Site { certificate, client_ca, passed: None, places: Vec::new() };
         sites.entry(name.as_str().into()).or_insert_with(site)
     }
 }

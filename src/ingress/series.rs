@@ -20,6 +20,8 @@ pub(super) struct Series {
     sent: IntCounterVec,
     refusals: IntCounterVec,
     handshakes: IntCounterVec,
+    relayed: IntCounterVec,
+    relayed_bytes: IntCounterVec,
     orders: IntCounterVec,
     expiry: GaugeVec,
     upstream_failures: IntCounterVec,
@@ -66,6 +68,16 @@ impl Series {
             sent,
             refusals,
             handshakes: plane.counters("handshakes_total", "TLS handshakes by outcome.", &["outcome"]),
+            relayed: plane.counters(
+                "relayed_connections_total",
+                "Connections that were passed on without being understood, by route and how they ended.",
+                &["route", "outcome"],
+            ),
+            relayed_bytes: plane.counters(
+                "relayed_bytes_total",
+                "Bytes that were passed on without being understood, by route and direction.",
+                &["route", "direction"],
+            ),
             orders: plane.counters("acme_orders_total", "Attempts to get a certificate of a public CA.", &["outcome"]),
             expiry: plane.float_gauges(
                 "certificate_expiry_timestamp_seconds",
@@ -139,6 +151,16 @@ impl Series {
 
     pub(super) fn handshake(&self, outcome: &'static str) {
         self.handshakes.with_label_values(&[outcome]).inc();
+    }
+
+    pub(super) fn relayed(&self, route: &str, outcome: &'static str) {
+        self.relayed.with_label_values(&[route, outcome]).inc();
+    }
+
+    /// Returns what counts bytes to the servers of a route, and from them.
+    pub(super) fn relayed_bytes(&self, route: &str) -> (IntCounter, IntCounter) {
+        let counter = |direction| self.relayed_bytes.with_label_values(&[route, direction]);
+        (counter("up"), counter("down"))
     }
 
     pub(super) fn order(&self, outcome: &'static str) {

@@ -36,10 +36,11 @@ use crate::{
             response::Date,
         },
         h2,
-        permits::Permits,
+        permits::{Permits, Subject},
         preamble::{self, Reading},
         proxies::Word,
         proxy::{Through, Visitor},
+        relay,
         tls::{self, Handshake},
         upstream::{Dial, DialError, Ends, Pools},
     },
@@ -534,6 +535,12 @@ async fn serve(core: &Rc<Core>, accepted: Accepted, presence: &Presence, service
         Handshake::Done(stream, certificate, realm) => {
             core.shared.series.handshake("done");
             (stream, certificate, realm)
+        }
+        Handshake::Passed(stream, said, route, name) => {
+            core.shared.series.handshake("passed");
+            let caller = relay::Caller { origin, client: visitor.peer, ends, subject: Subject::Name(name) };
+            let policy = core.shared.policy.load_full();
+            return Box::pin(relay::serve(core, policy, stream, said, route, caller)).await;
         }
         Handshake::Checked(mut stream) => {
             core.shared.series.handshake("acme");

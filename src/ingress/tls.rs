@@ -23,7 +23,7 @@ use crate::ingress::{
     acme::Answers,
     clients::ClientCa,
     hello::{self, Reading},
-    routes::{Hosts, Table},
+    routes::{Hosts, Route, Table},
     server::close_in_order,
 };
 
@@ -42,6 +42,8 @@ pub(super) enum Handshake<S> {
     Done(Box<TlsStream<S>>, Arc<str>, Option<Arc<str>>),
     /// The SNI, if it is a name, is not in the table: [`refuse`] is next.
     UnknownName(S, Option<String>),
+    /// The name is of a server behind that has the certificate: what has come so far is for it.
+    Passed(S, BytesMut, Arc<Route>, Option<Box<str>>),
     /// A CA has checked that the name is ours.
     Checked(Box<TlsStream<S>>),
     /// Not TLS, or not with us.
@@ -93,11 +95,13 @@ where
             Err(_) => return Handshake::TimedOut,
         }
     };
-    // A name that a CA has given no certificate for yet is not there yet.
-    let site = |name: &str| table.hosts.site(name).filter(|site| site.key().is_some());
+    let site = |name: &str| table.hosts.site(name).filter(|site| site.is_there());
     let name = name.and_then(|name| Some(std::str::from_utf8(&name).ok()?.to_ascii_lowercase()));
     if !name.as_deref().is_some_and(|name| site(name).is_some() || answers.is_for(name)) {
         return Handshake::UnknownName(stream, name);
+    }
+    if let Some(passed) = name.as_deref().and_then(site).and_then(|site| site.passed.clone()) {
+        return Handshake::Passed(stream, input, passed, name.map(Into::into));
     }
     let mut acceptor = Acceptor::default();
     let mut rest = &input[..];

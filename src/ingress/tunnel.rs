@@ -1,4 +1,4 @@
-//! A WebSocket once both sides agreed to it: bytes in both directions, nothing understood.
+//! Bytes in both directions, nothing understood: a WebSocket once both sides agreed to it, and what is passed through.
 
 use std::{
     future::poll_fn,
@@ -15,13 +15,47 @@ use hyper::{
     HeaderMap,
     header::{self, HeaderValue},
 };
+use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-use crate::ingress::{deadline::Deadline, permits::Permit, upstream::UpstreamStream};
+use crate::ingress::{Timeouts, deadline::Deadline, permits::Permit, upstream::UpstreamStream};
 
 const BUFFER: usize = 16 * 1024;
-/// Pings are the business of the two ends; who sends none for so long is gone.
-const SILENCE: Duration = Duration::from_secs(60 * 60);
+
+/// How long nothing may move.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// Where somebody does not take what is there for them.
+    pub(super) stall: Duration,
+    /// Where nobody says anything. Pings are the business of the two ends; who sends none for so long is gone.
+    pub(super) silence: Duration,
+}
+
+impl Patience {
+    pub(super) fn of(timeouts: &Timeouts) -> Self {
+        Self { stall: timeouts.body, silence: timeouts.tunnel }
+    }
+}
+
+/// How it came to an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Both sides have ended.
+    Ended,
+    /// One side failed.
+    Broken,
+    /// Nothing moved for too long.
+    Silent,
+    /// The permission was lost.
+    Revoked,
+}
+
+/// Counts bytes as they are passed on.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tally {
+    pub(super) up: Option<IntCounter>,
+    pub(super) down: Option<IntCounter>,
+}
 
 /// Says whether a 101 is the answer to this handshake (RFC 6455 §4.2.2).
 pub(super) fn is_agreed(headers: &HeaderMap, key: &HeaderValue) -> bool {
@@ -40,36 +74,37 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     mut upstream: UpstreamStream,
     from_upstream: Bytes,
     permit: &Permit,
-    stall: Duration,
-) {
-    let mut up = Direction::new(from_client);
-    let mut down = Direction::new(from_upstream.into());
-    let mut deadline = Deadline::after(SILENCE);
+    patience: Patience,
+    tally: Tally,
+) -> End {
+    let mut up = Direction::new(from_client, tally.up);
+    let mut down = Direction::new(from_upstream.into(), tally.down);
+    let mut deadline = Deadline::after(patience.silence);
     poll_fn(|cx| {
         loop {
             let mut moved = false;
             for step in [up.poll(client, &mut upstream, cx), down.poll(&mut upstream, client, cx)] {
                 match step {
                     Poll::Ready(Ok(())) => moved = true,
-                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    Poll::Ready(Err(_)) => return Poll::Ready(End::Broken),
                     Poll::Pending => {}
                 }
             }
             if up.ended && down.ended {
-                return Poll::Ready(());
+                return Poll::Ready(End::Ended);
             }
             if moved {
                 let waits_to_write = !up.buffer.is_empty() || !down.buffer.is_empty();
-                deadline.set(if waits_to_write { stall } else { SILENCE });
+                deadline.set(if waits_to_write { patience.stall } else { patience.silence });
                 continue;
             }
             if permit.poll_revoked(cx).is_ready() {
-                return Poll::Ready(());
+                return Poll::Ready(End::Revoked);
             }
-            return deadline.poll(cx);
+            return deadline.poll(cx).map(|()| End::Silent);
         }
     })
-    .await;
+    .await
 }
 
 struct Direction {
@@ -77,11 +112,12 @@ struct Direction {
     read_all: bool,
     unflushed: bool,
     ended: bool,
+    counter: Option<IntCounter>,
 }
 
 impl Direction {
-    fn new(buffer: BytesMut) -> Self {
-        Self { buffer, read_all: false, unflushed: false, ended: false }
+    fn new(buffer: BytesMut, counter: Option<IntCounter>) -> Self {
+        Self { buffer, read_all: false, unflushed: false, ended: false, counter }
     }
 
     /// Moves something on, or waits.
@@ -99,6 +135,9 @@ impl Direction {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.buffer.advance(written);
+            if let Some(counter) = &self.counter {
+                counter.inc_by(written as u64);
+            }
             self.unflushed = true;
             return Poll::Ready(Ok(()));
         }

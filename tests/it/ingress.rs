@@ -6,6 +6,7 @@ mod floods;
 mod frames;
 mod grpc;
 mod manners;
+mod passthrough;
 mod probes;
 mod proxies;
 mod rules;

@@ -14,7 +14,7 @@ use crate::{
     },
     dns,
     ingress::{
-        self, Auth, CertificateFiles, Conditions, Config, Door, HostPattern, Means, PeerReach, Proxies, Route,
+        self, Auth, CertificateFiles, Conditions, Config, Door, HostPattern, Http, Means, PeerReach, Proxies, Route,
         RoutesReach, Rules, Speaks, Target, Upstream, UpstreamHost, UpstreamTls, canonical::CanonicalPath,
         doh::PATH as DNS_PATH,
     },
@@ -55,7 +55,10 @@ pub(crate) fn compile(
             shadowed(&routes, host, written, report);
             if let Some((to, backup)) = &to {
                 routes.push(Route {
-                    name: route_name(&host.value, written.path.value.as_str(), &written.rules.conditions),
+                    name: match written.passthrough {
+                        Some(_) => format!("{} [tls]", host.value),
+                        None => route_name(&host.value, written.path.value.as_str(), &written.rules.conditions),
+                    },
                     host: host.value.clone(),
                     path: written.path.value.clone(),
                     access: access.clone(),
@@ -67,6 +70,7 @@ pub(crate) fn compile(
         }
     }
     own_paths(&mut routes, file, report);
+    passed_through(file, report);
     hidden_by_their_absence(file, report);
     let doh = file.dns.as_ref().and_then(|dns| dns.doh.as_ref());
     if let Some((doh, encrypted)) = doh.zip(encrypted) {
@@ -209,6 +213,23 @@ fn route_name(host: &HostPattern, path: &str, conditions: &Conditions) -> String
     }
 }
 
+/// A host is passed through as a whole: the name in the ClientHello is all that is read of it.
+fn passed_through(file: &File, report: &Report) {
+    let passes = |host: &HostPattern| {
+        let mut routes = file.routes.iter().filter(|route| route.passthrough.is_some());
+        routes.any(|route| route.hosts.iter().any(|other| other.value == *host))
+    };
+    for route in file.routes.iter().filter(|route| route.passthrough.is_none()) {
+        for host in route.hosts.iter().filter(|host| passes(&host.value)) {
+            if !route.rules.plain {
+                let what = format!("TLS of \"{}\" is passed through by another route", host.value);
+                let hint = "no request comes here but by plain HTTP: add plain = true, or remove one of the two";
+                report.error(host.at, &route.about, what, hint);
+            }
+        }
+    }
+}
+
 /// Some servers that say who somebody is have paths of their own on each host that asks them: there one signs in. Who
 /// may use one of the routes that ask may come there, within what these routes let through.
 fn own_paths(routes: &mut Vec<Route>, file: &File, report: &Report) {
@@ -277,7 +298,10 @@ fn hidden_by_their_absence(file: &File, report: &Report) {
 /// request is tried first, then that which is written first.
 fn shadowed(routes: &[Route], host: &At<HostPattern>, written: &file::Route, report: &Report) {
     let asked = &written.rules.conditions;
+    // What is passed through in TLS takes nothing from plain HTTP.
+    let passed = |route: &Route| matches!(route.to, Target::Passthrough(_));
     let same = routes.iter().filter(|route| route.host == host.value && route.path == written.path.value);
+    let same = same.filter(|route| passed(route) == written.passthrough.is_some());
     for other in same {
         let theirs = &other.rules.conditions;
         if *theirs == *asked {
@@ -363,7 +387,8 @@ fn target(
                     Some(tls) => tls.value.clone(),
                     None => UpstreamTls::Public,
                 };
-                upstreams.push(Upstream { host: host.clone(), port: *port, tls: tls.then_some(trust), http: *http });
+                let http = if route.passthrough.is_some() { Http::Opaque } else { *http };
+                upstreams.push(Upstream { host: host.clone(), port: *port, tls: tls.then_some(trust), http });
             }
         }
     }
@@ -376,6 +401,17 @@ fn target(
     {
         let hint = "write all of them with \"http://\" and \"https://\", or all with \"h2c://\" and \"h2://\"";
         report.error(at, &route.about, "servers of a route speak the same HTTP", hint);
+    }
+    for to in route.to.iter().chain(&route.backup) {
+        let opaque = matches!(&to.value, Written::Upstream { http: Http::Opaque, .. });
+        let unix = matches!(&to.value, Written::Upstream { host: UpstreamHost::Unix(_), .. });
+        if route.passthrough.is_some() && !opaque && !unix {
+            let hint = "write \"tcp://\" with host and port: whatever the client says goes there";
+            report.error(to.at, &route.about, "what is passed through is no HTTP to us", hint);
+        } else if route.passthrough.is_none() && opaque {
+            let hint = "write \"http://\" or \"https://\", or add tls = \"passthrough\"";
+            report.error(to.at, &route.about, "requests need a server that speaks HTTP", hint);
+        }
     }
     if let Some(tls) = &route.upstream_tls
         && !upstreams.iter().any(|upstream| upstream.tls.is_some())
@@ -399,7 +435,10 @@ fn target(
         None if upstreams.len() <= route.backup.len() => None,
         None => {
             let backup = upstreams.split_off(upstreams.len() - route.backup.len());
-            Some((Target::Upstreams(upstreams), backup))
+            match route.passthrough {
+                Some(_) => Some((Target::Passthrough(upstreams), backup)),
+                None => Some((Target::Upstreams(upstreams), backup)),
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
         value,
     },
     ingress::{
-        Auth, Basic, Forward, PasswordHash, Preset, Upstream, UpstreamHost, UpstreamTls,
+        Auth, Basic, Forward, Http, PasswordHash, Preset, Upstream, UpstreamHost, UpstreamTls,
         canonical::{CanonicalHost, CanonicalPath},
     },
 };
@@ -88,6 +88,9 @@ fn forward(table: &Table<'_>) -> Option<Forward> {
 fn server(text: &str) -> Result<(Upstream, CanonicalHost), Wrong> {
     let wrong = || Wrong::new(format!("\"{text}\" is no server that can be asked"), "write \"http://authelia:9091\"");
     let Target::Upstream { tls, http, host, port } = target(text)? else { return Err(wrong()) };
+    if http == Http::Opaque {
+        return Err(wrong());
+    }
     let named = match &host {
         UpstreamHost::Name(name) => CanonicalHost::parse(name),
         UpstreamHost::Address(std::net::IpAddr::V6(v6)) => CanonicalHost::parse(&format!("[{v6}]")),

@@ -76,6 +76,7 @@ impl Ingress {
                 body: wait("body", timeouts.body),
                 connect: wait("connect", timeouts.connect),
                 response: wait("response", timeouts.response),
+                tunnel: wait("tunnel", timeouts.tunnel),
             };
         }
         let most = |key, bounds, default| {

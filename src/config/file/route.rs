@@ -28,6 +28,8 @@ pub(crate) struct Route {
     /// An answer of the edge's own, in place of `to`.
     pub(crate) answer: Option<At<Answer>>,
     pub(crate) rules: Rules,
+    /// TLS is passed through to the servers behind as it comes.
+    pub(crate) passthrough: Option<At<()>>,
 }
 
 /// What the edge answers by itself.
@@ -81,6 +83,10 @@ impl Route {
         let to = table.list("to", target);
         let backup = table.list("backup", target).unwrap_or_default();
         let log = table.boolean("log").is_some_and(|log| log.value);
+        let passthrough = table.word("tls", &[("passthrough", ())]);
+        if passthrough.is_some() {
+            passed(table);
+        }
         let client_ca = table.string("client_ca").map(|path| path.map(PathBuf::from));
         let upstream_tls = table.table("upstream_tls", "route.upstream_tls").and_then(|tls| read_tls(&tls));
         let redirect = rules::redirect(table).map(|redirect| redirect.map(Answer::Redirect));
@@ -107,12 +113,50 @@ impl Route {
             client_ca,
             answer: redirect.or(page),
             rules: rules::read(table),
+            passthrough,
         })
     }
 
     /// Returns where the route begins, for problems of the whole of it.
     pub(crate) fn at(&self) -> Span {
         self.hosts.first().map_or(self.path.at, |host| host.at)
+    }
+}
+
+/// What needs to be read to hold, where nothing is.
+const NOT_UNDERSTOOD: [&str; 14] = [
+    "path",
+    "match",
+    "headers",
+    "rewrite",
+    "maintenance",
+    "auth",
+    "sticky",
+    "server_limit",
+    "compress",
+    "plain",
+    "upstream_tls",
+    "client_ca",
+    "redirect",
+    "respond",
+];
+
+/// Refuses what cannot hold where TLS ends at the server behind.
+fn passed(table: &Table<'_>) {
+    let hint = "remove it, or tls = \"passthrough\": then TLS ends here";
+    let refuse = |table: &Table<'_>, key: &'static str| {
+        let what = format!("\"{key}\" cannot hold for TLS that is passed through: nothing of it can be read here");
+        table.report.error(table.place(key), &table.about, what, hint);
+    };
+    for key in NOT_UNDERSTOOD.into_iter().filter(|key| table.has(key)) {
+        refuse(table, key);
+    }
+    for (key, section, within) in
+        [("limits", "route.limits", ["body", "header"]), ("health", "route.health", ["path", "status"])]
+    {
+        if let Some(written) = table.table(key, section) {
+            within.into_iter().filter(|key| written.has(key)).for_each(|key| refuse(&written, key));
+        }
     }
 }
 
@@ -184,13 +228,17 @@ pub(super) fn target(text: &str) -> Result<Target, Wrong> {
         return Err(Wrong::new(format!("upstream \"{text}\" has no scheme"), format!("write \"http://{text}\"")));
     };
     let (tls, http, default_port) = match scheme {
+        "tcp" => (false, Http::Opaque, 0),
         "http" => (false, Http::One, 80),
         "https" => (true, Http::One, 443),
         "h2c" => (false, Http::Two, 80),
         "h2" => (true, Http::Two, 443),
         _ => {
             let what = format!("upstream \"{text}\" has the scheme \"{scheme}\"");
-            return Err(Wrong::new(what, "write \"http://\" or \"https://\", or \"h2c://\" or \"h2://\" for HTTP/2"));
+            return Err(Wrong::new(
+                what,
+                "write \"http://\" or \"https://\", or \"h2c://\" or \"h2://\" for HTTP/2, or \"tcp://\" for what is passed on as it comes",
+            ));
         }
     };
     let authority = rest.strip_suffix('/').unwrap_or(rest);
@@ -203,6 +251,9 @@ pub(super) fn target(text: &str) -> Result<Target, Wrong> {
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => {
             (host, port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?)
+        }
+        _ if default_port == 0 => {
+            return Err(Wrong::new(format!("upstream \"{text}\" has no port"), "write it as \"tcp://nas:443\""));
         }
         _ => (authority, default_port),
     };

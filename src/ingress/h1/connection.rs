@@ -29,7 +29,7 @@ use crate::{
         record::Record,
         serve::{Answer, Refusal, Taste},
         server::{Core, Presence, close_in_order},
-        tunnel,
+        tunnel::{self, Patience, Tally},
         upstream::{Arrival, Feed, Outgoing, RequestBody, Slot},
     },
     questions,
@@ -100,8 +100,11 @@ pub(in crate::ingress) async fn serve<S>(
             Answered::Next(Next::Abort) => return,
             Answered::Tunnel(tunnel) => {
                 let Tunnel { upstream, early, permit, _record, _slot } = *tunnel;
-                let stall = policy.config.timeouts.body;
-                return Box::pin(tunnel::run(&mut stream, input, upstream, early, &permit, stall)).await;
+                let patience = Patience::of(&policy.config.timeouts);
+                let tally = Tally::default();
+                let work = tunnel::run(&mut stream, input, upstream, early, &permit, patience, tally);
+                Box::pin(work).await;
+                return;
             }
         }
     }

@@ -43,7 +43,7 @@ async fn handed() -> (SocketAddr, mpsc::UnboundedReceiver<(TcpStream, Vec<u8>)>)
     (address, asked)
 }
 
-fn metrics(edge: &Edge) -> String {
+pub(super) fn metrics(edge: &Edge) -> String {
     prometheus::TextEncoder::new().encode_to_string(&edge.metrics.gather()).unwrap()
 }
 

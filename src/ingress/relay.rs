@@ -1,0 +1,156 @@
+//! A connection of which nothing is understood: its origin and its route are known before a byte of it is passed on.
+
+use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
+
+use crate::{
+    ingress::{
+        AccessLog, Policy,
+        permits::Subject,
+        routes::{Route, Target},
+        server::Core,
+        tunnel::{self, End, Patience, Tally},
+        upstream::{Dial, Ends, Group, UpstreamStream},
+    },
+    limit::Client,
+    origin::Origin,
+};
+
+/// Who comes, and what they ask for.
+pub(super) struct Caller {
+    pub(super) origin: Origin,
+    /// The client, as far as it is known.
+    pub(super) client: IpAddr,
+    pub(super) ends: Ends,
+    pub(super) subject: Subject,
+}
+
+/// Passes on what a client says to a server of the route and what that one says to the client; `said` comes first.
+pub(super) async fn serve<S>(
+    core: &Rc<Core>,
+    policy: Arc<Policy>,
+    mut stream: S,
+    said: BytesMut,
+    route: Arc<Route>,
+    caller: Caller,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let Target::Passthrough(group) = &route.to else { return };
+    if let Some(reason) = refusal(core, &route, caller.client) {
+        core.shared.series.refusal(&route.name, reason);
+        return;
+    }
+    let mut record = Record::new(core, &route, &caller);
+    let permit = core.permits.issue_relayed(caller.origin, caller.subject, route.clone());
+    let ends = Ends { client: ends_with(&caller.ends, caller.client), ..caller.ends };
+    let limit = policy.config.timeouts.connect;
+    let Some((upstream, dial)) = connect(core, group, limit, ends).await else {
+        record.outcome = "unreachable";
+        return;
+    };
+    record.upstream = Some(dial.upstream.to_string());
+    let patience = Patience::of(&policy.config.timeouts);
+    // The policy is not held for as long as the connection is.
+    drop(policy);
+    let counters = core.shared.series.relayed_bytes(&route.name);
+    let tally = Tally { up: Some(counters.0), down: Some(counters.1) };
+    record.outcome = match tunnel::run(&mut stream, said, upstream, Bytes::new(), &permit, patience, tally).await {
+        End::Ended => "done",
+        End::Broken => "broken",
+        End::Silent => "silent",
+        End::Revoked => "revoked",
+    };
+}
+
+/// Connects to the first server that answers.
+async fn connect<'a>(
+    core: &Core,
+    group: &'a Group,
+    limit: Duration,
+    ends: Ends,
+) -> Option<(UpstreamStream, &'a Arc<Dial>)> {
+    for dial in group.order(None, Instant::now()) {
+        match dial.connect(&core.shared.lookup, limit, Some(ends)).await {
+            Ok(stream) => {
+                dial.health.worked();
+                return Some((stream, dial));
+            }
+            Err(error) => {
+                dial.health.failed(Instant::now());
+                core.dial_failed(dial, error);
+            }
+        }
+    }
+    None
+}
+
+/// Says why a client may not come in.
+fn refusal(core: &Core, route: &Route, client: IpAddr) -> Option<&'static str> {
+    let limits = &route.rules.limits;
+    if !limits.admit(client) {
+        return Some("network");
+    }
+    let over = |rate| {
+        let key = (&*route.name, Client::of(client));
+        core.shared.limits.check_key(key, rate, std::time::Instant::now()).is_err()
+    };
+    if limits.rate.is_some_and(over) {
+        return Some("rate");
+    }
+    (route.series.under_way.get() >= i64::from(limits.concurrency)).then_some("concurrency")
+}
+
+/// Behind a trusted proxy, of the client no port is known.
+fn ends_with(ends: &Ends, client: IpAddr) -> std::net::SocketAddr {
+    if client == ends.client.ip().to_canonical() { ends.client } else { (client, 0).into() }
+}
+
+/// Written when it is dropped, so that no end of a connection is missed.
+struct Record {
+    core: Rc<Core>,
+    route: Arc<Route>,
+    origin: Origin,
+    client: IpAddr,
+    asked: String,
+    upstream: Option<String>,
+    began: Instant,
+    outcome: &'static str,
+}
+
+impl Record {
+    fn new(core: &Rc<Core>, route: &Arc<Route>, caller: &Caller) -> Self {
+        route.series.under_way.inc();
+        let asked = if route.log { caller.subject.to_string() } else { String::new() };
+        let (core, route, began) = (core.clone(), route.clone(), Instant::now());
+        // Whoever stops us stops it in the middle.
+        let outcome = "broken";
+        Self { core, route, origin: caller.origin, client: caller.client, asked, upstream: None, began, outcome }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.route.series.under_way.dec();
+        let shared = &self.core.shared;
+        shared.series.relayed(&self.route.name, self.outcome);
+        let policy = shared.policy.load();
+        if self.route.log && policy.config.access_log != AccessLog::Off {
+            tracing::info!(
+                target: "access",
+                client = %self.client,
+                asked = self.asked,
+                route = %self.route.name,
+                upstream = self.upstream,
+                outcome = self.outcome,
+                origin = policy.config.directory.describe(self.origin),
+                duration = ?self.began.elapsed(),
+            );
+        }
+    }
+}
