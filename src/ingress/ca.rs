@@ -140,6 +140,7 @@ impl Authority {
             (HostPattern::Exact(host), _) => format!("{host}.leaf"),
             (HostPattern::Wildcard(base), Side::Public) => format!("any.{base}.wildcard-leaf"),
             (HostPattern::Wildcard(base), Side::Inside) => format!("any.{base}.inside-leaf"),
+            (HostPattern::Any, _) => "any.leaf".to_owned(),
         })
     }
 }
@@ -160,7 +161,7 @@ pub(super) fn may_sign_address(address: &IpAddr) -> bool {
 
 /// Says whether the CA of a domain can sign for a host.
 pub(super) fn may_sign(domain: &CanonicalHost, host: &HostPattern) -> bool {
-    let (HostPattern::Exact(name) | HostPattern::Wildcard(name)) = host;
+    let (HostPattern::Exact(name) | HostPattern::Wildcard(name)) = host else { return false };
     match name.as_str().strip_suffix(domain.as_str()) {
         Some("") => true,
         Some(above) => above.ends_with('.'),

@@ -221,13 +221,15 @@ impl std::fmt::Debug for Eab {
     }
 }
 
-/// Exactly one host, or every host one label below a name.
+/// Exactly one host, every host one label below a name, or whatever no other route of an origin has.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum HostPattern {
     /// `photos.home.example`.
     Exact(CanonicalHost),
     /// `*.home.example`: what stands after `*.`.
     Wildcard(CanonicalHost),
+    /// `*`: of routes alone, never of a certificate.
+    Any,
 }
 
 /// What the owner wrote once.

@@ -28,7 +28,8 @@ const MOST_AT_ONCE: usize = 32;
 /// What a server is asked, and as whom. Routes that ask another way may hear another answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Question {
-    host: CanonicalHost,
+    /// Nothing is asked where everything goes: then it is looked whether somebody is there.
+    host: Option<CanonicalHost>,
     check: HealthCheck,
     proxy_protocol: Option<ProxyProtocol>,
 }
@@ -36,9 +37,12 @@ pub(super) struct Question {
 impl Question {
     /// Returns what the servers of a route are asked, if they are.
     pub(super) fn of(route: &Route) -> Option<Self> {
-        let (HostPattern::Exact(host) | HostPattern::Wildcard(host)) = &route.host;
+        let host = match &route.host {
+            HostPattern::Exact(host) | HostPattern::Wildcard(host) => Some(host.clone()),
+            HostPattern::Any => None,
+        };
         let proxy_protocol = route.rules.proxy_protocol;
-        Some(Self { host: host.clone(), check: route.rules.health.clone()?, proxy_protocol })
+        Some(Self { host, check: route.rules.health.clone()?, proxy_protocol })
     }
 }
 
@@ -80,15 +84,16 @@ async fn ask(core: Rc<Core>, policy: Arc<Policy>, upstream: Upstream, question: 
     let dial = dial.introducing(question.proxy_protocol);
     let check = &question.check;
     // Of what is not understood nothing can be asked but whether somebody is there.
-    let (status, good) = if upstream.http == Http::Opaque {
-        (None, dial.connect(&core.shared.lookup, check.timeout, None).await.is_ok())
-    } else {
-        let status = timeout(check.timeout, status(&core, &policy, &dial, &question)).await.ok().flatten();
-        let good = match check.status {
-            Some(wanted) => status == Some(wanted),
-            None => status.is_some_and(|status| status.as_u16() < 400),
-        };
-        (status, good)
+    let (status, good) = match &question.host {
+        Some(host) if upstream.http != Http::Opaque => {
+            let status = timeout(check.timeout, status(&core, &policy, &dial, (host, check))).await.ok().flatten();
+            let good = match check.status {
+                Some(wanted) => status == Some(wanted),
+                None => status.is_some_and(|status| status.as_u16() < 400),
+            };
+            (status, good)
+        }
+        _ => (None, dial.connect(&core.shared.lookup, check.timeout, None).await.is_ok()),
     };
     health.checked(good);
     if was_up != good {
@@ -100,8 +105,12 @@ async fn ask(core: Rc<Core>, policy: Arc<Policy>, upstream: Upstream, question: 
     }
 }
 
-async fn status(core: &Core, policy: &Policy, dial: &Dial, question: &Question) -> Option<StatusCode> {
-    let Question { host, check, .. } = question;
+async fn status(
+    core: &Core,
+    policy: &Policy,
+    dial: &Dial,
+    (host, check): (&CanonicalHost, &HealthCheck),
+) -> Option<StatusCode> {
     let mut lane = dial.lane(&core.shared.lookup, check.timeout, None).await.ok()?;
     let client = std::net::Ipv4Addr::LOCALHOST.into();
     let change = Change::default();

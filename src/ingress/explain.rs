@@ -70,7 +70,12 @@ impl Plane {
         };
         step("host", host.to_string());
         step("path", path.to_string());
-        let Some(site) = table.hosts.site(host.as_str()) else {
+        let site = match secure {
+            // One that has no certificate yet is shown all the same.
+            true => table.hosts.own(host.as_str()).or_else(|| table.hosts.secure(None)),
+            false => table.hosts.site(host.as_str()),
+        };
+        let Some(site) = site else {
             let answer = match secure {
                 true => "none: TLS ends with the alert unrecognized_name",
                 false => "421",

@@ -27,7 +27,11 @@ pub(super) fn permits(
     (host, path, method): (&CanonicalHost, &CanonicalPath, &Method),
     route: &Route,
 ) -> bool {
-    let site = policy.tables.of(origin).hosts.site(host.as_str());
+    let hosts = &policy.tables.of(origin).hosts;
+    let site = match shown {
+        Shown::Plain => hosts.site(host.as_str()),
+        Shown::Tls(_) => hosts.own(host.as_str()),
+    };
     site.is_some_and(|site| {
         let same = match shown {
             Shown::Plain => true,

@@ -60,7 +60,8 @@ pub fn plan(config: &Config) -> BTreeMap<HostPattern, Means> {
     let passed = |host: &HostPattern| {
         config.routes.iter().any(|route| route.host == *host && matches!(route.to, Target::Passthrough(_)))
     };
-    let hosts = config.routes.iter().map(|route| &route.host).filter(|host| !passed(host));
+    let hosts = config.routes.iter().map(|route| &route.host);
+    let hosts = hosts.filter(|host| **host != HostPattern::Any && !passed(host));
     let mut means: BTreeMap<HostPattern, Means> = hosts.map(|host| (host.clone(), plan.means(host))).collect();
     // Names of devices may be missing in the DNS server's certificate: then its own name must do.
     if let Some(host) = &config.dns_host
@@ -155,13 +156,14 @@ impl fmt::Display for HostPattern {
         match self {
             Self::Exact(host) => write!(f, "{host}"),
             Self::Wildcard(base) => write!(f, "*.{base}"),
+            Self::Any => f.write_str("*"),
         }
     }
 }
 
 /// Names that no public CA signs: RFC 6761, RFC 6762, RFC 8375, and `internal`.
 fn is_special(host: &HostPattern) -> bool {
-    let (HostPattern::Exact(name) | HostPattern::Wildcard(name)) = host;
+    let (HostPattern::Exact(name) | HostPattern::Wildcard(name)) = host else { return true };
     let name = name.as_str();
     let below = |zone: &str| name.strip_suffix(zone).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
     !name.contains('.')
@@ -181,6 +183,13 @@ mod tests {
         ingress::{AcmeDirectory, Builtin, canonical::CanonicalPath},
         origin::Access,
     };
+
+    fn name_of(host: &HostPattern) -> &CanonicalHost {
+        match host {
+            HostPattern::Exact(name) | HostPattern::Wildcard(name) => name,
+            HostPattern::Any => panic!("no route of these tests is for any host"),
+        }
+    }
 
     fn host(text: &str) -> HostPattern {
         let name = |text: &str| CanonicalHost::parse(text).unwrap();
@@ -312,12 +321,12 @@ mod tests {
                 }
                 // The domain itself is the owner's to publish; what is below it is not.
                 for secret in routes.iter().map(|route| &route.host).filter(|host| !is_public(host)) {
-                    let (HostPattern::Exact(name) | HostPattern::Wildcard(name)) = secret;
-                    let (HostPattern::Exact(said) | HostPattern::Wildcard(said)) = &order.name;
+                    let name = name_of(secret);
+                    let said = name_of(&order.name);
                     let told = said.as_str().strip_suffix(name.as_str());
                     let tells = told.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
                     let by_a_public_host = routes.iter().any(|route| {
-                        let (HostPattern::Exact(host) | HostPattern::Wildcard(host)) = &route.host;
+                        let host = name_of(&route.host);
                         route.access.public && host == said
                     });
                     prop_assert!(!tells || *name == domain || by_a_public_host || is_below_a_public(&routes, name, said),
@@ -331,7 +340,7 @@ mod tests {
     fn is_below_a_public(routes: &[Route], name: &CanonicalHost, said: &CanonicalHost) -> bool {
         said != name
             && routes.iter().any(|route| {
-                let (HostPattern::Exact(host) | HostPattern::Wildcard(host)) = &route.host;
+                let host = name_of(&route.host);
                 route.access.public && host.as_str().ends_with(&format!(".{said}"))
             })
     }

@@ -126,7 +126,10 @@ pub(super) fn admit(core: &Core, policy: &Policy, visitor: &Visitor, asked: &Ask
     {
         core.shared.limits.check(Client::of(client), rate, Instant::now()).map_err(limited)?;
     }
-    let Some(site) = policy.tables.of(visitor.origin).hosts.site(host.as_str()) else {
+    let hosts = &policy.tables.of(visitor.origin).hosts;
+    // Where TLS ended here it was begun for a host that a route names.
+    let site = if visitor.scheme == "https" { hosts.own(host.as_str()) } else { hosts.site(host.as_str()) };
+    let Some(site) = site else {
         core.note_trespass(policy, visitor.origin, client, host.as_str());
         return Err(MISDIRECTED);
     };

@@ -36,6 +36,9 @@ pub(super) struct Table {
 pub(super) struct Hosts {
     exact: HashMap<Box<str>, Site>,
     wildcard: HashMap<Box<str>, Site>,
+    /// Whatever is asked for besides. What stands in another table alone is one of these: it goes where a name goes that
+    /// never existed.
+    any: Option<Site>,
     /// Every exact name of every table.
     reserved: Arc<HashSet<Box<str>>>,
 }
@@ -145,8 +148,19 @@ impl Table {
 }
 
 impl Hosts {
-    /// Finds a host, in its canonical form.
+    /// Finds what answers plain HTTP for a host, in its canonical form.
     pub(super) fn site(&self, host: &str) -> Option<&Site> {
+        self.own(host).or(self.any.as_ref())
+    }
+
+    /// Finds what TLS can be begun for. Whoever names nobody may be passed through, too.
+    pub(super) fn secure(&self, host: Option<&str>) -> Option<&Site> {
+        let own = host.and_then(|host| self.own(host)).filter(|site| site.is_there());
+        own.or(self.any.as_ref().filter(|site| site.passed.is_some()))
+    }
+
+    /// Finds a host that a route names.
+    pub(super) fn own(&self, host: &str) -> Option<&Site> {
         if let Some(site) = self.exact.get(host) {
             return Some(site);
         }
@@ -161,7 +175,7 @@ impl Hosts {
 impl Hosts {
     /// Finds the route that takes all TLS that is begun for a name.
     pub(super) fn passed(&self, name: Option<&str>) -> Option<&Arc<Route>> {
-        self.site(name?)?.passed.as_ref()
+        self.secure(name)?.passed.as_ref()
     }
 }
 
@@ -268,7 +282,7 @@ impl Tables {
     ) -> Result<Self, E> {
         let exact = config.routes.iter().filter_map(|route| match &route.host {
             HostPattern::Exact(host) => Some(host.as_str().into()),
-            HostPattern::Wildcard(_) => None,
+            HostPattern::Wildcard(_) | HostPattern::Any => None,
         });
         let reserved: Arc<HashSet<Box<str>>> = Arc::new(exact.collect());
         // WAN is alone in its class, whatever the others may use.
@@ -316,7 +330,7 @@ fn reaches(peers: &[PeerReach], peer: PeerId, host: &HostPattern) -> bool {
         (RoutesReach::All, _) => true,
         (RoutesReach::Hosts(hosts), HostPattern::Exact(host)) => hosts.contains(host),
         // `route:HOST` names one host; a wildcard is more than that.
-        (RoutesReach::Hosts(_), HostPattern::Wildcard(_)) => false,
+        (RoutesReach::Hosts(_), HostPattern::Wildcard(_) | HostPattern::Any) => false,
     })
 }
 
@@ -345,19 +359,19 @@ fn hosts<E>(
         }
     }
     for written in config.routes.iter().filter(|written| !matches!(written.to, To::Passthrough(_))) {
-        let (HostPattern::Exact(name) | HostPattern::Wildcard(name)) = &written.host;
-        let sites = match &written.host {
-            HostPattern::Exact(_) => &mut hosts.exact,
-            HostPattern::Wildcard(_) => &mut hosts.wildcard,
+        let site = match &written.host {
+            HostPattern::Exact(name) => hosts.exact.get_mut(name.as_str()),
+            HostPattern::Wildcard(base) => hosts.wildcard.get_mut(base.as_str()),
+            HostPattern::Any => hosts.any.as_mut(),
         };
-        if let Some(site) = sites.get_mut(name.as_str())
+        if let Some(site) = site
             && !site.places.iter().any(|place| place.is(written))
         {
             let (path, conditions) = (written.path.clone(), written.rules.conditions.clone());
             site.places.push(Place { path, conditions, route: None });
         }
     }
-    for site in hosts.exact.values_mut().chain(hosts.wildcard.values_mut()) {
+    for site in hosts.exact.values_mut().chain(hosts.wildcard.values_mut()).chain(&mut hosts.any) {
         site.places.sort_by_key(Place::order);
     }
     Ok(hosts)
@@ -369,12 +383,13 @@ impl Hosts {
     }
 
     fn entry(&mut self, host: &HostPattern, (certificates, client_cas): Shown<'_>) -> &mut Site {
+        let (certificate, client_ca) = (certificates.get(host).cloned(), client_cas.get(host).cloned());
+        let site = || Site { certificate, client_ca, passed: None, places: Vec::new() };
         let (sites, name) = match host {
             HostPattern::Exact(name) => (&mut self.exact, name),
             HostPattern::Wildcard(base) => (&mut self.wildcard, base),
+            HostPattern::Any => return self.any.get_or_insert_with(site),
         };
-        let (certificate, client_ca) = (certificates.get(host).cloned(), client_cas.get(host).cloned());
-        let site = || Site { certificate, client_ca, passed: None, places: Vec::new() };
         sites.entry(name.as_str().into()).or_insert_with(site)
     }
 }

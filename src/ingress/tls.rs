@@ -95,14 +95,19 @@ where
             Err(_) => return Handshake::TimedOut,
         }
     };
-    let site = |name: &str| table.hosts.site(name).filter(|site| site.is_there());
     let name = name.and_then(|name| Some(std::str::from_utf8(&name).ok()?.to_ascii_lowercase()));
-    if !name.as_deref().is_some_and(|name| site(name).is_some() || answers.is_for(name)) {
-        return Handshake::UnknownName(stream, name);
-    }
-    if let Some(passed) = name.as_deref().and_then(site).and_then(|site| site.passed.clone()) {
-        return Handshake::Passed(stream, input, passed, name.map(Into::into));
-    }
+    let is_checked = name.as_deref().is_some_and(|name| answers.is_for(name));
+    let passed = match table.hosts.secure(name.as_deref()) {
+        None if !is_checked => return Handshake::UnknownName(stream, name),
+        None => None,
+        Some(site) => site.passed.clone(),
+    };
+    let passed = match passed {
+        // A CA may be about to check the name, which only its whole hello tells.
+        Some(passed) if is_checked => Some(passed),
+        Some(passed) => return Handshake::Passed(stream, input, passed, name.map(Into::into)),
+        None => None,
+    };
     let mut acceptor = Acceptor::default();
     let mut rest = &input[..];
     while !rest.is_empty() {
@@ -121,7 +126,6 @@ where
             return Handshake::Failed;
         }
     };
-    drop(input);
     if let Some(config) = answers.tls(&start.client_hello()) {
         return match timeout_at(deadline, start.into_stream(config)).await {
             Ok(Ok(stream)) => Handshake::Checked(Box::new(stream)),
@@ -129,9 +133,13 @@ where
             Err(_) => Handshake::TimedOut,
         };
     }
+    if let Some(passed) = passed {
+        return Handshake::Passed(start.io, input, passed, name.map(Into::into));
+    }
+    drop(input);
     // What the library read is what it will show a certificate for.
     let chosen = start.client_hello().server_name().map(str::to_ascii_lowercase);
-    let site = chosen.and_then(|name| site(&name));
+    let site = chosen.as_deref().and_then(|name| table.hosts.own(name)).filter(|site| site.is_there());
     let chosen = site.and_then(|site| Some((site.certificate.as_ref()?.name.clone(), site.realm())));
     let Some((certificate, realm)) = chosen else { return Handshake::UnknownName(start.io, name) };
     let Some(config) = table.config(realm.as_ref()) else { return Handshake::UnknownName(start.io, name) };
@@ -155,6 +163,6 @@ struct BySni(Arc<Hosts>);
 impl ResolvesServerCert for BySni {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name()?.to_ascii_lowercase();
-        self.0.site(&name)?.key()
+        self.0.own(&name)?.key()
     }
 }

@@ -64,6 +64,7 @@ fn is_one_of<'a>(hosts: impl Iterator<Item = &'a HostPattern>, name: &str) -> bo
     let is = |pattern: &HostPattern| match pattern {
         HostPattern::Exact(host) => host.as_str() == name,
         HostPattern::Wildcard(base) => base.as_str() == parent,
+        HostPattern::Any => false,
     };
     hosts.fold(false, |found, pattern| found | is(pattern))
 }

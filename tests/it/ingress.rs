@@ -1,5 +1,6 @@
 //! The ingress as its clients see it.
 
+mod catch_all;
 mod disguises;
 pub(crate) mod edge;
 mod floods;

@@ -128,6 +128,8 @@ fn rows(config: &Compiled, origins: &[Origin]) -> Vec<Row> {
         let host = match &route.host {
             HostPattern::Exact(host) => host.to_string(),
             HostPattern::Wildcard(host) => format!("{BELOW}.{host}"),
+            // Whether the edge has a name cannot be told by one that it passes on.
+            HostPattern::Any => continue,
         };
         hosts.entry(host).or_default().push(route);
     }

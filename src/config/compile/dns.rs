@@ -136,6 +136,8 @@ pub(crate) fn routes(
         let (host, written) = match &route.host {
             HostPattern::Exact(host) => (Some(host), host.to_string()),
             HostPattern::Wildcard(host) => (None, format!("*.{host}")),
+            // Names that are not known are asked of the public DNS.
+            HostPattern::Any => continue,
         };
         let Ok(name) = Name::from_ascii(format!("{written}.")) else { continue };
         // TLS and QUIC are for every network of the house, whoever may use HTTPS.

@@ -71,6 +71,7 @@ pub(crate) fn compile(
     }
     own_paths(&mut routes, file, report);
     passed_through(file, report);
+    the_rest(file, report);
     hidden_by_their_absence(file, report);
     let doh = file.dns.as_ref().and_then(|dns| dns.doh.as_ref());
     if let Some((doh, encrypted)) = doh.zip(encrypted) {
@@ -201,16 +202,14 @@ fn covers(pattern: &HostPattern, name: &str) -> bool {
     match pattern {
         HostPattern::Exact(host) => host.as_str() == name,
         HostPattern::Wildcard(parent) => name.split_once('.').is_some_and(|(_, rest)| rest == parent.as_str()),
+        HostPattern::Any => false,
     }
 }
 
 fn route_name(host: &HostPattern, path: &str, conditions: &Conditions) -> String {
     let path = if path == "/" { "" } else { path };
     let asked = if conditions.is_empty() { String::new() } else { format!(" [{conditions}]") };
-    match host {
-        HostPattern::Exact(host) => format!("{host}{path}{asked}"),
-        HostPattern::Wildcard(parent) => format!("*.{parent}{path}{asked}"),
-    }
+    format!("{host}{path}{asked}")
 }
 
 /// A host is passed through as a whole: the name in the ClientHello is all that is read of it.
@@ -220,12 +219,35 @@ fn passed_through(file: &File, report: &Report) {
         routes.any(|route| route.hosts.iter().any(|other| other.value == *host))
     };
     for route in file.routes.iter().filter(|route| route.passthrough.is_none()) {
-        for host in route.hosts.iter().filter(|host| passes(&host.value)) {
+        for host in route.hosts.iter().filter(|host| host.value != HostPattern::Any && passes(&host.value)) {
             if !route.rules.plain {
                 let what = format!("TLS of \"{}\" is passed through by another route", host.value);
                 let hint = "no request comes here but by plain HTTP: add plain = true, or remove one of the two";
                 report.error(host.at, &route.about, what, hint);
             }
+        }
+    }
+}
+
+/// What nobody else has goes elsewhere. Hosts that are there, but not for everybody whom that lets in, go there like any
+/// unknown name: nothing shows, unless the servers there still have them.
+fn the_rest(file: &File, report: &Report) {
+    let public = |route: &file::Route| route.access.iter().any(|word| word.value == AccessWord::Public);
+    let hosts = || file.routes.iter().flat_map(|route| route.hosts.iter().map(move |host| (route, &host.value)));
+    let hidden: std::collections::BTreeSet<String> = hosts()
+        .filter(|(_, host)| matches!(host, HostPattern::Exact(_)))
+        .filter(|(_, host)| !hosts().any(|(other, same)| same == *host && public(other)))
+        .map(|(_, host)| host.to_string())
+        .collect();
+    let mut said = false;
+    for route in file.routes.iter().filter(|route| public(route)) {
+        let Some(host) = route.hosts.iter().find(|host| host.value == HostPattern::Any) else { continue };
+        if !hidden.is_empty() && !said {
+            said = true;
+            let names = hidden.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+            let what = format!("what the Internet asks of {names} goes to \"*\", like any name that is not known");
+            let hint = "take these hosts out of the servers behind \"*\": who may come to them is decided there";
+            report.warning(host.at, &route.about, what, hint);
         }
     }
 }

@@ -317,8 +317,9 @@ fn reach(
             let wild = |pattern: &HostPattern| matches!(pattern, HostPattern::Wildcard(parent) if Some(parent.as_str()) == wild);
             if !hosts().any(|pattern| *pattern == exact || wild(pattern)) {
                 let known: Vec<&str> = hosts()
-                    .map(|pattern| match pattern {
-                        HostPattern::Exact(host) | HostPattern::Wildcard(host) => host.as_str(),
+                    .filter_map(|pattern| match pattern {
+                        HostPattern::Exact(host) | HostPattern::Wildcard(host) => Some(host.as_str()),
+                        HostPattern::Any => None,
                     })
                     .collect();
                 let what = format!("there is no route for \"{host}\"");

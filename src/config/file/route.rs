@@ -77,7 +77,7 @@ impl Route {
             }
         }
         let root = CanonicalPath::parse("/").expect("the root is canonical");
-        let hosts = table.list("host", host_pattern);
+        let hosts = table.list("host", |text| if text == "*" { Ok(HostPattern::Any) } else { host_pattern(text) });
         let path = table.parsed("path", path);
         let access = table.list("access", access);
         let to = table.list("to", target);
@@ -86,6 +86,14 @@ impl Route {
         let passthrough = table.word("tls", &[("passthrough", ())]);
         if passthrough.is_some() {
             passed(table);
+        }
+        let any = hosts.iter().flatten().find(|host| host.value == HostPattern::Any);
+        if let Some(any) = any {
+            the_rest(table, any.at, passthrough.is_some());
+            if hosts.as_ref().is_some_and(|hosts| hosts.len() > 1) {
+                let hint = "write \"*\" alone, and the others in a route of their own";
+                table.report.error(any.at, &table.about, "\"*\" is what no other host is", hint);
+            }
         }
         let client_ca = table.string("client_ca").map(|path| path.map(PathBuf::from));
         let upstream_tls = table.table("upstream_tls", "route.upstream_tls").and_then(|tls| read_tls(&tls));
@@ -157,6 +165,30 @@ fn passed(table: &Table<'_>) {
         if let Some(written) = table.table(key, section) {
             within.into_iter().filter(|key| written.has(key)).for_each(|key| refuse(&written, key));
         }
+    }
+}
+
+/// Refuses what cannot hold for hosts that nobody has named: no certificate can be shown for them, and nothing is known
+/// of what stands behind.
+fn the_rest(table: &Table<'_>, at: Span, passed: bool) {
+    if !passed && !table.boolean("plain").is_some_and(|plain| plain.value) {
+        let hint = "add tls = \"passthrough\" for https, and another route with plain = true for http";
+        table.report.error(at, &table.about, "no certificate can be shown for \"*\"", hint);
+        return;
+    }
+    let keys = ["path", "match", "rewrite", "maintenance", "auth", "client_ca", "redirect", "respond"];
+    for key in keys.into_iter().filter(|key| !passed && table.has(key)) {
+        let what = format!("\"{key}\" cannot hold for \"*\"");
+        table.report.error(
+            table.place(key),
+            &table.about,
+            what,
+            "name the hosts that it is for in a route of their own",
+        );
+    }
+    if table.list("to", |text| Ok(text.starts_with("builtin:"))).is_some_and(|to| to.iter().any(|to| to.value)) {
+        let hint = "write where the servers are that know these hosts, as to = \"http://192.168.1.3:80\"";
+        table.report.error(table.place("to"), &table.about, "\"*\" leads to servers", hint);
     }
 }
 

@@ -47,6 +47,7 @@ fn file(state: &Path, order: &Order, kind: &str) -> PathBuf {
     let name = match &order.name {
         HostPattern::Exact(host) => host.as_str().to_owned(),
         HostPattern::Wildcard(base) => format!("any.{base}"),
+        HostPattern::Any => "any".to_owned(),
     };
     let side = match order.side {
         Side::Public => "public",

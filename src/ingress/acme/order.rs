@@ -199,7 +199,7 @@ impl Ca {
                     let provider = provider.ok_or_else(|| Fault::ours("no provider is named for dns-01"))?;
                     publish(provider, tools.reach, host.as_str(), proof.dns_value(), published).await?;
                 }
-                (_, HostPattern::Wildcard(_)) => {
+                (_, HostPattern::Wildcard(_) | HostPattern::Any) => {
                     return Err(Fault::ours("a wildcard needs challenge = \"dns-01\""));
                 }
             }
