@@ -6,7 +6,7 @@
 //!   it builds them, reloads them, hands their handles to one another and reports their state.
 //! - [`config`] reads what the owner wrote and compiles it into each plane's own `Config`.
 //! - The planes [`dns`], [`ingress`] and [`vpn`] never import one another, nor does [`wan`], which keeps names at this
-//!   box's address. Each is a struct with four
+//!   box's address, nor does the [`console`], which shows all of them through one trait. Each is a struct with four
 //!   verbs: `bind` takes ports and may fail, `prepare` builds a new policy and may fail, `commit` swaps it
 //!   in and cannot fail, `run` works until told to stop.
 //! - The floor carries what they share: [`origin`] is the threat model as types, [`onlink`] follows what
@@ -14,7 +14,7 @@
 //!   us, [`listen`] binds every kernel socket, [`stream`] is an accepted
 //!   stream or datagram with its origin, [`https`] and [`public_dns`] ask other servers, [`provider`] holds the owner's
 //!   public zones, [`helper`] runs the owner's programs, [`limit`] holds per-client limits in fixed memory, [`lookup`]
-//!   turns names into addresses, [`questions`] carries DNS messages to whoever answers them, [`identity`] the certificates
+//!   turns names into addresses, [`questions`] carries DNS messages to whoever answers them and [`pages`] requests to whoever writes the page, [`identity`] the certificates
 //!   of that server,
 //!   [`event`] carries what they report to the [`history`], which keeps the questions of the house,
 //!   [`audit`] writes down who changed what, [`supervise`] names and restarts tasks, [`clock`] says whether the time can be right, [`descriptors`] is how many sockets there may be, [`metrics`] is the registry and its naming rule, [`store`]
@@ -25,6 +25,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 
+pub mod console;
 pub mod dns;
 pub mod ingress;
 pub mod vpn;
@@ -46,6 +47,7 @@ pub mod metrics;
 pub mod neighbours;
 pub mod onlink;
 pub mod origin;
+pub mod pages;
 pub mod privilege;
 pub mod provider;
 pub mod public_dns;

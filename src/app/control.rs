@@ -1,5 +1,7 @@
 //! The Unix socket by which commands reach the running process: HTTP/1 under `/api/v1`, JSON both ways.
 //!
+//! Whoever calls this by another name than [`HOST`] wants the console: a browser to which the socket is forwarded.
+//!
 //! Only the user that the process runs as and root are let in, whatever the file's mode says.
 
 use std::{
@@ -23,14 +25,18 @@ use tokio::{
 use crate::{
     app::{
         Accept, Edge,
+        console::Console,
         peers::{NewKeys, NewPeer, PeerEdit},
         rules::RuleEdit,
         users::{self, UserEdit},
     },
     config::{Problems, edits::Switch},
+    pages,
     supervise::{Phase, Stop, task},
 };
 
+/// What commands call the edge. No browser does, unless somebody's DNS made it; none of theirs is taken.
+pub const HOST: &str = "hearthgate";
 /// A request head must be here by then.
 const HEAD: Duration = Duration::from_secs(5);
 /// A whole exchange, a reload with large lists included.
@@ -100,6 +106,11 @@ impl Refusal {
         Self { status, failure: Failure { error: error.to_string(), problems: Vec::new() } }
     }
 
+    /// Returns the status and what the caller is told.
+    pub(super) fn into_parts(self) -> (StatusCode, Failure) {
+        (self.status, self.failure)
+    }
+
     /// Returns what the caller is told.
     pub fn failure(&self) -> &Failure {
         &self.failure
@@ -125,7 +136,12 @@ pub(super) fn is_let_in(uid: u32) -> bool {
 }
 
 /// Answers commands until the process ends.
-pub async fn serve(listener: Arc<StdListener>, edge: Arc<Edge>, stop: Stop) -> io::Result<()> {
+pub(super) async fn serve(
+    listener: Arc<StdListener>,
+    edge: Arc<Edge>,
+    console: Arc<Console>,
+    stop: Stop,
+) -> io::Result<()> {
     let listener = UnixListener::from_std(listener.try_clone()?)?;
     let commands = Arc::new(Semaphore::new(COMMANDS));
     loop {
@@ -147,24 +163,49 @@ pub async fn serve(listener: Arc<StdListener>, edge: Arc<Edge>, stop: Stop) -> i
             continue;
         }
         let Ok(permit) = commands.clone().try_acquire_owned() else { continue };
-        let edge = edge.clone();
+        let (edge, console) = (edge.clone(), console.clone());
         task("control", async move {
             let _permit = permit;
-            connection(stream, edge, caller).await;
+            connection(stream, edge, console, caller).await;
         });
     }
 }
 
-async fn connection(stream: UnixStream, edge: Arc<Edge>, caller: u32) {
-    let service = service_fn(move |request| {
-        let edge = edge.clone();
-        async move { Ok::<_, std::convert::Infallible>(answer(request, edge, caller).await) }
+async fn connection(stream: UnixStream, edge: Arc<Edge>, console: Arc<Console>, caller: u32) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (edge, console) = (edge.clone(), console.clone());
+        async move {
+            Ok::<_, std::convert::Infallible>(match is_command(&request) {
+                true => answer(request, edge, caller).await,
+                false => page(request, console, caller).await,
+            })
+        }
     });
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD).keep_alive(false).max_buf_size(16 * 1024);
     let exchange = server.serve_connection(TokioIo::new(stream), service);
     if let Ok(Err(error)) = tokio::time::timeout(EXCHANGE, exchange).await {
         tracing::debug!(%error, "control socket");
+    }
+}
+
+/// Commands name the edge as no browser does, and say nothing of pages.
+fn is_command(request: &Request<Incoming>) -> bool {
+    let headers = request.headers();
+    headers.get(header::HOST).is_some_and(|host| host == HOST)
+        && !headers.contains_key(header::ORIGIN)
+        && !headers.contains_key("sec-fetch-site")
+}
+
+async fn page(request: Request<Incoming>, console: Arc<Console>, caller: u32) -> Response<Full<Bytes>> {
+    let (head, body) = request.into_parts();
+    match Limited::new(body, pages::LONGEST).collect().await {
+        Ok(body) => console.by_socket(caller, Request::from_parts(head, body.to_bytes())).await.map(Full::new),
+        Err(_) => {
+            let mut response = Response::new(Full::default());
+            *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+            response
+        }
     }
 }
 

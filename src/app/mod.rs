@@ -7,6 +7,7 @@
 
 mod build;
 pub mod confirm;
+mod console;
 pub mod control;
 pub mod devices;
 mod explain;

@@ -18,6 +18,7 @@ use crate::{
     app::{
         Edge, Failure, Options, Source,
         build::{self, Built},
+        console::Console,
         control,
         notify::Manager,
         succession::{self, Next},
@@ -119,9 +120,10 @@ pub fn run(options: Options, ready: impl FnOnce(&Edge)) -> Result<(), Failure> {
             let told = stop.clone();
             watched.push(("wan", supervise::service("wan", stop.clone(), move || names.clone().run(told.clone()))));
         }
+        let console = Console::open(&edge, tokio::runtime::Handle::current());
         let (listener, served, told) = (Arc::new(listener), edge.clone(), stop.clone());
         let serve = move || {
-            let serving = control::serve(listener.clone(), served.clone(), told.clone());
+            let serving = control::serve(listener.clone(), served.clone(), console.clone(), told.clone());
             async move { serving.await.map_err(|error| error.to_string()) }
         };
         watched.push(("control", supervise::service("control", stop.clone(), serve)));

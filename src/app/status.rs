@@ -51,6 +51,9 @@ pub struct Status {
     /// What is kept of what happened.
     #[serde(default)]
     pub history: Option<history::Status>,
+    /// Where the console is inside the tunnel.
+    #[serde(default)]
+    pub console: Option<String>,
     /// Where metrics are read.
     pub metrics: Vec<std::net::SocketAddr>,
 }
@@ -112,6 +115,7 @@ impl Edge {
             vpn: self.planes.vpn.as_ref().map(|plane| plane.status()),
             wan: self.planes.names.as_ref().and_then(|names| names.status()),
             history: self.history.as_ref().map(|history| history.status()),
+            console: force.config.console.as_ref().and_then(|console| console.host.clone()),
             metrics: self.scrape.addresses().to_vec(),
         }
     }

@@ -11,7 +11,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
 use crate::{
-    app::control::{Failure, socket},
+    app::control::{Failure, HOST, socket},
     cli::Problem,
 };
 
@@ -69,7 +69,7 @@ async fn exchange(state: &Path, method: Method, path: &str, body: Bytes) -> anyh
     let request = Request::builder()
         .method(method)
         .uri(path)
-        .header(header::HOST, "hearthgate")
+        .header(header::HOST, HOST)
         .header(header::CONTENT_TYPE, "application/json")
         .body(Full::new(body))?;
     let exchange = async {

@@ -6,6 +6,7 @@ mod check;
 mod client;
 mod config;
 mod confirm;
+mod console;
 mod devices;
 mod doctor;
 mod explain;
@@ -85,6 +86,8 @@ enum Command {
     /// What was changed, by whom and when
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Say how to open the console
+    Console(console::Console),
     /// Show what the house asked and what came of it, as far as a history is kept
     Queries(queries::Queries),
     /// Let a name through, for good or for a time
@@ -185,6 +188,7 @@ pub fn main() -> ExitCode {
         Command::User(command) => command.execute(state),
         Command::Devices(command) => command.execute(state),
         Command::Confirm(command) => command.execute(state),
+        Command::Console(command) => command.execute(state),
         Command::Queries(command) => command.execute(state),
         Command::Audit(command) => command.execute(state),
         Command::Allow(command) => command.execute(state, app::rules::RuleEdit::Allow),

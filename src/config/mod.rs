@@ -30,7 +30,7 @@ pub use made::tour_key;
 pub use problems::{Problem, Problems};
 
 use crate::{
-    dns, history,
+    console, dns, history,
     ingress::{self, canonical::CanonicalHost},
     listen::Place,
     onlink,
@@ -84,6 +84,8 @@ pub struct Compiled {
     pub metrics: Option<Scrape>,
     /// What is kept of what happened, if anything.
     pub history: Option<history::Config>,
+    /// Its pages, if they are more than what the control socket shows.
+    pub console: Option<console::Config>,
     /// Names of networks and peers.
     pub directory: Directory,
     /// Every file that is named.

@@ -59,6 +59,7 @@ use tokio::{
 pub use client::{Client, ClientName};
 pub use config::*;
 pub use devices::Device as KnownDevice;
+pub use filter::{ListStatus, Match};
 pub use policy::Error;
 pub use status::Status;
 pub use timed::Timed;

@@ -512,4 +512,6 @@ pub enum UpstreamTls {
 pub enum Builtin {
     /// The quick start's page: says that it works, and where the visitor came from.
     Welcome,
+    /// Pages that another room writes.
+    Page(crate::pages::Page),
 }

@@ -36,6 +36,7 @@ use crate::{
         deadline::Deadline,
         doh,
         headers::{self, Told},
+        pages,
         permits::Permit,
         proxy::{self, Asked, NoUplink, Visitor},
         record::Record,
@@ -317,7 +318,7 @@ async fn answer(
         let asked = match (device, doh::place(&method, query.as_deref(), &headers)) {
             (Err(refusal), _) | (_, Err(refusal)) => Err(refusal),
             (Ok(device), Ok(doh::Place::Target(message))) => Ok((device, message)),
-            (Ok(device), Ok(doh::Place::Body)) => match whole(body, policy.config.timeouts.header).await {
+            (Ok(device), Ok(doh::Place::Body)) => match whole(body, policy.config.timeouts.header, LONGEST).await {
                 Ok(message) => Ok((device, message)),
                 Err(status) => Err(Refusal::Status(status)),
             },
@@ -328,6 +329,15 @@ async fn answer(
             }
             Err(refusal) => doh::refused(refusal),
         };
+        return refuse(record, answer);
+    }
+    if let Some(page) = pages::page(&admitted.route.to) {
+        let body = match pages::takes_body(&method) {
+            true => whole(body, policy.config.timeouts.header, crate::pages::LONGEST).await,
+            false => Ok(Vec::new()),
+        };
+        let mut answer = pages::answer(&core.shared.pages, page, visitor, &admitted, &asked, body).await;
+        proxy::leave(&mut answer.headers, &admitted.route, visitor, &granted.cookies);
         return refuse(record, answer);
     }
     let rules = &admitted.route.rules;
@@ -400,9 +410,9 @@ fn date(core: &Core, headers: &mut HeaderMap) {
     }
 }
 
-/// Reads a DNS message that is the whole body, in its time.
-async fn whole(body: Incoming, limit: Duration) -> Result<Vec<u8>, StatusCode> {
-    match tokio::time::timeout(limit, Limited::new(body, LONGEST).collect()).await {
+/// Reads a body that is taken whole, in its time.
+async fn whole(body: Incoming, limit: Duration, longest: usize) -> Result<Vec<u8>, StatusCode> {
+    match tokio::time::timeout(limit, Limited::new(body, longest).collect()).await {
         Ok(Ok(whole)) => Ok(whole.to_bytes().into()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(StatusCode::PAYLOAD_TOO_LARGE),
         Ok(Err(_)) => Err(StatusCode::BAD_REQUEST),

@@ -36,6 +36,8 @@ mod h2;
 mod headers;
 pub mod hello;
 mod outcasts;
+mod overview;
+mod pages;
 mod permits;
 mod plan;
 pub mod preamble;
@@ -93,6 +95,7 @@ use crate::{
     lookup::Lookup,
     metrics::Metrics,
     origin::{Networks, Origin},
+    pages::Pages,
     provider::Reach,
     questions::Questions,
     stream::{Accepted, Inlet},
@@ -103,6 +106,7 @@ pub use ca::CaError;
 pub use certs::{CertificateError, CertificateStatus};
 pub use config::*;
 pub use outcasts::BanList;
+pub use overview::Overview;
 pub use plan::{Means, Order, Side, plan};
 pub(crate) use serve::escaped;
 pub use trespass::Trespass;
@@ -204,6 +208,7 @@ struct Shared {
     /// How providers of public zones are spoken to.
     reach: Reach,
     questions: Questions,
+    pages: Pages,
     limits: Limits,
     census: Arc<Census>,
     series: Series,
@@ -286,6 +291,7 @@ impl Plane {
             lookup: reach.lookup.clone(),
             reach,
             questions,
+            pages: Pages::default(),
             limits: Limits::new(LIMITED_CLIENTS, Instant::now()),
             census: Census::new(),
             series: Series::new(metrics),
@@ -308,6 +314,11 @@ impl Plane {
     /// Takes the clock, before the first policy: by one that cannot be right nothing is ordered.
     pub fn set_clock(&self, clock: Clock) {
         let _ = self.shared.clock.set(clock);
+    }
+
+    /// Returns what pages are asked of, for whoever writes them.
+    pub fn pages(&self) -> Pages {
+        self.shared.pages.clone()
     }
 
     /// Loads or makes certificates and builds the tables. Blocks; changes nothing that is in force.

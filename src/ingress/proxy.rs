@@ -490,6 +490,7 @@ pub(super) fn answer_here(
             Answer::redirect(redirect.status, &location).unwrap_or_else(|| Answer::fixed(StatusCode::BAD_REQUEST))
         }
         Target::Page(page) => Answer::page(page),
+        Target::Builtin(crate::ingress::Builtin::Page(_)) => return None,
         Target::Upstreams(_) | Target::Passthrough(_) | Target::Dns(_) | Target::DnsOf(..) => return None,
     };
     leave(&mut answer.headers, route, visitor, &[]);

@@ -197,6 +197,24 @@ impl RouteSeries {
         self.duration.observe(took.as_secs_f64());
         self.sent.inc_by(bytes);
     }
+
+    /// Returns how many answers there were, by class of the status.
+    pub(super) fn classes(&self) -> [u64; 5] {
+        self.classes.each_ref().map(IntCounter::get)
+    }
+
+    /// Returns the milliseconds that this part of the answers took at most, to the bounds that are counted by; nothing
+    /// if there are none, or some took longer than all bounds.
+    pub(super) fn quantile(&self, part: u64, of: u64) -> Option<u64> {
+        let families = self.duration.collect();
+        let metric = families.first()?.get_metric().first()?;
+        let histogram = metric.get_histogram();
+        let all = histogram.get_sample_count();
+        let wanted = (all * part).div_ceil(of);
+        let bucket = histogram.get_bucket().iter().find(|bucket| all > 0 && bucket.cumulative_count() >= wanted)?;
+        // The largest bound is a minute.
+        Some((bucket.upper_bound() * 1000.0) as u64)
+    }
 }
 
 fn route(

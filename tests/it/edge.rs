@@ -4,6 +4,7 @@ mod check;
 mod command;
 mod confirm;
 mod confirm_change;
+mod console;
 mod doctor;
 mod explain;
 mod handover;

@@ -2,6 +2,7 @@
 
 mod access;
 mod acme;
+mod console;
 mod dns;
 mod ingress;
 mod overlap;
@@ -183,13 +184,15 @@ pub(crate) fn compile(mut file: File, setting: &Setting<'_>, ids: &mut PeerIds) 
         }
     }
     let encrypted = dns.as_ref().and_then(|dns| dns.encrypted.as_ref());
-    let ingress = file
+    let mut ingress = file
         .ingress
         .as_ref()
         .map(|ingress| ingress::compile(ingress, &file, encrypted, &lan, &names, setting, &mut taken));
     let metrics_port = metrics_listen.as_ref().and_then(|places| places.first()).map(|place| place.address.port());
     let users = user::compile(&file, &names, report);
     let vpn = file.vpn.as_ref().map(|vpn| vpn::compile(vpn, &file, &names, &users, metrics_port, setting, &mut taken));
+    let console =
+        file.console.as_ref().map(|console| console::compile(console, ingress.as_mut(), &file, &users, report));
     if let (Some(dns), Some(ingress)) = (&mut dns, &ingress) {
         dns.routes = dns::routes(ingress, dns.encrypted.as_ref(), vpn.as_ref());
         if let Some(encrypted) = &mut dns.encrypted {
@@ -225,7 +228,7 @@ pub(crate) fn compile(mut file: File, setting: &Setting<'_>, ids: &mut PeerIds) 
     let history = file.history;
     let files = setting.named.borrow().iter().cloned().collect();
     let directory = names.directory();
-    Compiled { node, lan, wan, dns, ingress, vpn, users, metrics, history, directory, files }
+    Compiled { node, lan, wan, dns, ingress, vpn, users, metrics, history, console, directory, files }
 }
 
 fn node(node: &file::Node, setting: &Setting<'_>) -> Node {

@@ -3,6 +3,7 @@
 
 mod acme;
 mod auth;
+mod console;
 mod dns;
 mod history;
 mod ingress;
@@ -20,6 +21,7 @@ mod vpn;
 mod wan;
 
 pub(crate) use acme::{Acme, eab_key};
+pub(crate) use console::Console;
 pub(crate) use dns::{DeviceWord, Dns, Forward, Group, List, ListWord, Record, RecordData, Resolver, Source};
 pub(crate) use ingress::{Ingress, Listener};
 pub(crate) use lan::Lan;
@@ -48,6 +50,7 @@ pub(crate) struct File {
     pub(crate) users: Vec<User>,
     pub(crate) metrics: Option<Metrics>,
     pub(crate) history: Option<crate::history::Config>,
+    pub(crate) console: Option<Console>,
 }
 
 /// Reads the owner's file, as far as it can be read.
@@ -66,6 +69,7 @@ pub(crate) fn read(report: &Report) -> File {
         users: top.tables("user", "user").iter().filter_map(User::read).collect(),
         metrics: top.table("metrics", "metrics").map(|table| Metrics::read(&table)),
         history: top.table("history", "history").map(|table| history::read(&table)),
+        console: top.table("console", "console").map(|table| Console::read(&table)),
     }
 }
 

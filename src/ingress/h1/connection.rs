@@ -24,6 +24,7 @@ use crate::{
         deadline::Deadline,
         doh,
         headers::{self, Told},
+        pages,
         permits::Permit,
         proxy::{self, Admitted, Asked, GONE, Uplink as _, Visitor},
         record::Record,
@@ -239,6 +240,31 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
                 }
                 Err(refusal) => doh::refused(refusal),
             };
+            record.status = answer.status;
+            record.bytes = answer.body.len() as u64;
+            self.deadline.set(policy.config.timeouts.body);
+            let written =
+                write_answer(core, self.stream, self.deadline, &head.method, head.version, answer, keep).await;
+            return Answered::Next(match (written, keep) {
+                (true, true) => Next::Request,
+                (true, false) => Next::Close,
+                (false, _) => Next::Abort,
+            });
+        }
+        if let Some(page) = pages::page(&admitted.route.to) {
+            let body = match pages::takes_body(&head.method) {
+                true => {
+                    self.deadline.set(policy.config.timeouts.header);
+                    let decoder = Decoder::new(head.framing);
+                    let whole = Whole { decoder, expects: head.expect_continue, longest: crate::pages::LONGEST };
+                    whole.read(self.stream, self.input, self.deadline).await
+                }
+                false => Ok(Vec::new()),
+            };
+            let keep =
+                head.keep_alive && body.is_ok() && (no_body || pages::takes_body(&head.method)) && !core.is_draining();
+            let mut answer = pages::answer(&core.shared.pages, page, visitor, &admitted, &asked(&head), body).await;
+            proxy::leave(&mut answer.headers, &admitted.route, visitor, &granted.cookies);
             record.status = answer.status;
             record.bytes = answer.body.len() as u64;
             self.deadline.set(policy.config.timeouts.body);

@@ -1,0 +1,164 @@
+//! The console, by a real tunnel and by the control socket.
+
+use std::{net::IpAddr, os::unix::net::UnixStream};
+
+use hearthgate::{
+    config,
+    vpn::{client::Tunnel, keys::PublicKey},
+};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+
+const HOST: &str = "edge.home.arpa";
+
+/// The quick start's house with a console, whose peer is a person's with this role.
+fn with_role(role: &str) -> House {
+    let house = House::new();
+    let more = format!(
+        "[history]\nstorage = \"memory\"\n[console]\nhost = \"{HOST}\"\n\
+         [[user]]\nname = \"alice\"\nrole = \"{role}\"\npeers = [\"tour\"]\n"
+    );
+    house.write(&format!("{}\n{more}", house.text()));
+    house
+}
+
+/// An answer, its head apart from its body.
+struct Page {
+    head: String,
+    body: String,
+}
+
+impl Page {
+    fn read(text: &str) -> Self {
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
+        Self { head: head.to_owned(), body: body.to_owned() }
+    }
+
+    fn status(&self) -> u16 {
+        self.head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default()
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("{}\n{}", self.head, self.body))
+    }
+}
+
+async fn tunnel(running: &Running<'_>) -> Tunnel {
+    let key = config::tour_key(&running.house.state()).unwrap();
+    let status = running.status();
+    let gate: PublicKey = status["vpn"]["public_key"].as_str().unwrap().parse().unwrap();
+    let endpoint = status["vpn"]["listen"][0].as_str().unwrap().parse().unwrap();
+    Tunnel::connect(&key, &gate, None, "10.77.0.2".parse().unwrap(), endpoint).await.unwrap()
+}
+
+/// Sends a request inside the tunnel; `None` if TLS is refused.
+async fn through(house: &House, tunnel: &Tunnel, request: &str) -> Option<Page> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(house.state().join("ca.pem")).unwrap() {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = Arc::new(config.with_root_certificates(roots).with_no_client_auth());
+    let gate = SocketAddr::new("10.77.0.1".parse::<IpAddr>().unwrap(), 443);
+    let stream = tunnel.tcp(gate).await.unwrap();
+    let name = ServerName::try_from(HOST).unwrap();
+    let mut stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await.ok()?;
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    Some(Page::read(&String::from_utf8_lossy(&answer)))
+}
+
+fn get(target: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n")
+}
+
+/// Sends a request by the control socket.
+fn by_socket(house: &House, request: &str) -> Page {
+    let mut stream = UnixStream::connect(house.state().join("control.sock")).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    Page::read(&answer)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_with_a_role_reads_the_api_inside_the_tunnel() {
+    let house = with_role("viewer");
+    let running = house.start();
+    let peer = tunnel(&running).await;
+    let dns = running.address("/dns/listen/0");
+    let blocked = super::rules::ask(dns, "blocked.example", PATIENCE);
+
+    assert_eq!(blocked, Some([0, 0, 0, 0]));
+    let status = through(&house, &peer, &get("/api/v1/status")).await.unwrap();
+    assert_eq!(status.status(), 200, "{}", status.head);
+    assert!(status.head.to_lowercase().contains("strict-transport-security"), "{}", status.head);
+    assert_eq!(status.json()["generation"], 1);
+    let queries = through(&house, &peer, &get("/api/v1/dns/queries?name=blocked.ex&outcome=blocked")).await.unwrap();
+    let queries = queries.json();
+    assert_eq!(queries["queries"][0]["name"], "blocked.example", "{queries}");
+    assert_eq!(queries["queries"][0]["list"], "demo", "{queries}");
+    let why = through(&house, &peer, &get("/api/v1/dns/why?name=blocked.example")).await.unwrap().json();
+    assert_eq!((&why["rules"][0]["list"], &why["group"]), (&"demo".into(), &"default".into()), "{why}");
+    let top = through(&house, &peer, &get("/api/v1/dns/top")).await.unwrap().json();
+    assert_eq!(top["blocked_names"][0]["what"], "blocked.example", "{top}");
+    let routes = through(&house, &peer, &get("/api/v1/routes")).await.unwrap().json();
+    let console = routes.as_array().unwrap().iter().find(|route| route["host"] == HOST).unwrap();
+    assert_eq!((&console["to"][0]["address"], &console["access"][0]), (&"builtin:console".into(), &"vpn:tour".into()));
+    let peers = through(&house, &peer, &get("/api/v1/peers")).await.unwrap().json();
+    assert_eq!((&peers[0]["user"], &peers[0]["role"]), (&"alice".into(), &"viewer".into()));
+    assert!(!peers.to_string().contains("private"), "{peers}");
+    let audit = through(&house, &peer, &get("/api/v1/audit?text=start")).await.unwrap().json();
+    assert_eq!(audit["entries"][0]["what"], "start", "{audit}");
+    for path in ["certificates", "config/generations", "devices", "dns/lists", "openapi.json"] {
+        let page = through(&house, &peer, &get(&format!("/api/v1/{path}"))).await.unwrap();
+        assert_eq!(page.status(), 200, "{path}: {}", page.body);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn for_a_peer_without_a_person_there_is_no_console() {
+    let house = with_role("owner");
+    let with_person = house.text();
+    house.write(&with_person.replace("peers = [\"tour\"]", "peers = []"));
+    let running = house.start();
+    let peer = tunnel(&running).await;
+
+    assert!(through(&house, &peer, &get("/api/v1/status")).await.is_none(), "TLS for a host that does not exist");
+    house.write(&with_person);
+    assert!(house.call(&["reload"]).status.success());
+    assert_eq!(through(&house, &peer, &get("/api/v1/status")).await.unwrap().status(), 200);
+    house.write(&with_person.replace("peers = [\"tour\"]", "peers = []"));
+    // An owner less is a change that waits; it is in force all the same.
+    assert!(house.call(&["reload"]).status.success());
+    assert!(through(&house, &peer, &get("/api/v1/status")).await.is_none());
+}
+
+#[test]
+fn the_control_socket_shows_the_console_to_a_browser_it_is_forwarded_to() {
+    let house = House::new();
+    let running = house.start();
+    let ask = |fields: &str| by_socket(&house, &format!("GET /api/v1/status HTTP/1.1\r\n{fields}\r\n"));
+
+    let page = ask("Host: localhost:8443\r\n");
+    assert_eq!((page.status(), page.json()["generation"].as_u64()), (200, Some(1)), "{}", page.head);
+    assert_eq!(ask("Host: evil.example:8443\r\n").status(), 403);
+    // What a browser sends is never taken for a command, whatever name leads to it.
+    for fields in ["Origin: http://hearthgate\r\n", "Sec-Fetch-Site: same-origin\r\n"] {
+        let page = by_socket(
+            &house,
+            &format!("POST /api/v1/reload HTTP/1.1\r\nHost: hearthgate\r\n{fields}Content-Length: 0\r\n\r\n"),
+        );
+        assert_eq!(page.status(), 403, "{fields}{}", page.body);
+    }
+    let told = house.call(&["console"]);
+    assert!(stdout(&told).contains("control.sock root@") && stdout(&told).contains("http://localhost:8443/"));
+    let shown = stdout(&house.call(&["audit", "show"]));
+    assert_eq!(shown.matches("console: opened by the control socket").count(), 1, "{shown}");
+    drop(running);
+}
