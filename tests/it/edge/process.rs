@@ -193,3 +193,19 @@ fn nothing_is_left_of_what_the_helper_may() {
     }
     assert_eq!(field(&status, "NoNewPrivs:"), "1");
 }
+
+#[test]
+fn no_memory_is_taken_in_huge_pages_not_even_before_it_begins() {
+    let house = House::new();
+    let running = house.start();
+
+    let of_process = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", running.child.id()));
+    let Ok(mapped) = of_process("smaps_rollup") else {
+        eprintln!("SKIPPED: this kernel does not tell what a process has mapped");
+        return;
+    };
+
+    assert!(of_process("status").unwrap().lines().any(|line| line.replace('\t', " ") == "THP_enabled: 0"));
+    let huge = mapped.lines().find_map(|line| line.strip_prefix("AnonHugePages:")).unwrap();
+    assert_eq!(huge.trim(), "0 kB");
+}
