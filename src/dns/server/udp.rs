@@ -10,6 +10,7 @@ use std::{
 };
 
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, SockaddrIn6, sendmsg, setsockopt, sockopt};
+use rustix::net::sockopt::{Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover};
 use tokio::runtime::Handle;
 
 use super::{
@@ -35,12 +36,16 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 /// What the kernel may keep for us while a batch is worked on.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
-/// Makes a socket tell which address was asked and by which interface.
+/// Makes a socket tell which address was asked and by which interface, and its answers leave in one piece or not at
+/// all (RFC 9715 section 3.1): what came in pieces could be forged piece by piece. What ICMP says of a path's MTU, which
+/// anybody can say, shortens nothing: no answer is longer than 1232 bytes.
 pub(in crate::dns) fn prepare(socket: &UdpSocket) -> io::Result<()> {
     if socket.local_addr()?.is_ipv4() {
         setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?;
+        set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::PROBE)?;
     } else {
         setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+        set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::PROBE)?;
     }
     // As much as the kernel permits; less works too.
     let _ = socket2::SockRef::from(socket).set_recv_buffer_size(RECEIVE_BUFFER);
@@ -183,6 +188,19 @@ mod tests {
         },
         origin::Networks,
     };
+
+    #[test]
+    fn answers_do_not_leave_in_pieces() {
+        let v4 = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+
+        prepare(&v4).unwrap();
+
+        assert_eq!(rustix::net::sockopt::ip_mtu_discover(&v4).unwrap(), Ipv4PathMtuDiscovery::PROBE);
+        if let Ok(v6) = UdpSocket::bind("[::1]:0") {
+            prepare(&v6).unwrap();
+            assert_eq!(rustix::net::sockopt::ipv6_mtu_discover(&v6).unwrap(), Ipv6PathMtuDiscovery::PROBE);
+        }
+    }
 
     #[test]
     fn a_datagram_that_nobody_can_bear_costs_only_its_own_answer() {
