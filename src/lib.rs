@@ -18,7 +18,8 @@
 //!   of that server,
 //!   [`event`] carries what they report to the [`history`], which keeps the questions of the house,
 //!   [`audit`] writes down who changed what, [`supervise`] names and restarts tasks, [`clock`] says whether the time can be right, [`descriptors`] is how many sockets there may be, [`metrics`] is the registry and its naming rule, [`store`]
-//!   writes state that is never torn, [`handover`] passes what is open to the next process, [`privilege`] drops what is not needed, [`sandbox`] shuts the rest off.
+//!   writes state that is never torn, [`handover`] passes what is open to the next process, [`privilege`] drops what is not needed, [`sandbox`] shuts the rest off, [`image`]
+//!   gives the memory back that only the start needed.
 
 pub mod announce;
 pub mod app;
@@ -40,6 +41,7 @@ pub mod helper;
 pub mod history;
 pub mod https;
 pub mod identity;
+pub mod image;
 pub mod limit;
 pub mod listen;
 pub mod lookup;

@@ -23,7 +23,7 @@ use crate::{
         notify::Manager,
         succession::{self, Next},
     },
-    handover, neighbours,
+    handover, image, neighbours,
     supervise::{self, Phase, Stop, Stopper, task},
 };
 
@@ -133,6 +133,7 @@ pub fn run(options: Options, ready: impl FnOnce(&Edge)) -> Result<(), Failure> {
         tracing::info!(version = env!("CARGO_PKG_VERSION"), state = %edge.state.display(), quick_start = quick, "running");
         manager.ready();
         ready(&edge);
+        image::give_back();
         let heirs = UnixListener::from_std(heirs)?;
         let testament = manager.testament();
         let next = pin!(succession::next(&heirs, &edge, &lock, &testament));
