@@ -50,7 +50,7 @@ const fn text(name: &'static str, about: &'static str) -> Parameter {
     Parameter { name, kind: Kind::Text, about }
 }
 
-const fn number(name: &'static str, most: i64, about: &'static str) -> Parameter {
+pub(super) const fn number(name: &'static str, most: i64, about: &'static str) -> Parameter {
     Parameter { name, kind: Kind::Number(most), about }
 }
 

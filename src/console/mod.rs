@@ -7,17 +7,22 @@
 //! which whoever knows the planes implements; nothing in here knows them, waits, or keeps anything.
 
 mod api;
+mod assets;
+mod pages;
 mod schema;
 #[cfg(test)]
 mod tests;
 pub mod view;
 mod who;
+mod words;
 
 use bytes::Bytes;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
     header::{self, HeaderName, HeaderValue},
 };
+
+use jiff::tz::TimeZone;
 
 pub use who::{Door, Visitor};
 
@@ -62,6 +67,8 @@ impl Refused {
 
 /// The edge as the console sees it. Its functions may wait for a disk or for servers, within bounds of their own.
 pub trait House: Send + Sync {
+    /// Returns the zone in which people read times.
+    fn zone(&self) -> TimeZone;
     /// Returns the state of everything.
     fn status(&self) -> view::Status;
     /// Returns the questions that a filter lets through.
@@ -98,17 +105,24 @@ pub fn answer(house: &dyn House, visitor: &Visitor, request: &Request<Bytes>) ->
             "this is reached by the name of the console, or as localhost where the socket is forwarded to",
         )),
         Err(Foreign::Site) => problem(&Refused::new(StatusCode::FORBIDDEN, "another page sent this")),
-        Ok(()) => dispatch(house, request),
+        Ok(()) => dispatch(house, visitor, request),
     };
     secure(response.headers_mut());
     response
 }
 
-fn dispatch(house: &dyn House, request: &Request<Bytes>) -> Response<Bytes> {
-    match api::answer(house, request) {
-        Some(answered) => answered.unwrap_or_else(|refused| problem(&refused)),
-        None => problem(&Refused::new(StatusCode::NOT_FOUND, "there is nothing here")),
+fn dispatch(house: &dyn House, visitor: &Visitor, request: &Request<Bytes>) -> Response<Bytes> {
+    if let Some(answered) = api::answer(house, request) {
+        return answered.unwrap_or_else(|refused| problem(&refused));
     }
+    let path = request.uri().path();
+    if path.starts_with("/api/") {
+        return problem(&Refused::new(StatusCode::NOT_FOUND, "there is nothing here"));
+    }
+    assets::answer(path, request.headers())
+        .or_else(|| pages::answer(house, visitor, request))
+        .or_else(|| pages::choose_language(request))
+        .unwrap_or_else(|| pages::missing(visitor, request.headers()))
 }
 
 /// Nothing of this is anybody else's: no page frames it, no other host is asked, nothing stays in a cache.

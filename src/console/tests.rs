@@ -9,16 +9,22 @@ use crate::origin::Role;
 /// What somebody in the network would like to see run.
 pub(super) const EVIL: &str = "<script>alert(1)</script>\"'&\u{202e}evil\u{0}";
 
-/// Every answer is full of [`EVIL`].
-pub(super) struct Toy;
+/// Every answer is full of this.
+pub(super) struct Toy(&'static str);
 
-pub(super) fn evil<T>(mut fill: impl FnMut(&str) -> T) -> Vec<T> {
-    vec![fill(EVIL)]
+impl Toy {
+    fn evil<T>(&self, mut fill: impl FnMut(&str) -> T) -> Vec<T> {
+        vec![fill(self.0)]
+    }
 }
 
 impl House for Toy {
+    fn zone(&self) -> TimeZone {
+        TimeZone::UTC
+    }
+
     fn status(&self) -> view::Status {
-        let evil = || EVIL.to_owned();
+        let evil = || self.0.to_owned();
         let plane = view::Plane { name: evil(), running: false, uptime: 7, restarts: 2, last_failure: Some(evil()) };
         let warn = |kind: &str| view::Warning { kind: kind.into(), subject: evil(), detail: evil() };
         view::Status {
@@ -51,7 +57,7 @@ impl House for Toy {
             took: 1500,
         };
         let next = filter.before.is_none().then_some(9);
-        Ok(view::Queries { queries: evil(query), next, cut: true })
+        Ok(view::Queries { queries: self.evil(query), next, cut: true })
     }
 
     fn top(&self, seconds: u32) -> Result<view::Top, Refused> {
@@ -60,17 +66,17 @@ impl House for Toy {
         Ok(view::Top {
             questions: 10,
             blocked: 3,
-            outcomes: evil(count),
+            outcomes: self.evil(count),
             timeline: vec![moment],
-            names: evil(count),
-            blocked_names: evil(count),
-            clients: evil(count),
+            names: self.evil(count),
+            blocked_names: self.evil(count),
+            clients: self.evil(count),
         })
     }
 
     fn why(&self, name: &str, rtype: &str, client: Option<&str>) -> Result<view::Why, Refused> {
         if client == Some("nobody") {
-            return Err(Refused::new(StatusCode::CONFLICT, EVIL));
+            return Err(Refused::new(StatusCode::CONFLICT, self.0));
         }
         let rule =
             |text: &str| view::RuleLine { list: text.into(), line: Some(4), text: text.into(), effect: "block".into() };
@@ -78,21 +84,21 @@ impl House for Toy {
             name: name.into(),
             rtype: rtype.into(),
             answered_by: "resolver".into(),
-            group: Some(EVIL.into()),
-            verdict: Some(EVIL.into()),
-            rules: evil(rule),
-            steps: evil(str::to_owned),
-            records: evil(str::to_owned),
+            group: Some(self.0.into()),
+            verdict: Some(self.0.into()),
+            rules: self.evil(rule),
+            steps: self.evil(str::to_owned),
+            records: self.evil(str::to_owned),
             ..view::Why::default()
         })
     }
 
     fn lists(&self) -> Vec<view::List> {
-        evil(|name| view::List { name: name.into(), problem: Some(name.into()), ..view::List::default() })
+        self.evil(|name| view::List { name: name.into(), problem: Some(name.into()), ..view::List::default() })
     }
 
     fn devices(&self) -> Vec<view::Device> {
-        evil(|name| view::Device {
+        self.evil(|name| view::Device {
             mac: "02:00:00:00:00:01".into(),
             name: Some(name.into()),
             addresses: vec!["192.0.2.7".into()],
@@ -103,7 +109,7 @@ impl House for Toy {
     }
 
     fn routes(&self) -> Vec<view::Route> {
-        evil(|name| view::Route {
+        self.evil(|name| view::Route {
             name: name.into(),
             host: name.into(),
             path: "/".into(),
@@ -118,7 +124,7 @@ impl House for Toy {
     }
 
     fn certificates(&self) -> Vec<view::Certificate> {
-        evil(|name| view::Certificate {
+        self.evil(|name| view::Certificate {
             hosts: vec![name.into()],
             source: name.into(),
             not_after: Some(1_700_000_000),
@@ -129,7 +135,7 @@ impl House for Toy {
     }
 
     fn peers(&self) -> Vec<view::Peer> {
-        evil(|name| view::Peer {
+        self.evil(|name| view::Peer {
             name: name.into(),
             group: Some(name.into()),
             public_key: "k".into(),
@@ -152,11 +158,11 @@ impl House for Toy {
             what: text.unwrap_or(by).into(),
             outcome: by.into(),
         };
-        view::Audit { entries: evil(entry), next: Some(7), kept: 8, digest: None, broken: Some(EVIL.into()) }
+        view::Audit { entries: self.evil(entry), next: Some(7), kept: 8, digest: None, broken: Some(self.0.into()) }
     }
 
     fn generations(&self) -> Result<Vec<view::Generation>, Refused> {
-        Ok(evil(|author| view::Generation {
+        Ok(self.evil(|author| view::Generation {
             number: 3,
             time: 1_700_000_000,
             author: author.into(),
@@ -165,11 +171,11 @@ impl House for Toy {
     }
 
     fn text(&self, generation: Option<u64>) -> Result<view::ConfigText, Refused> {
-        Ok(view::ConfigText { number: generation.unwrap_or(3), file: EVIL.into(), edits: EVIL.into() })
+        Ok(view::ConfigText { number: generation.unwrap_or(3), file: self.0.into(), edits: self.0.into() })
     }
 
     fn diff(&self, _: Option<u64>) -> Result<String, Refused> {
-        Ok(format!("+{EVIL}\n-{EVIL}\n"))
+        Ok(format!("+{0}\n-{0}\n", self.0))
     }
 }
 
@@ -179,7 +185,7 @@ pub(super) fn visitor(role: Role) -> Visitor {
 
 pub(super) fn ask(method: Method, target: &str) -> Response<Bytes> {
     let request = Request::builder().method(method).uri(target).body(Bytes::new()).unwrap();
-    answer(&Toy, &visitor(Role::Viewer), &request)
+    answer(&Toy(EVIL), &visitor(Role::Viewer), &request)
 }
 
 fn read(target: &str) -> Value {
@@ -293,4 +299,150 @@ fn nothing_is_kept_framed_or_taken_from_elsewhere() {
         assert!(!policy.contains("unsafe"), "{policy}");
         assert_eq!(field("x-content-type-options"), "nosniff");
     }
+}
+
+/// Asks for a page in a language.
+fn page(target: &str, language: &str) -> Response<Bytes> {
+    let request = Request::get(target).header("accept-language", language).body(Bytes::new()).unwrap();
+    answer(&Toy(EVIL), &visitor(Role::Owner), &request)
+}
+
+const PAGES: [&str; 10] = [
+    "/",
+    "/dns",
+    "/dns?name=%3Cscript%3E&outcome=blocked&before=9",
+    "/dns/why",
+    "/dns/why?name=%3Cscript%3Ealert(1)%3C/script%3E&client=%22%3E",
+    "/ingress",
+    "/vpn",
+    "/config?show=3&since=2",
+    "/audit?text=%22%3E%3Cscript%3E",
+    "/nothing",
+];
+
+#[test]
+fn every_page_is_written_in_both_languages_and_nothing_in_it_becomes_markup() {
+    for language in ["en", "de"] {
+        for target in PAGES {
+            let response = page(target, language);
+            let text = std::str::from_utf8(response.body()).unwrap();
+
+            let wanted = if target == "/nothing" { 404 } else { 200 };
+            assert_eq!(response.status(), wanted, "{target}: {text}");
+            assert_eq!(response.headers()["cache-control"], "no-store", "{target}");
+            assert!(text.starts_with(&format!("<!DOCTYPE html><html lang=\"{language}\">")), "{target}: {text}");
+            assert!(
+                !text.contains("<script>") && !text.contains("\u{202e}") && !text.contains('\0'),
+                "{target}: {text}"
+            );
+            assert!(!text.contains(" style=") && !text.contains(" onclick"), "{target}: {text}");
+            for element in ["<main id=\"content\"", "<nav aria-label=", "<h1>", "class=\"skip\"", "<title>"] {
+                assert_eq!(text.matches(element).count().min(1), 1, "{target} without {element}");
+            }
+            if target != "/dns/why" && target != "/nothing" {
+                assert!(text.contains("&lt;script&gt;"), "{target}: {text}");
+            }
+            well_formed(target, text);
+        }
+    }
+}
+
+/// Checks what a reader of the page by ear relies on: tags that end, labels of every field, heads of every table,
+/// names that stand once.
+fn well_formed(target: &str, text: &str) {
+    let mut open = Vec::new();
+    let mut ids = std::collections::HashSet::new();
+    let mut labelled = std::collections::HashSet::new();
+    let mut fields = Vec::new();
+    for tag in text.split('<').skip(1) {
+        let tag = tag.split('>').next().unwrap();
+        let name = tag.split([' ', '/']).find(|part| !part.is_empty()).unwrap_or_default();
+        let attribute =
+            |wanted: &str| tag.split(&format!(" {wanted}=\"")).nth(1).map(|rest| rest.split('"').next().unwrap());
+        if let Some(id) = attribute("id") {
+            assert!(ids.insert(id.to_owned()), "{target}: two {id}");
+        }
+        match name {
+            "label" if !tag.starts_with('/') => _ = labelled.insert(attribute("for").unwrap().to_owned()),
+            "input" | "select" if attribute("type") != Some("hidden") => {
+                fields.push(attribute("id").unwrap().to_owned())
+            }
+            "th" if !tag.starts_with('/') => assert!(attribute("scope").is_some(), "{target}: {tag}"),
+            _ => {}
+        }
+        match name {
+            "!DOCTYPE" | "meta" | "link" | "input" | "br" => {}
+            _ if tag.starts_with('/') => assert_eq!(open.pop(), Some(name), "{target}"),
+            _ => open.push(name),
+        }
+    }
+    assert!(open.is_empty(), "{target}: {open:?}");
+    for field in fields {
+        assert!(labelled.contains(&field), "{target}: nothing says what {field} is");
+    }
+}
+
+#[test]
+fn every_sentence_of_a_page_comes_from_the_catalogue() {
+    for target in PAGES {
+        let request = Request::get(target.replace("%3Cscript%3E", "7").split("alert").next().unwrap())
+            .body(Bytes::new())
+            .unwrap();
+        let text = pages::marked(&Toy("7"), &visitor(Role::Owner), &request);
+
+        // What is left without tags and sentences is data of the toy and units.
+        let mut left = String::new();
+        let (mut in_tag, mut in_word) = (false, false);
+        for letter in text.chars() {
+            match letter {
+                '<' => in_tag = true,
+                '>' => (in_tag, left) = (false, left + " "),
+                '\u{27e6}' => in_word = true,
+                '\u{27e7}' => in_word = false,
+                letter if !in_tag && !in_word => left.push(letter),
+                _ => {}
+            }
+        }
+        let known = [
+            "hearthgate",
+            "alice",
+            "peer",
+            "phone",
+            "A",
+            "ms",
+            "s",
+            "min",
+            "h",
+            "d",
+            "B",
+            "MAC",
+            "b\u{fc}cher.example",
+            "k",
+            "block",
+            "Internal",
+            "x",
+        ];
+        let words = left.split(|letter: char| !letter.is_alphanumeric() && letter != '.');
+        let strange: Vec<&str> = words
+            .filter(|word| word.chars().any(char::is_alphabetic) && !known.contains(word))
+            .filter(|word| !["lt", "gt", "quot"].contains(word))
+            .collect();
+        assert!(strange.is_empty(), "{target}: {strange:?}");
+        for attribute in ["aria-label=\"", "placeholder=\"", "title=\""] {
+            for value in text.split(attribute).skip(1) {
+                assert!(value.starts_with('\u{27e6}'), "{target}: {attribute}{}", value.split('"').next().unwrap());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_language_is_chosen_and_remembered() {
+    let response = ask(Method::GET, "/language/de?back=/dns");
+
+    assert_eq!((response.status().as_u16(), &response.headers()["location"]), (303, &HeaderValue::from_static("/dns")));
+    let cookie = response.headers()["set-cookie"].to_str().unwrap();
+    assert!(cookie.starts_with("hearthgate-language=de; Path=/;"), "{cookie}");
+    assert_eq!(ask(Method::GET, "/language/de?back=https://evil.example").headers()["location"], "/");
+    assert_eq!(ask(Method::GET, "/language/xx").status(), 404);
 }

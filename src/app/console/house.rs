@@ -80,6 +80,10 @@ fn counts(counts: Vec<Count>, called: impl Fn(&str) -> Option<String>) -> Vec<vi
 }
 
 impl House for Shown {
+    fn zone(&self) -> jiff::tz::TimeZone {
+        self.edge.force.load().config.node.timezone.clone()
+    }
+
     fn status(&self) -> view::Status {
         let status = self.edge.status();
         let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or_default();
