@@ -201,7 +201,7 @@ pub(super) fn build(options: Options) -> Result<Built, Failure> {
     }
     let config = Arc::new(loaded.compiled);
     let directory = Arc::new(ArcSwap::from_pointee(config.directory.clone()));
-    let history = super::queries::history(&config, &planes, &directory, &metrics);
+    let history = super::queries::history(&config, &planes, &directory, &clock, &metrics);
     scrape.commit(&config);
     confirm.commit(&config);
     let force = InForce { config, file: loaded.file, digest: loaded.digest, generation, loaded: now };

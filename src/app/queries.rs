@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     app::{Edge, control::Refusal, wire::Planes},
+    clock::Clock,
     config::Compiled,
     event::Journal,
     history::{Filter, Found, History, Summary, Who},
@@ -27,6 +28,7 @@ pub(super) fn history(
     config: &Compiled,
     planes: &Planes,
     directory: &Arc<ArcSwap<Directory>>,
+    clock: &Clock,
     metrics: &Metrics,
 ) -> Option<Arc<History>> {
     let wanted = config.history.clone()?;
@@ -39,7 +41,7 @@ pub(super) fn history(
             mac.map_or_else(|| address.to_canonical().to_string(), |mac| mac.to_string())
         }
     });
-    Some(Arc::new(History::new(wanted, &config.node.state, journal, who, metrics)))
+    Some(Arc::new(History::new(wanted, &config.node.state, journal, who, clock.clone(), metrics)))
 }
 
 impl Edge {

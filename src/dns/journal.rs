@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     answer::{Asker, Step, View},
-    counters::Transport,
+    counters::{Outcome, Transport},
     query,
 };
 use crate::event::Question;
@@ -16,6 +16,10 @@ impl View<'_> {
             return;
         }
         let Some(outcome) = step.outcome() else { return };
+        if outcome == Outcome::Limited {
+            // Who asks too much fills no disk either.
+            return;
+        }
         let rule = match step {
             Step::Blocked(source) => self.policy.filter.source_name(*source),
             _ => "",

@@ -4,12 +4,13 @@
 //! history empties the journal several times a second, gives each record its time as its number, and appends it to
 //! a spool file, which survives the end of the process and costs the flash next to nothing. Every ten minutes, every
 //! 5 000 records, and when somebody wants to read, the spool is folded into SQLite in one transaction, sums of ten
-//! minutes and of hours with it. Once an hour what is too old or too much is forgotten.
+//! minutes and of hours with it. What is then too much is forgotten, and once an hour what is too old.
 //!
 //! A disk that is full, slow or broken costs records, which are counted, and nothing else. The file is the history's
 //! own: deleting it is harmless, and a corrupt one is set aside.
 
 mod figures;
+mod keep;
 mod retention;
 mod row;
 mod schema;
@@ -26,7 +27,7 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -38,8 +39,9 @@ pub use figures::{Count, Moment, Summary};
 pub use search::{Entry, Filter, Found};
 
 use crate::{
-    event::{Batch, Journal},
-    history::{row::Row, store::Store},
+    clock::Clock,
+    event::Journal,
+    history::{keep::Keeper, store::Store},
     metrics::Metrics,
     origin::Origin,
     supervise::{Phase, Stop},
@@ -49,16 +51,6 @@ use crate::{
 const PACE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(50));
 /// Records at a time from which on much happens.
 const MUCH: usize = 500;
-/// Records that are folded at once.
-const FOLD: usize = 5_000;
-/// They are folded at the latest after this.
-const FOLD_AFTER: Duration = Duration::from_secs(600);
-/// Records that wait for a disk that takes none.
-const WAITING: usize = 20_000;
-/// After a failure the disk is left alone for so long.
-const REST: Duration = Duration::from_secs(10);
-/// How often what is too old is looked for.
-const FORGET: Duration = Duration::from_secs(3600);
 /// Whoever reads waits no longer for what was reported last.
 const FRESH: Duration = Duration::from_millis(500);
 
@@ -128,7 +120,10 @@ pub struct History {
     config: Mutex<Config>,
     journal: Journal,
     who: Who,
+    clock: Clock,
     store: Mutex<Result<Store, String>>,
+    /// Why nothing was written last, though it is open.
+    problem: Mutex<Option<String>>,
     /// Counts how often somebody wanted what is new, and how often it was folded since.
     asked: Mutex<(u64, u64)>,
     told: Condvar,
@@ -150,14 +145,16 @@ struct Series {
 
 impl History {
     /// Makes a history that is read from `journal`; nothing is opened yet.
-    pub fn new(config: Config, state: &Path, journal: Journal, who: Who, metrics: &Metrics) -> Self {
+    pub fn new(config: Config, state: &Path, journal: Journal, who: Who, clock: Clock, metrics: &Metrics) -> Self {
         let plane = metrics.plane("history");
         Self {
             path: state.join("history.db"),
             config: Mutex::new(config),
             journal,
             who,
+            clock,
             store: Mutex::new(Err("the process has only just begun".into())),
+            problem: Mutex::default(),
             asked: Mutex::default(),
             told: Condvar::new(),
             lost: AtomicU64::new(0),
@@ -183,95 +180,34 @@ impl History {
     }
 
     fn keep(&self, stop: &Stop) -> Result<(), String> {
-        let mut spare = Batch::default();
-        let mut waiting: Vec<Row> = Vec::new();
-        let mut last = 0;
-        let mut dropped = 0;
-        let (mut folded, mut rested, mut forgot) = (Instant::now(), None, None);
+        let mut keeper = Keeper::new(self);
         loop {
             let ending = stop.phase() != Phase::Run;
-            let privacy = locked(&self.config).privacy;
-            let from = waiting.len();
-            self.journal.drain(&mut spare, |batch| {
-                for question in batch.questions() {
-                    waiting.push(Row::new(&question, &self.who, privacy, &mut last));
-                }
-            });
-            let came = waiting.len() - from;
-            let resting = rested.is_some_and(|at: Instant| at.elapsed() < REST);
-            let wanted = locked(&self.asked).0;
-            if !resting || ending {
-                let is_due = waiting.len() >= FOLD || folded.elapsed() >= FOLD_AFTER || ending;
-                let is_wanted = wanted != locked(&self.asked).1;
-                match self.write(&mut waiting, from, is_due || is_wanted, wanted) {
-                    Ok(true) => (folded, rested) = (Instant::now(), None),
-                    Ok(false) => {}
-                    Err(problem) => {
-                        tracing::warn!(problem, waiting = waiting.len(), "the history cannot be written");
-                        rested = Some(Instant::now());
-                    }
-                }
-            }
-            if waiting.len() > WAITING {
-                let lost = waiting.len() - WAITING;
-                waiting.drain(..lost);
-                self.lost.fetch_add(u64::try_from(lost).unwrap_or(u64::MAX), Ordering::Relaxed);
-            }
-            let now = self.journal.dropped() + self.lost.load(Ordering::Relaxed);
-            self.series.dropped.inc_by(now - std::mem::replace(&mut dropped, now));
+            let came = keeper.work(ending);
             if ending {
                 return Ok(());
             }
-            if forgot.is_none_or(|at: Instant| at.elapsed() >= FORGET) {
-                forgot = Some(Instant::now());
-                self.forget();
-            }
             self.nap(if came >= MUCH { PACE.1 } else { PACE.0 });
         }
+    }
+
+    /// Counts records that were lost since.
+    fn lose(&self, lost: usize) {
+        let lost = u64::try_from(lost).unwrap_or(u64::MAX);
+        let now = self.journal.dropped() + self.lost.fetch_add(lost, Ordering::Relaxed) + lost;
+        self.series.dropped.inc_by(now.saturating_sub(self.series.dropped.get()));
+    }
+
+    /// Lets those go on who wait for what was reported before their wish of this number.
+    fn answer(&self, wanted: u64) {
+        locked(&self.asked).1 = wanted;
+        self.told.notify_all();
     }
 
     /// Sleeps until there is likely something to do, or somebody wants to read.
     fn nap(&self, pace: Duration) {
         let asked = locked(&self.asked);
         let _ = self.told.wait_timeout_while(asked, pace, |(asked, done)| asked == done);
-    }
-
-    /// Spools what came, and folds everything if it is time. Says whether it was folded.
-    fn write(&self, waiting: &mut Vec<Row>, from: usize, fold: bool, wanted: u64) -> Result<bool, String> {
-        let config = locked(&self.config).clone();
-        let mut guard = locked(&self.store);
-        if guard.is_err() {
-            *guard = Store::open(&self.path, config.storage).map_err(|error| error.to_string());
-        }
-        let store = guard.as_mut().map_err(|problem| problem.clone())?;
-        let result = match fold {
-            true => store.fold(waiting),
-            false => store.spool(waiting.get(from..).unwrap_or_default()),
-        };
-        if let Err(error) = result {
-            let problem = error.to_string();
-            // It is opened anew, and set aside if it is beyond repair.
-            *guard = Err(problem.clone());
-            return Err(problem);
-        }
-        if fold {
-            self.series.written.inc_by(u64::try_from(waiting.len()).unwrap_or_default());
-            waiting.clear();
-            drop(guard);
-            locked(&self.asked).1 = wanted;
-            self.told.notify_all();
-        }
-        Ok(fold)
-    }
-
-    fn forget(&self) {
-        let config = locked(&self.config).clone();
-        let mut guard = locked(&self.store);
-        let Ok(store) = guard.as_mut() else { return };
-        if let Err(error) = store.forget(&config, Timestamp::now()) {
-            tracing::warn!(%error, "what is too old stays in the history");
-        }
-        self.series.bytes.set(i64::try_from(store.bytes()).unwrap_or(i64::MAX));
     }
 
     /// Waits until what was reported before this can be read, though not for long.
@@ -312,7 +248,9 @@ impl History {
     pub fn status(&self) -> Status {
         let dropped = self.journal.dropped() + self.lost.load(Ordering::Relaxed);
         match &*locked(&self.store) {
-            Ok(store) => Status { bytes: store.bytes(), since: store.since(), dropped, problem: None },
+            Ok(store) => {
+                Status { bytes: store.bytes(), since: store.since(), dropped, problem: locked(&self.problem).clone() }
+            }
             Err(problem) => Status { dropped, problem: Some(problem.clone()), ..Status::default() },
         }
     }

@@ -5,7 +5,7 @@ use rusqlite::{Connection, Error, params};
 
 use super::{
     Config,
-    row::{What, first_of},
+    row::{What, first_of, time_of},
     store::{DAY, HOUR, TENTH, kind},
 };
 
@@ -13,6 +13,8 @@ use super::{
 const TOP: i64 = 500;
 /// Records that are forgotten in one transaction: others may write in between.
 const AT_ONCE: i64 = 50_000;
+/// Those that are forgotten in one transaction where there is hardly room for its log.
+const LITTLE: i64 = 1_000;
 /// What is too much is forgotten in so many steps.
 const PARTS: i64 = 20;
 /// Pages that are given back to the file system in one go.
@@ -21,9 +23,12 @@ const PAGES: i64 = 2000;
 /// Sums up the most asked names of each day that is over and was not summed yet.
 pub(super) fn sum_days(connection: &Connection, summed: &mut Option<i64>, now: Timestamp) -> Result<(), Error> {
     let today = now.as_millisecond() / DAY;
-    let last = match *summed {
+    // A clock that was ahead may have summed days that are yet to come.
+    let last = match summed.filter(|day| *day < today) {
         Some(day) => day,
-        None => connection.query_row("SELECT coalesce(max(slot), 0) FROM day", [], |row| row.get(0))?,
+        None => {
+            connection.query_row("SELECT coalesce(max(slot), 0) FROM day WHERE slot < ?1", [today], |row| row.get(0))?
+        }
     };
     let first: Option<i64> = connection.query_row("SELECT min(slot) FROM tenth", [], |row| row.get(0))?;
     let first = first.map_or(today, |slot| slot * TENTH / DAY);
@@ -44,25 +49,56 @@ pub(super) fn sum_days(connection: &Connection, summed: &mut Option<i64>, now: T
     Ok(())
 }
 
-/// Forgets what is older than it may be, and the oldest of what is more than it may be. Says whether
+/// Forgets what is older than it may be at this time, and the oldest of what is more than it may be. Says whether
 /// anything was forgotten.
-pub(super) fn forget(connection: &Connection, config: &Config, now: Timestamp) -> Result<bool, Error> {
-    let keep = i64::try_from(config.keep.as_millis()).unwrap_or(i64::MAX);
-    let mut forgotten = forget_before(connection, now.as_millisecond().saturating_sub(keep))?;
+pub(super) fn forget(connection: &Connection, config: &Config, now: Option<Timestamp>) -> Result<bool, Error> {
+    let mut forgotten = false;
+    if let Some(now) = now {
+        let keep = i64::try_from(config.keep.as_millis()).unwrap_or(i64::MAX);
+        forgotten = forget_before(connection, first_of(now.as_millisecond().saturating_sub(keep)), AT_ONCE)?;
+    }
     if forgotten {
         forget_words(connection)?;
     }
     while bytes(connection)? > config.size {
-        let ends = "SELECT min(slot), max(slot) FROM tenth";
-        let (oldest, newest): (Option<i64>, Option<i64>) =
-            connection.query_row(ends, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let (Some(oldest), Some(newest)) = (oldest, newest) else { break };
-        let part = ((newest - oldest) * TENTH / PARTS).max(HOUR);
-        forget_before(connection, oldest * TENTH + part)?;
+        if !forget_oldest(connection, AT_ONCE)? {
+            break;
+        }
         forget_words(connection)?;
         forgotten = true;
     }
     Ok(forgotten)
+}
+
+/// What happens to the oldest part of what is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Oldest {
+    /// It stays.
+    Stays,
+    /// It goes.
+    Goes,
+}
+
+/// Makes room on a full disk: by what stands there in vain, and by the oldest part.
+pub(super) fn relieve(connection: &Connection, oldest: Oldest) -> Result<(), Error> {
+    shorten(connection);
+    if oldest == Oldest::Goes {
+        // Its pages stay with the file, for what comes next: somebody else would fill them.
+        forget_oldest(connection, LITTLE)?;
+    }
+    Ok(())
+}
+
+/// Forgets the oldest part of the records with the sums of their time, or all sums where there is no record. Says
+/// whether there was anything.
+fn forget_oldest(connection: &Connection, at_once: i64) -> Result<bool, Error> {
+    let count: i64 = connection.query_row("SELECT count(*) FROM question", [], |row| row.get(0))?;
+    if count == 0 {
+        return forget_before(connection, i64::MAX, at_once);
+    }
+    let last = "SELECT id FROM question ORDER BY id LIMIT 1 OFFSET ?1";
+    let last: i64 = connection.query_row(last, [count / PARTS], |row| row.get(0))?;
+    forget_before(connection, last + 1, at_once)
 }
 
 /// Forgets names and clients that nothing refers to any more.
@@ -74,19 +110,20 @@ fn forget_words(connection: &Connection) -> Result<(), Error> {
     give_back(connection)
 }
 
-fn forget_before(connection: &Connection, at: i64) -> Result<bool, Error> {
-    let before = first_of(at);
+fn forget_before(connection: &Connection, before: i64, at_once: i64) -> Result<bool, Error> {
     let mut some = 0;
     loop {
         let gone = connection.execute(
             "DELETE FROM question WHERE id IN (SELECT id FROM question WHERE id < ?1 ORDER BY id LIMIT ?2)",
-            params![before, AT_ONCE],
+            params![before, at_once],
         )?;
         some += gone;
-        if i64::try_from(gone).unwrap_or_default() < AT_ONCE {
+        if i64::try_from(gone).unwrap_or_default() < at_once {
             break;
         }
+        shorten(connection);
     }
+    let at = time_of(before);
     some += connection.execute("DELETE FROM tenth WHERE slot < ?1", [at / TENTH])?;
     some += connection.execute("DELETE FROM hour WHERE slot < ?1", [at / HOUR])?;
     some += connection.execute("DELETE FROM day WHERE slot < ?1", [at / DAY])?;
@@ -103,13 +140,20 @@ fn give_back(connection: &Connection) -> Result<(), Error> {
         let mut vacuum = connection.prepare(&format!("PRAGMA incremental_vacuum({PAGES})"))?;
         let mut rows = vacuum.query([])?;
         while rows.next()?.is_some() {}
+        drop(rows);
+        shorten(connection);
         let left: i64 = connection.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
         if left >= free {
             break;
         }
     }
-    // The write-ahead log would keep its size.
-    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+    shorten(connection);
+    Ok(())
+}
+
+/// Empties the write-ahead log, which would keep its size. One that cannot be emptied now is so later.
+fn shorten(connection: &Connection) {
+    let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
 }
 
 /// Returns what the tables take.

@@ -9,8 +9,10 @@ use crate::event::Question;
 const EPOCH: i64 = 1_704_067_200_000;
 /// Records of one millisecond that have a number of their own.
 const SEQUENCE: i64 = 1 << 10;
+/// How far numbers run ahead of the clock, at most: a second, though all of them were of one millisecond.
+const NEAR: i64 = 1000 * SEQUENCE;
 /// Bytes of a name in presentation form that are kept.
-const NAME: usize = 1024;
+const NAME: usize = 255;
 
 /// One record, before its words have numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,9 +30,12 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// Makes a record with a number above `last`.
+    /// Makes a record with a number above `last`, where that is of this moment.
     pub(super) fn new(question: &Question<'_>, who: &Who, privacy: Privacy, last: &mut i64) -> Self {
-        let id = first_of(question.at).max(*last + 1);
+        let first = first_of(question.at);
+        // Where the clock was set back, what came under the wrong time keeps its place and nothing stands behind it.
+        let is_near = (first..first.saturating_add(NEAR)).contains(last);
+        let id = if is_near { *last + 1 } else { first };
         *last = id;
         let named = privacy < Privacy::Counts;
         Self {

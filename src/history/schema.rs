@@ -14,6 +14,9 @@ const BUSY: Duration = Duration::from_secs(2);
 /// Kibibytes of pages that SQLite keeps in memory.
 const CACHE: i64 = 2048;
 
+/// Bytes of its write-ahead log that stay on the disk between transactions.
+const JOURNAL: i64 = 4 << 20;
+
 /// Names, clients and words have numbers; a record's own number is its time. Sums are of ten minutes and of hours,
 /// and of the most asked names of a whole day.
 const TABLES: &str = "
@@ -32,9 +35,18 @@ CREATE TABLE day (
 ) WITHOUT ROWID;
 ";
 
+/// How much of a file is looked at when it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Check {
+    /// All of it: later a torn page would be found in the middle of the work.
+    Whole,
+    /// Its form: the rest was looked at before.
+    Head,
+}
+
 /// Opens the file, or makes it. One that is no database of this form is set aside.
-pub(super) fn open(path: &Path) -> Result<Connection, Error> {
-    match try_open(path) {
+pub(super) fn open(path: &Path, check: Check) -> Result<Connection, Error> {
+    match try_open(path, check) {
         Err(error) if is_beyond_repair(&error) => {
             let aside = PathBuf::from(format!("{}.corrupt", path.display()));
             tracing::warn!(%error, file = %path.display(), aside = %aside.display(), "the history begins anew; the old one is set aside");
@@ -45,13 +57,13 @@ pub(super) fn open(path: &Path) -> Result<Connection, Error> {
                 // They belong to the file that is gone.
                 let _ = std::fs::remove_file(format!("{}{tail}", path.display()));
             }
-            try_open(path)
+            try_open(path, check)
         }
         opened => opened,
     }
 }
 
-fn try_open(path: &Path) -> Result<Connection, Error> {
+fn try_open(path: &Path, check: Check) -> Result<Connection, Error> {
     make_private(path);
     let connection = Connection::open_with_flags(
         path,
@@ -61,7 +73,9 @@ fn try_open(path: &Path) -> Result<Connection, Error> {
             | OpenFlags::SQLITE_OPEN_NOFOLLOW,
     )?;
     prepare(&connection)?;
-    // Later than here a torn file would be found in the middle of the work.
+    if check == Check::Head {
+        return Ok(connection);
+    }
     let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     match found.as_str() {
         "ok" => Ok(connection),
@@ -96,12 +110,17 @@ pub(super) fn reader(path: &Path) -> Result<Connection, Error> {
 
 fn prepare(connection: &Connection) -> Result<(), Error> {
     connection.busy_timeout(BUSY)?;
-    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version == 0 {
+        // It writes: a full disk, or one who writes just now, keeps nobody from opening what is there already.
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    }
     // Answers with the mode that it came to.
     connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    // What is folded leaves the spool: it must be on the disk by then, also if the power fails.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "journal_size_limit", JOURNAL)?;
     connection.pragma_update(None, "cache_size", -CACHE)?;
-    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     match version {
         VERSION => Ok(()),
         0 => connection.execute_batch(&format!("BEGIN; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;")),
@@ -113,6 +132,6 @@ fn corrupt(what: String) -> Error {
     Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT), Some(what))
 }
 
-fn is_beyond_repair(error: &Error) -> bool {
+pub(super) fn is_beyond_repair(error: &Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }

@@ -9,13 +9,15 @@ use std::{
 
 use super::row::Row;
 
-/// Bytes of a spool that are read; more was not written by us.
-const LONGEST: u64 = 32 << 20;
+/// Bytes of a spool that are written and read; what is more waits in memory alone.
+const LONGEST: u64 = 8 << 20;
 
 /// The file.
 #[derive(Debug)]
 pub(super) struct Spool {
     file: File,
+    /// Bytes that stand in it.
+    length: u64,
     line: String,
 }
 
@@ -30,8 +32,11 @@ impl Spool {
         // A line without its end was cut by the end of the process.
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         bytes.truncate(whole);
+        // Nor does anything go on behind it.
+        let length = u64::try_from(whole).unwrap_or(LONGEST);
+        file.set_len(length)?;
         let left = String::from_utf8_lossy(&bytes).lines().filter_map(Row::read).collect();
-        Ok((Self { file, line: String::new() }, left))
+        Ok((Self { file, length, line: String::new() }, left))
     }
 
     /// Appends records.
@@ -40,11 +45,23 @@ impl Spool {
         for row in rows {
             row.write(&mut self.line);
         }
-        self.file.write_all(self.line.as_bytes())
+        let longer = self.length + u64::try_from(self.line.len()).unwrap_or(u64::MAX);
+        if longer > LONGEST {
+            return Ok(());
+        }
+        if let Err(error) = self.file.write_all(self.line.as_bytes()) {
+            // A part of a line would spoil the one behind it.
+            let _ = self.file.set_len(self.length);
+            return Err(error);
+        }
+        self.length = longer;
+        Ok(())
     }
 
     /// Forgets what was folded.
     pub(super) fn empty(&mut self) -> io::Result<()> {
-        self.file.set_len(0)
+        self.file.set_len(0)?;
+        self.length = 0;
+        Ok(())
     }
 }

@@ -6,12 +6,13 @@ use std::{
 };
 
 use jiff::Timestamp;
-use rusqlite::{Connection, Error, OptionalExtension, params};
+use rusqlite::{Connection, Error, ErrorCode, OptionalExtension, params};
 
 use super::{
-    Config, Storage, retention,
-    row::{Row, What, time_of},
-    schema,
+    Config, Storage,
+    retention::{self, Oldest},
+    row::{Row, What, first_of, time_of},
+    schema::{self, Check},
     spool::Spool,
 };
 
@@ -40,6 +41,8 @@ pub(super) struct Store {
     connection: Connection,
     /// Nothing where it is kept in memory.
     place: Option<(PathBuf, Spool)>,
+    /// What was in the spool.
+    left: Vec<Row>,
     names: HashMap<String, i64>,
     clients: HashMap<String, i64>,
     words: HashMap<(i64, String), i64>,
@@ -48,31 +51,41 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Opens what is there, and folds what was left in the spool.
-    pub(super) fn open(path: &Path, storage: Storage) -> Result<Self, Error> {
-        let store = |connection, place| Self {
+    /// Opens what is there; `check` reads it through before.
+    pub(super) fn open(path: &Path, storage: Storage, check: Check) -> Result<Self, Error> {
+        let store = |connection, place, left| Self {
             connection,
             place,
+            left,
             names: HashMap::new(),
             clients: HashMap::new(),
             words: HashMap::new(),
             summed: None,
         };
         match storage {
-            Storage::Memory => Ok(store(schema::in_memory()?, None)),
+            Storage::Memory => Ok(store(schema::in_memory()?, None, Vec::new())),
             Storage::Disk => {
-                let connection = schema::open(path)?;
+                let connection = schema::open(path, check)?;
                 let (spool, left) = Spool::open(&path.with_extension("spool")).map_err(|error| {
                     Error::SqliteFailure(
                         rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN),
                         Some(format!("{}: {error}", path.with_extension("spool").display())),
                     )
                 })?;
-                let mut store = store(connection, Some((path.to_owned(), spool)));
-                store.fold(&left)?;
-                Ok(store)
+                Ok(store(connection, Some((path.to_owned(), spool)), left))
             }
         }
+    }
+
+    /// Returns what was left in the spool; it stays there until the next fold.
+    pub(super) fn take_left(&mut self) -> Vec<Row> {
+        std::mem::take(&mut self.left)
+    }
+
+    /// Returns the last number that was given out before this moment.
+    pub(super) fn last(&self, now: Timestamp) -> Result<i64, Error> {
+        let last = "SELECT coalesce(max(id), 0) FROM question WHERE id < ?1";
+        self.connection.query_row(last, [first_of(now.as_millisecond() + 1)], |row| row.get(0))
     }
 
     /// Keeps records where the end of the process does not reach them.
@@ -121,10 +134,8 @@ impl Store {
             };
             let name = number(&self.connection, "name", &mut self.names, &row.name)?;
             let client = number(&self.connection, "client", &mut self.clients, &row.client)?;
-            let mut insert =
-                self.connection.prepare_cached("INSERT OR IGNORE INTO question VALUES (?1, ?2, ?3, ?4)")?;
-            if insert.execute(params![row.id, name, client, what.pack()])? == 1 {
-                let at = time_of(row.id);
+            if let Some(id) = place(&self.connection, row.id, [name, client, what.pack()])? {
+                let at = time_of(id);
                 *tenths.entry((at / TENTH, outcome)).or_default() += 1;
                 *hours.entry((at / HOUR, client, outcome)).or_default() += 1;
             }
@@ -182,14 +193,26 @@ impl Store {
     }
 
     /// Sums up the days that are over, and forgets what is too old or too much.
-    pub(super) fn forget(&mut self, config: &Config, now: Timestamp) -> Result<(), Error> {
-        retention::sum_days(&self.connection, &mut self.summed, now)?;
-        let forgotten = retention::forget(&self.connection, config, now)?;
-        if forgotten {
-            // Names that nobody asked for since.
+    /// Without a time nothing is too old.
+    pub(super) fn forget(&mut self, config: &Config, now: Option<Timestamp>) -> Result<(), Error> {
+        if let Some(now) = now {
+            retention::sum_days(&self.connection, &mut self.summed, now)?;
+        }
+        let forgotten = retention::forget(&self.connection, config, now);
+        if !matches!(forgotten, Ok(false)) {
+            // Names that nobody asked for since; some may be gone where it ended midway.
             self.forget_numbers();
         }
-        Ok(())
+        forgotten.map(drop)
+    }
+
+    /// Makes room on a disk that is full. What was spooled is given up: its writer has it.
+    pub(super) fn relieve(&mut self, oldest: Oldest) -> Result<(), Error> {
+        if let Some((_, spool)) = &mut self.place {
+            spool.empty().map_err(full)?;
+        }
+        self.forget_numbers();
+        retention::relieve(&self.connection, oldest)
     }
 
     /// Returns another look at the tables, or nothing where there is only this one.
@@ -215,6 +238,24 @@ impl Store {
     }
 }
 
+/// Puts a record at its number, or at the next one that is free: where the clock was set back another stands there.
+/// Returns nothing if it stands there already itself.
+fn place(connection: &Connection, mut id: i64, values: [i64; 3]) -> Result<Option<i64>, Error> {
+    let [name, client, what] = values;
+    loop {
+        let mut insert = connection.prepare_cached("INSERT OR IGNORE INTO question VALUES (?1, ?2, ?3, ?4)")?;
+        if insert.execute(params![id, name, client, what])? == 1 {
+            return Ok(Some(id));
+        }
+        let mut same = connection
+            .prepare_cached("SELECT 1 FROM question WHERE id = ?1 AND name = ?2 AND client = ?3 AND what = ?4")?;
+        if same.exists(params![id, name, client, what])? {
+            return Ok(None);
+        }
+        id += 1;
+    }
+}
+
 fn number(connection: &Connection, table: &str, known: &mut HashMap<String, i64>, text: &str) -> Result<i64, Error> {
     if let Some(id) = known.get(text) {
         return Ok(*id);
@@ -234,7 +275,16 @@ fn number(connection: &Connection, table: &str, known: &mut HashMap<String, i64>
     Ok(id)
 }
 
+/// Says whether the disk is full.
+pub(super) fn is_full(error: &Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+}
+
 fn full(error: std::io::Error) -> Error {
-    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_WRITE);
+    let code = match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => rusqlite::ffi::SQLITE_FULL,
+        _ => rusqlite::ffi::SQLITE_IOERR_WRITE,
+    };
+    let code = rusqlite::ffi::Error::new(code);
     Error::SqliteFailure(code, Some(format!("spool: {error}")))
 }
