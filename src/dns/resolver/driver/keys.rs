@@ -1,7 +1,10 @@
 //! Keys of anchors that follow their zones: kept from one process to the next, and told to all threads by the one
 //! that looks.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
@@ -18,6 +21,9 @@ use crate::{
 /// Bytes of the file; sixty-four keys of 4096 bits take less.
 const LONGEST_FILE: u64 = 256 << 10;
 
+/// What could not be written is tried again after this.
+const AGAIN: Duration = Duration::from_secs(60);
+
 /// What each thread holds.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
@@ -27,6 +33,8 @@ pub(super) struct Keys {
     tell: watch::Sender<Followed>,
     told: watch::Receiver<Followed>,
     figures: Figures,
+    /// When what is known is written once more, where the disk took it not.
+    again: Option<Instant>,
 }
 
 impl Keys {
@@ -37,7 +45,7 @@ impl Keys {
         let followed = file.as_deref().and_then(|file| read(file, &of)).unwrap_or_default();
         figures.anchors(&followed);
         let (tell, told) = watch::channel(followed);
-        Self { file, of, tell, told, figures }
+        Self { file, of, tell, told, figures, again: None }
     }
 
     /// Begins with what is known.
@@ -52,19 +60,28 @@ impl Keys {
             if self.told.has_changed().unwrap_or(false) {
                 resolver.set_followed(self.told.borrow_and_update().clone());
             }
+            if self.again.is_some_and(|at| Instant::now() >= at) {
+                let followed = resolver.followed().clone();
+                self.write(&followed);
+            }
             return;
         }
         turns.iter().for_each(log);
         let followed = resolver.followed().clone();
-        if let Some(file) = &self.file {
-            let text = format!("; anchors {}\n{}", self.of, followed.write());
-            if let Err(error) = store::write(file, text.as_bytes()) {
-                tracing::warn!(file = %file.display(), %error, "what is known of the root's keys is not kept");
-            }
-        }
+        self.write(&followed);
         self.figures.anchors(&followed);
         self.tell.send_replace(followed);
         self.told.mark_unchanged();
+    }
+
+    fn write(&mut self, followed: &Followed) {
+        let Some(file) = &self.file else { return };
+        let text = format!("; anchors {}\n{}", self.of, followed.write());
+        let written = store::write(file, text.as_bytes());
+        if let Err(error) = &written {
+            tracing::warn!(file = %file.display(), %error, "what is known of the root's keys is not kept yet");
+        }
+        self.again = written.is_err().then(|| Instant::now() + AGAIN);
     }
 }
 
@@ -125,6 +142,26 @@ mod tests {
         assert_eq!(*keys(&Anchors::default()).told.borrow(), Followed::default());
         store::write(&file, format!("; anchors {of}\nnonsense").as_bytes()).unwrap();
         assert_eq!(*keys(&Anchors::root()).told.borrow(), Followed::default());
+    }
+
+    #[test]
+    fn what_the_disk_did_not_take_is_written_later_though_nothing_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("late");
+        let mut keys = Keys::new(Some(&state), &Anchors::root(), Figures::default());
+        let mut resolver = Resolver::new(Config::default(), |bytes| bytes.fill(0));
+        resolver.set_followed(followed());
+        keys.write(&followed());
+        std::fs::create_dir(&state).unwrap();
+
+        keys.exchange(&mut resolver);
+        let too_early = state.join("trust-anchors").exists();
+        keys.again = keys.again.map(|_| Instant::now());
+        keys.exchange(&mut resolver);
+
+        assert!(!too_early);
+        assert_eq!(*Keys::new(Some(&state), &Anchors::root(), Figures::default()).told.borrow(), followed());
+        assert_eq!(keys.again, None);
     }
 
     #[test]
