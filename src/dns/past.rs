@@ -45,15 +45,14 @@ impl Past {
     }
 
     fn is_due(&self, asker: &Asker, source: RuleSource, now: u64) -> bool {
-        if !self.told.is_due((Client::of(asker.client), asker.name, source), now) {
-            return false;
-        }
         let mut minute = self.minute.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if minute.0 != now / 60 {
             *minute = (now / 60, 0);
         }
-        minute.1 += 1;
-        minute.1 <= A_MINUTE
+        // Who finds the minute full is told of in another one, not tomorrow.
+        let is_due = minute.1 < A_MINUTE && self.told.is_due((Client::of(asker.client), asker.name, source), now);
+        minute.1 += u32::from(is_due);
+        is_due
     }
 }
 
@@ -175,5 +174,8 @@ mod tests {
         let other = |last: u8| Asker { client: [192, 0, 2, last].into(), ..asker };
         let told = (0..=255).filter(|last| past.is_due(&other(*last), source, 200_000)).count();
         assert_eq!(told, 10);
+        let later = (0..=255).filter(|last| past.is_due(&other(*last), source, 200_060)).count();
+        assert_eq!(later, 10, "others have their turn in the next minute");
+        assert!(past.is_due(&other(255), source, 200_120), "who was held back was not marked");
     }
 }
