@@ -4,8 +4,8 @@
 //! The file begins with a mark and the key of what it was made from, then comes the table itself, which is used
 //! where it stands ([`Mapping`]), then what is read into memory (seed, rules, where the parts of the table are,
 //! statuses) and where that begins, and at its end a SHA-256 of all before it. It is used only if mark, key and
-//! digest fit; otherwise the table is built from the lists. So it needs no care when it is written: whatever a power
-//! cut leaves of it does not fit.
+//! digest fit; otherwise the table is built from the lists. Whatever a power cut leaves of it does
+//! not fit.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -172,6 +172,8 @@ impl Out {
             To::File { mut file, digest, temp, path } => {
                 file.write_all(&digest.finalize())?;
                 let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+                // What is mapped must have reached the disk: the kernel may read it from there again.
+                file.sync_data()?;
                 let length = NonZeroUsize::new(begins).ok_or_else(damaged)?;
                 let mapping = Mapping::new(&file, length)?;
                 if whole == Whole::Yes {

@@ -4,6 +4,12 @@
 //! name in the state folder, which only this user may enter; it is written to its end before it is mapped, and
 //! another one takes its place by being renamed, never by being written over it (`disk.rs`). So the octets behind the
 //! pointer are there, and the same, until the mapping is dropped.
+//!
+//! Two ways remain in which a disk could break that. What was written and never reached it: so a table is synced before
+//! it is mapped, and one that cannot be is kept in memory. And a sector that could be read when the digest was checked
+//! and cannot be read later, after the kernel gave its page away: then the kernel ends the process, as it does where
+//! that befalls the program itself, which is mapped from the same disk. The next start reads the file through, finds
+//! that it does not fit, and makes the table anew.
 #![allow(unsafe_code)]
 
 use std::{
