@@ -55,17 +55,58 @@ pub(super) struct Trusts {
     zones: HashMap<Name, (Trust, Duration)>,
     cuts: HashMap<Name, (AtCut, Duration)>,
     flights: HashMap<Name, Flight>,
+    /// What the verdicts take.
     bytes: usize,
+    cut_bytes: usize,
 }
 
-/// How many verdicts are kept, and how many bytes of keys; then all are found anew.
-const MOST_VERDICTS: usize = 8192;
+/// How many bytes of verdicts on zones, and on cuts, are kept; then all of them are found anew.
 const MOST_BYTES: usize = 4 << 20;
+const MOST_CUT_BYTES: usize = 2 << 20;
 /// Keys of one zone, and bytes of one key, that are looked at.
 const MOST_ZONE_KEYS: usize = 32;
 const LONGEST_KEY: usize = 2048;
 /// Digests of one zone that are looked at.
 const MOST_DIGESTS: usize = 32;
+
+impl Trusts {
+    fn keep_zone(&mut self, zone: &Name, trust: Trust, until: Duration) {
+        let bytes = |trust: &Trust| match trust {
+            Trust::Secure(keys) => keys.iter().map(|key| key.rdata.len() + 64).sum::<usize>(),
+            Trust::Insecure(_) | Trust::Bogus(_) => 0,
+        };
+        let (takes, entry) = (bytes(&trust), entry_bytes(zone, size_of::<(Name, (Trust, Duration))>()));
+        if self.bytes + takes + entry > MOST_BYTES {
+            self.zones.clear();
+            self.bytes = 0;
+        }
+        self.bytes += takes + entry;
+        if let Some((older, _)) = self.zones.insert(zone.clone(), (trust, until)) {
+            self.bytes -= bytes(&older) + entry;
+        }
+    }
+
+    fn keep_cut(&mut self, name: &Name, found: AtCut, until: Duration) {
+        let bytes = |found: &AtCut| match found {
+            AtCut::Signed(digests) => digests.iter().map(|ds| ds.digest.capacity() + size_of::<Ds>()).sum::<usize>(),
+            AtCut::Insecure(_) | AtCut::None | AtCut::Bogus(_) => 0,
+        };
+        let (takes, entry) = (bytes(&found), entry_bytes(name, size_of::<(Name, (AtCut, Duration))>()));
+        if self.cut_bytes + takes + entry > MOST_CUT_BYTES {
+            self.cuts.clear();
+            self.cut_bytes = 0;
+        }
+        self.cut_bytes += takes + entry;
+        if let Some((older, _)) = self.cuts.insert(name.clone(), (found, until)) {
+            self.cut_bytes -= bytes(&older) + entry;
+        }
+    }
+}
+
+/// What a table takes for a name and what stands beside it; it is never more than half empty.
+fn entry_bytes(name: &Name, beside: usize) -> usize {
+    2 * (beside + 1) + name.as_wire().len() + 32
+}
 
 impl Shared {
     /// Finds the keys of a zone, once for all who want them at the same time.
@@ -98,14 +139,7 @@ impl Shared {
         if let Ok((trust, ttl)) = &found {
             errand.budget.recorder.write(|_| trusted(zone, trust));
             let mut trusts = self.trusts.borrow_mut();
-            if trusts.zones.len() >= MOST_VERDICTS || trusts.bytes >= MOST_BYTES {
-                trusts.zones.clear();
-                trusts.bytes = 0;
-            }
-            if let Trust::Secure(keys) = trust {
-                trusts.bytes += keys.iter().map(|key| key.rdata.len() + 64).sum::<usize>();
-            }
-            trusts.zones.insert(zone.clone(), (trust.clone(), self.now() + *ttl));
+            trusts.keep_zone(zone, trust.clone(), self.now() + *ttl);
         }
         let found = found.map(|(trust, _)| trust);
         self.courses.fill(&flight, found.clone());
@@ -270,11 +304,7 @@ impl Shared {
             return Ok(found);
         }
         let (found, ttl) = Box::pin(self.find_at_cut(name, errand)).await?;
-        let mut trusts = self.trusts.borrow_mut();
-        if trusts.cuts.len() >= MOST_VERDICTS {
-            trusts.cuts.clear();
-        }
-        trusts.cuts.insert(name.clone(), (found.clone(), self.now() + ttl));
+        self.trusts.borrow_mut().keep_cut(name, found.clone(), self.now() + ttl);
         Ok(found)
     }
 
@@ -299,7 +329,7 @@ impl Shared {
                             set.data.iter().filter_map(|data| Ds::parse(data)).take(MOST_DIGESTS).collect();
                         self.promote(&question, Security::Secure, None, ttl);
                         let (usable, why) = self.usable(&all);
-                        Ok(if usable.is_empty() { AtCut::Insecure(why) } else { AtCut::Signed(Rc::new(all)) })
+                        Ok(if usable.is_empty() { AtCut::Insecure(why) } else { AtCut::Signed(Rc::new(usable)) })
                     }
                     Verdict::Insecure(why) => Ok(AtCut::Insecure(why)),
                     Verdict::Bogus(why) => Err(why),
@@ -387,8 +417,76 @@ struct Landing<'a> {
 
 impl Drop for Landing<'_> {
     fn drop(&mut self) {
-        self.shared.trusts.borrow_mut().flights.remove(self.zone);
+        let mut trusts = self.shared.trusts.borrow_mut();
+        // Where two flew, the one that began later stands there, and may still be under way.
+        if trusts.flights.get(self.zone).is_some_and(|flight| Rc::ptr_eq(flight, &self.flight)) {
+            trusts.flights.remove(self.zone);
+        }
+        drop(trusts);
         // Who was stopped on the way leaves the others to find out for themselves.
         self.shared.courses.fill(&self.flight, Err(Failure::Spent));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::resolver::{Config, Resolver};
+
+    fn name(number: u32) -> Name {
+        Name::parse(&format!("{}.{number}.example", "x".repeat(63))).unwrap()
+    }
+
+    #[test]
+    fn verdicts_on_cuts_are_bounded_in_bytes_whatever_digests_they_hold() {
+        let mut trusts = Trusts::default();
+        let digest = Ds { tag: 1, algorithm: 13, digest_type: 2, digest: vec![7; 64] };
+        let held = |trusts: &Trusts| -> usize {
+            let of = |(name, (found, _)): (&Name, &(AtCut, Duration))| {
+                let AtCut::Signed(digests) = found else { return 0 };
+                name.as_wire().len() + digests.len() * (size_of::<Ds>() + 64)
+            };
+            trusts.cuts.iter().map(of).sum()
+        };
+
+        for number in 0..20_000 {
+            let digests = Rc::new(vec![digest.clone(); MOST_DIGESTS]);
+            trusts.keep_cut(&name(number), AtCut::Signed(digests), Duration::MAX);
+            assert!(held(&trusts) <= MOST_CUT_BYTES, "after {number}");
+        }
+        for _ in 0..1000 {
+            trusts.keep_cut(&name(1), AtCut::None, Duration::MAX);
+        }
+
+        assert!(trusts.cut_bytes <= MOST_CUT_BYTES && !trusts.cuts.is_empty());
+    }
+
+    #[test]
+    fn verdicts_on_zones_are_bounded_in_bytes() {
+        let mut trusts = Trusts::default();
+
+        for number in 0..100_000 {
+            trusts.keep_zone(&name(number), Trust::Bogus(Why::Bogus), Duration::MAX);
+            trusts.keep_zone(&name(number), Trust::Insecure(None), Duration::MAX);
+        }
+
+        let least = name(0).as_wire().len() + size_of::<(Name, (Trust, Duration))>();
+        assert!(trusts.zones.len() * least <= MOST_BYTES, "{} zones", trusts.zones.len());
+        assert!(trusts.bytes <= MOST_BYTES);
+    }
+
+    #[test]
+    fn who_lands_leaves_the_flight_of_another_alone() {
+        let resolver = Resolver::new(Config::default(), |bytes| bytes.fill(0));
+        let zone = name(1);
+        let (first, second): (Flight, Flight) = (Slot::new(), Slot::new());
+        resolver.shared.trusts.borrow_mut().flights.insert(zone.clone(), second.clone());
+
+        drop(Landing { shared: &resolver.shared, zone: &zone, flight: first });
+        let is_there = resolver.shared.trusts.borrow().flights.contains_key(&zone);
+        drop(Landing { shared: &resolver.shared, zone: &zone, flight: second });
+
+        assert!(is_there);
+        assert!(resolver.shared.trusts.borrow().flights.is_empty());
     }
 }

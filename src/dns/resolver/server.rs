@@ -8,8 +8,15 @@ use std::{
 
 use super::{contact::Contact, name::Name};
 
-/// How many servers are remembered; the longest unused goes first.
-const MOST_SERVERS: usize = 4096;
+/// What is known of servers takes so many bytes at most; the longest unused goes first.
+const MOST_BYTES: usize = 4 << 20;
+/// What one of them takes: a table whose entries come and go is at least a quarter full, and a cookie has at most 40
+/// octets (RFC 7873 §4).
+const EACH: usize = 4 * (size_of::<(Contact, Server)>() + 1) + 40;
+/// How many that are.
+const MOST_SERVERS: usize = MOST_BYTES / EACH;
+/// What is known of lame ones takes so many bytes; what was found out first goes first.
+const MOST_LAME_BYTES: usize = 1 << 20;
 /// Before anything is known (RFC 6298 §2.1 says 1 s; servers of zones are nearer).
 const FIRST_TIMEOUT: Duration = Duration::from_millis(376);
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(50);
@@ -90,6 +97,7 @@ pub struct Servers {
     known: HashMap<Contact, Server>,
     lame: HashMap<(Contact, Name), Duration>,
     lame_order: VecDeque<(Contact, Name)>,
+    lame_bytes: usize,
 }
 
 impl Servers {
@@ -187,12 +195,14 @@ impl Servers {
     pub fn set_lame(&mut self, server: Contact, zone: &Name, now: Duration) {
         let key = (server, zone.clone());
         if self.lame.insert(key.clone(), now + FORGET_AFTER).is_none() {
+            self.lame_bytes += lame_bytes(zone);
             self.lame_order.push_back(key);
         }
-        while self.lame_order.len() > MOST_SERVERS {
-            if let Some(oldest) = self.lame_order.pop_front() {
-                self.lame.remove(&oldest);
-            }
+        while self.lame_bytes > MOST_LAME_BYTES
+            && let Some(oldest) = self.lame_order.pop_front()
+        {
+            self.lame_bytes -= lame_bytes(&oldest.1);
+            self.lame.remove(&oldest);
         }
     }
 
@@ -246,6 +256,11 @@ impl Servers {
     }
 }
 
+/// What is kept of one that is lame for a zone: in a table that is at least a quarter full, and in their order.
+fn lame_bytes(zone: &Name) -> usize {
+    4 * (size_of::<((Contact, Name), Duration)>() + 1) + 2 * size_of::<(Contact, Name)>() + zone.as_wire().len() + 16
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,6 +296,30 @@ mod tests {
 
         let share = |last| first.iter().filter(|server| **server == contact(last)).count();
         assert_eq!((share(1), share(2), share(3)), (950, 25, 25));
+    }
+
+    #[test]
+    fn what_is_known_of_servers_is_bounded_in_bytes() {
+        let mut servers = Servers::default();
+        for number in 0..20_000_u32 {
+            let contact = Contact::Plain((std::net::Ipv4Addr::from(number), 53).into());
+            servers
+                .update(contact, NOW + Duration::from_secs(number.into()), |server| server.cookie = Some(vec![7; 40]));
+            let label = "x".repeat(63);
+            let zone = Name::parse(&format!("{label}.{label}.{number}.example")).unwrap();
+            servers.set_lame(contact, &zone, NOW);
+        }
+
+        let known = servers.known.capacity() * size_of::<(Contact, Server)>() + servers.known.len() * 40;
+        let names: usize = servers.lame.keys().map(|(_, zone)| zone.as_wire().len()).sum();
+        let lame = servers.lame.capacity() * size_of::<((Contact, Name), Duration)>()
+            + servers.lame_order.capacity() * size_of::<(Contact, Name)>()
+            + names;
+        assert!(known <= MOST_BYTES, "{known}");
+        assert!(lame <= MOST_LAME_BYTES, "{lame}");
+        assert_eq!(servers.lame.len(), servers.lame_order.len());
+        let last = Contact::Plain((std::net::Ipv4Addr::from(19_999), 53).into());
+        assert!(servers.get(last).cookie.is_some(), "the newest is known");
     }
 
     #[test]
