@@ -3,7 +3,7 @@
 
 use std::{
     cell::Cell,
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     hash::Hash,
     rc::Rc,
     time::Duration,
@@ -25,7 +25,7 @@ const MOST_WRONG: u32 = 3;
 const MOST_IN_ALL: usize = 2048;
 /// The same for one zone.
 const MOST_OF_ZONE: usize = 512;
-/// The same for one server.
+/// The same for one server. Whoever is forwarded to waits for a place instead: there is nobody else to ask.
 const MOST_AT_SERVER: usize = 128;
 /// RFC 8467 §4.1: encrypted questions are as long as this, or twice as long.
 const BLOCK: u16 = 128;
@@ -60,6 +60,8 @@ pub(super) struct Exchanges {
     places: HashMap<Place, ExchangeId>,
     at_server: HashMap<Contact, BTreeSet<ExchangeId>>,
     of_zone: HashMap<Name, BTreeSet<ExchangeId>>,
+    /// Who waits for a place at a server that recurses for us; each waits no longer than its question.
+    queues: HashMap<Contact, VecDeque<Rc<Slot<()>>>>,
     last: u64,
 }
 
@@ -88,6 +90,28 @@ impl Exchanges {
             self.places.remove(&exchange.place);
         }
         Some(exchange)
+    }
+
+    /// Says whether one more may be under way to a server.
+    fn has_place(&self, server: Contact) -> bool {
+        self.at_server.get(&server).is_none_or(|ids| ids.len() < MOST_AT_SERVER)
+    }
+
+    /// Takes whoever waited longest for a place at a server out, if there is one.
+    fn next_in_queue(&mut self, server: Contact) -> Option<Rc<Slot<()>>> {
+        let queue = self.queues.get_mut(&server)?;
+        let mut next = None;
+        while let Some(slot) = queue.pop_front() {
+            // Who has gone away does not hold its end any more.
+            if Rc::strong_count(&slot) > 1 {
+                next = Some(slot);
+                break;
+            }
+        }
+        if queue.is_empty() {
+            self.queues.remove(&server);
+        }
+        next
     }
 
     /// Joins those who wait for the same.
@@ -203,6 +227,37 @@ impl Shared {
         }
     }
 
+    /// Waits until one more may be under way to a server.
+    async fn place_at(&self, server: Contact) {
+        loop {
+            let slot = {
+                let mut exchanges = self.exchanges.borrow_mut();
+                if exchanges.has_place(server) {
+                    return;
+                }
+                let slot = Slot::new();
+                let queue = exchanges.queues.entry(server).or_default();
+                if queue.len() >= MOST_IN_ALL {
+                    // Those who have gone away.
+                    queue.retain(|slot| Rc::strong_count(slot) > 1);
+                }
+                queue.push_back(slot.clone());
+                slot
+            };
+            self.courses.filled(&slot).await;
+        }
+    }
+
+    /// Calls whoever waits for a place at a server, if there is one.
+    fn call_next(&self, server: Contact) {
+        let mut exchanges = self.exchanges.borrow_mut();
+        let next = if exchanges.has_place(server) { exchanges.next_in_queue(server) } else { None };
+        drop(exchanges);
+        if let Some(next) = next {
+            self.courses.fill(&next, ());
+        }
+    }
+
     /// Waits for what somebody else asks the same server, if somebody does.
     async fn joined(&self, place: &Place) -> Option<Option<Outcome>> {
         let (exchange, slot, deadline) = self.exchanges.borrow().join(place)?;
@@ -238,6 +293,7 @@ impl Shared {
         let (exchange, dropped) = self.exchanges.borrow_mut().insert(waiting);
         if let Some(dropped) = dropped {
             self.courses.fill(&dropped.slot, Outcome::Dropped);
+            self.call_next(dropped.server);
         }
         // Dropped with the course, too: then nobody waits any more.
         let _over = Over { shared: self, exchange };
@@ -264,6 +320,9 @@ impl Shared {
         let mut tcp = encrypted;
         let mut cookie_refused = false;
         for _ in 0..6 {
+            if forwarded {
+                self.place_at(server).await;
+            }
             let state = self.servers.borrow().get(server);
             let now = self.now();
             tcp = tcp || state.tcp_until > now;
@@ -396,8 +455,53 @@ struct Over<'a> {
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
-        if self.shared.exchanges.borrow_mut().leave(self.exchange) {
+        let mut exchanges = self.shared.exchanges.borrow_mut();
+        let server = exchanges.under_way.get(&self.exchange).map(|exchange| exchange.server);
+        if exchanges.leave(self.exchange) {
             self.shared.outputs.borrow_mut().push_back(Output::Cancel(self.exchange));
         }
+        drop(exchanges);
+        if let Some(server) = server {
+            self.shared.call_next(server);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::resolver::{Asked, Config, Fallback, Forward, Now, Resolver};
+
+    #[test]
+    fn more_questions_than_a_forwarder_is_asked_at_once_wait_for_their_turn() {
+        let server = Contact::Plain(([192, 0, 2, 53], 53).into());
+        let forward = Forward { zone: Name::root(), servers: vec![server], fallback: Fallback::Nothing };
+        let config = Config { forward: vec![forward], ..Config::default() };
+        let mut resolver = Resolver::new(config, |bytes| bytes.fill(0));
+        let count = 4 * MOST_AT_SERVER;
+        for number in 0..count {
+            let question = Question { name: Name::parse(&format!("n{number}.example")).unwrap(), rtype: 1 };
+            resolver.ask(Asked { question, checking_disabled: true }, Now::default());
+        }
+
+        let (mut codes, mut under_way, mut most) = (Vec::new(), VecDeque::new(), 0);
+        loop {
+            while let Some(output) = resolver.next_output() {
+                match output {
+                    Output::Send { exchange, message, .. } => under_way.push_back((exchange, message)),
+                    Output::Answer(_, answer) => codes.push(answer.rcode),
+                    _ => {}
+                }
+            }
+            most = most.max(under_way.len());
+            let Some((exchange, mut message)) = under_way.pop_front() else { break };
+            // QR and RA, and that there is no such name.
+            (message[2], message[3]) = (message[2] | 0x80, 0x83);
+            resolver.handle_message(exchange, &message, Now::default());
+        }
+
+        assert_eq!(codes, vec![rcode::NXDOMAIN; count]);
+        assert!(most <= MOST_AT_SERVER, "{most} at once");
+        assert!(resolver.shared.exchanges.borrow().queues.is_empty());
     }
 }
