@@ -69,6 +69,55 @@ fn cve_2026_50045_what_validation_starts_is_paid_out_of_the_same_budget() {
 }
 
 #[test]
+fn where_a_deep_name_stops_being_signed_is_looked_for_at_a_bounded_number_of_places() {
+    let deep = under(&["a"; 60].join("."), &name("t0"));
+    let mut play = calm(
+        |world| world.zone(&name("t0")).add(&deep, rtype::A, &[192, 0, 9, 77]),
+        |config| (config.aggressive, config.minimise) = (false, false),
+    );
+    let stripped = deep.clone();
+    play.attacker = Some(Box::new(move |question, _| {
+        let answer = vec![record(&stripped, rtype::A, &[192, 0, 9, 77])];
+        let is_it = question.name == stripped && question.rtype == rtype::A;
+        is_it.then(|| Said { authoritative: true, answer, ..Said::default() })
+    }));
+
+    let bogus = play.answer(&deep, rtype::A);
+
+    assert_eq!((bogus.rcode, bogus.why), (rcode::SERVFAIL, Some(Why::SignaturesMissing)));
+    assert!(play.packets <= 35, "{} packets", play.packets);
+}
+
+#[test]
+fn an_unsigned_zone_far_below_is_found_by_what_its_server_says_of_it() {
+    let cut = under(&["b"; 12].join("."), &name("t0"));
+    let host = under("a.a.a.a", &cut);
+    let mut play = calm(
+        |world| world.zone(&name("t0")).add(&cut, rtype::NS, name("ns.t1").as_wire()),
+        |config| (config.aggressive, config.minimise) = (false, false),
+    );
+    // One server for both zones, so that nothing is ever referred.
+    let (zone, asked) = (cut.clone(), host.clone());
+    play.attacker = Some(Box::new(move |question, _| {
+        if !question.name.is_under(&zone) || question.name == zone && question.rtype == 43 {
+            return None;
+        }
+        let soa = [name("ns.t1").as_wire(), name("host.t1").as_wire(), &[0; 16], &300_u32.to_be_bytes()].concat();
+        let (mut said, is_it) = (Said { authoritative: true, ..Said::default() }, question.name == asked);
+        match is_it && question.rtype == rtype::A {
+            true => said.answer.push(record(&asked, rtype::A, &[192, 0, 9, 77])),
+            false => said.authority.push(record(&zone, rtype::SOA, &soa)),
+        }
+        Some(said)
+    }));
+
+    let answer = play.answer(&host, rtype::A);
+
+    assert_eq!((answer.rcode, answer.security), (rcode::NOERROR, Security::Insecure), "{:#?}", play.log);
+    assert!(play.packets <= 14, "{:#?}", play.log);
+}
+
+#[test]
 fn a_client_with_reduced_means_spends_a_part_and_others_are_not_the_poorer() {
     let deep = under(&vec!["a"; 120].join("."), &name("t0"));
     let whole = config(&World::calm()).limits;

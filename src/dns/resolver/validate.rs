@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{
     Shared,
-    cache::Denial,
+    cache::{Denial, Kept},
     chain::{AtCut, Trust},
     denial::{Proof, Records},
     iterate::{Errand, Failure},
@@ -25,6 +25,11 @@ pub(super) const MOST_SIGNATURES: usize = 8;
 pub(super) const MOST_KEYS: usize = 4;
 /// Zones that may have signed one set.
 const MOST_SIGNERS: usize = 2;
+/// A name with more labels below the deepest zone that is known is far from it.
+const FAR: usize = 3;
+/// Labels below the deepest zone that is known at which the end of the signed part is looked for: none lies deeper that
+/// no server spoke of.
+const MOST_UNKNOWN: usize = 16;
 /// How long a verdict is kept at most; the data that it rests on may go earlier.
 pub(super) const LONGEST: Duration = Duration::from_secs(3600);
 
@@ -186,12 +191,22 @@ impl Shared {
             Trust::Bogus(why) => return Ok(Verdict::Bogus(why)),
         }
         let deepest = self.cuts.borrow().deepest(name, self.now()).map(|cut| cut.zone.clone());
+        // An island may begin below what referrals named.
+        let known = deepest.as_ref().filter(|deepest| deepest.is_under(anchor)).unwrap_or(anchor);
+        if let Some(found) = self.check_hinted(name, known, errand).await? {
+            return Ok(found);
+        }
+        let mut unknown = 0;
         for count in anchor.label_count() + 1..=name.label_count() {
             let place = name.suffix(count);
             // Between two cuts that referrals named there is none.
             let between = deepest.as_ref().is_some_and(|deepest| deepest.is_below(&place));
             if between && !self.cuts.borrow().is_cut(&place, self.now()) {
                 continue;
+            }
+            unknown += usize::from(place.is_below(known));
+            if unknown > MOST_UNKNOWN {
+                break;
             }
             match self.at_cut(&place, errand).await? {
                 AtCut::Insecure(why) => return Ok(Verdict::Insecure(why)),
@@ -200,6 +215,29 @@ impl Shared {
             }
         }
         Ok(Verdict::Bogus(Why::SignaturesMissing))
+    }
+
+    /// Where a name is far below the deepest zone that is known, asks whether it is signed, for the sake of the SOA
+    /// record that says in which zone it is: nothing but that zone's place is taken from it.
+    async fn check_hinted(&self, name: &Name, known: &Name, errand: &Errand) -> Result<Option<Verdict>, Failure> {
+        if name.label_count() <= known.label_count() + FAR {
+            return Ok(None);
+        }
+        let question = Question { name: name.clone(), rtype: rtype::DS };
+        let found = match Box::pin(self.find_raw(&question, errand, &[])).await {
+            Ok(found) => found.kept,
+            Err(failure @ (Failure::Spent | Failure::Crowded)) => return Err(failure),
+            Err(_) => return Ok(None),
+        };
+        let Kept::Denial(denial) = found else { return Ok(None) };
+        let Some(zone) = denial.soa.as_ref().map(|soa| soa.name.clone()) else { return Ok(None) };
+        if !zone.is_below(known) || !name.is_below(&zone) {
+            return Ok(None);
+        }
+        Ok(match Box::pin(self.at_cut(&zone, errand)).await? {
+            AtCut::Insecure(why) => Some(Verdict::Insecure(why)),
+            AtCut::Bogus(_) | AtCut::Signed(_) | AtCut::None => None,
+        })
     }
 
     /// Checks the signatures of the sets of a proof.
