@@ -4,7 +4,7 @@
 use std::{
     fs::{File, OpenOptions},
     os::unix::fs::FileExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -44,15 +44,18 @@ int adjtimex(struct timex *timex) { return TIME_ERROR; }
 
 const YEAR_2040: i64 = 2_208_988_800;
 
-struct Clock {
+/// The wall clock of one process.
+pub(crate) struct Clock {
     file: File,
     library: PathBuf,
     place: PathBuf,
 }
 
 impl Clock {
-    fn new(world: &World, offset: i64) -> Self {
-        let (source, library, place) = (world.path("clock.c"), world.path("clock.so"), world.path("clock.offset"));
+    /// Makes what it needs in a folder.
+    pub(crate) fn new(folder: &Path, offset: i64) -> Self {
+        let path = |name| folder.join(name);
+        let (source, library, place) = (path("clock.c"), path("clock.so"), path("clock.offset"));
         std::fs::write(&source, LIBRARY).expect("the folder is ours");
         shell(&format!("gcc -shared -fPIC -O1 -o {} {} -ldl", library.display(), source.display()));
         let mut options = OpenOptions::new();
@@ -63,13 +66,17 @@ impl Clock {
     }
 
     /// Sets the wall clock to the true time and so many seconds.
-    fn set(&self, offset: i64) {
+    pub(crate) fn set(&self, offset: i64) {
         self.file.write_all_at(&offset.to_ne_bytes(), 0).expect("the file is ours");
     }
 
+    /// What `env` sets for the process.
+    pub(crate) fn environment(&self) -> [String; 2] {
+        [format!("LD_PRELOAD={}", self.library.display()), format!("WALL_CLOCK={}", self.place.display())]
+    }
+
     fn resolver(&self, world: &World) -> Resolver {
-        let library = format!("LD_PRELOAD={}", self.library.display());
-        let place = format!("WALL_CLOCK={}", self.place.display());
+        let [library, place] = self.environment();
         let lines = format!("trust_anchors = {:?}\n", world.path("root.key"));
         Resolver::start(world, "env", &[&library, &place, PROGRAM], &lines)
     }
@@ -86,7 +93,7 @@ fn a_house_that_boots_with_a_wrong_clock_finds_its_time_servers_and_validates_wi
     for (boot, offset) in [("1970", 60 - now), ("30 days ago", -30 * 86400), ("2040", YEAR_2040 - now)] {
         let world = World::new();
         let _authorities = Authorities::start(&world);
-        let clock = Clock::new(&world, offset);
+        let clock = Clock::new(world.folder(), offset);
         let resolver = clock.resolver(&world);
 
         // `node.ntp` has this name.

@@ -374,7 +374,12 @@ impl World {
 
     /// Returns a path in this world's own folder, which vanishes with it.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder().join(name)
+    }
+
+    /// The folder of all files of this world.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 }
 
