@@ -38,3 +38,34 @@ impl View<'_> {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::{
+        dns::{
+            fuzz::{self, House},
+            query::tests::query,
+        },
+        event::Batch,
+        origin::{NetworkId, Origin},
+    };
+
+    #[test]
+    fn who_asks_too_much_is_counted_and_not_kept() {
+        let house = House::new(|_| {});
+        house.core.journal.listen(true);
+        let view = View::new(&house.core, &house.policy, 0, Instant::now());
+        let asker = fuzz::asker(Origin::Lan(NetworkId::MAIN));
+
+        for outcome in [Outcome::Limited, Outcome::Cached, Outcome::Limited] {
+            view.report(&asker, &query("www.example", 1, None), &Step::Done(outcome), Duration::ZERO);
+        }
+
+        let mut kept = Vec::new();
+        house.core.journal.drain(&mut Batch::default(), |batch| kept.extend(batch.questions().map(|one| one.outcome)));
+        assert_eq!(kept, ["cached"]);
+    }
+}
