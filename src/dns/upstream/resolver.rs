@@ -338,6 +338,8 @@ mod tests {
             config.root_hints = Some(hints("192.0.2.1"));
             config.trust_anchors = Some(anchor("1"));
             config.upstream_ca = Some(ca("one"));
+            let upstreams = vec![crate::dns::Upstream::plain(([192, 0, 2, 53], 53).into())];
+            config.groups.push(crate::dns::Group { name: "own".into(), upstreams, ..crate::dns::Group::default() });
         });
         let again = |before: &Policy| Policy::build(before.config.clone(), Some(before)).unwrap();
         let mut before = again(&house.policy);
@@ -348,6 +350,7 @@ mod tests {
             change();
             let after = again(&before);
             assert!(!after.asks_as(&before));
+            assert!(!after.ways.lead_as(&before.ways), "nor does a group");
             assert!(again(&after).asks_as(&after));
             before = after;
         }
