@@ -199,11 +199,11 @@ fn store(
     resolved.answers.retain(keeps);
     resolved.answers = in_order(question, resolved.answers);
     let positive = resolved.answers.iter().any(|record| record.rtype == question.qtype);
-    // Who else is an authority is no answer; what proves something is.
+    // Who else is an authority is no answer, except where nothing else is (RFC 2308 §2.1); what proves something is.
     resolved.authorities.retain(|record| {
         let subject = covered(record).unwrap_or(record.rtype);
         let proof = matches!(subject, qtype::NSEC | qtype::NSEC3);
-        keeps(record) && (proof || !positive && subject == qtype::SOA)
+        keeps(record) && (proof || !positive && matches!(subject, qtype::SOA | qtype::NS))
     });
     for record in &mut resolved.answers {
         record.ttl = clamp(record.ttl);
