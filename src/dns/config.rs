@@ -531,7 +531,7 @@ pub struct Testing {
     pub cookies: bool,
     /// Trust anchors follow the keys of their zones; left out, unless they are a test's own.
     pub rfc5011: Option<bool>,
-    /// RSA keys shorter than 1024 bits count.
+    /// RSA keys shorter than 1024 bits count, and with SHA-1 also DSA.
     pub short_keys: bool,
     /// The UDP size that servers are offered.
     pub edns_size: u16,

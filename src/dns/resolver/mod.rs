@@ -26,6 +26,7 @@ pub mod course;
 pub mod delegation;
 pub mod denial;
 pub mod driver;
+mod dsa;
 pub mod exchange;
 pub mod flight;
 mod follow;

@@ -55,7 +55,7 @@ pub fn verify(algorithm: u8, key: &[u8], message: &[u8], signature: &[u8]) -> bo
 }
 
 /// Returns base^exponent mod modulus, as long as the modulus.
-fn power(base: &[u8], exponent: &[u8], modulus: &[u8]) -> Vec<u8> {
+pub(super) fn power(base: &[u8], exponent: &[u8], modulus: &[u8]) -> Vec<u8> {
     let modulus_limbs = limbs(modulus);
     let base = reduce(limbs(base), &modulus_limbs);
     let mut result = reduce(vec![1], &modulus_limbs);
@@ -67,20 +67,25 @@ fn power(base: &[u8], exponent: &[u8], modulus: &[u8]) -> Vec<u8> {
             }
         }
     }
-    let mut bytes: Vec<u8> = result.iter().rev().flat_map(|limb| limb.to_be_bytes()).collect();
-    let extra = bytes.len().saturating_sub(modulus.len());
+    bytes(&result, modulus.len())
+}
+
+/// The octets of a number, so many of them.
+pub(super) fn bytes(number: &[u32], length: usize) -> Vec<u8> {
+    let mut bytes: Vec<u8> = number.iter().rev().flat_map(|limb| limb.to_be_bytes()).collect();
+    let extra = bytes.len().saturating_sub(length);
     bytes.drain(..extra);
-    let mut out = vec![0; modulus.len() - bytes.len()];
+    let mut out = vec![0; length - bytes.len()];
     out.append(&mut bytes);
     out
 }
 
 /// Little-endian.
-fn limbs(bytes: &[u8]) -> Vec<u32> {
+pub(super) fn limbs(bytes: &[u8]) -> Vec<u32> {
     bytes.rchunks(4).map(|chunk| chunk.iter().fold(0, |limb, byte| limb << 8 | u32::from(*byte))).collect()
 }
 
-fn product(a: &[u32], b: &[u32]) -> Vec<u32> {
+pub(super) fn product(a: &[u32], b: &[u32]) -> Vec<u32> {
     let mut out = vec![0_u32; a.len() + b.len()];
     for (i, x) in a.iter().enumerate() {
         let mut carry = 0_u64;
@@ -99,7 +104,7 @@ fn low(wide: u64) -> u32 {
 }
 
 /// Remainder, bit by bit: slow and plain.
-fn reduce(value: Vec<u32>, modulus: &[u32]) -> Vec<u32> {
+pub(super) fn reduce(value: Vec<u32>, modulus: &[u32]) -> Vec<u32> {
     let mut rest = vec![0_u32; modulus.len() + 1];
     for limb in value.iter().rev() {
         for bit in (0..32).rev() {
