@@ -24,7 +24,7 @@ use crate::{
         edits::Edits,
         generations::{self, GenerationError},
     },
-    vpn,
+    ingress, vpn,
 };
 
 /// What the caller of a reload is told.
@@ -247,6 +247,12 @@ fn needs_restart(old: &Compiled, new: &Compiled) -> Vec<&'static str> {
         let doors = config.ingress.iter().flat_map(|ingress| &ingress.doors);
         doors.map(|door| (door.address, door.speaks)).collect::<Vec<_>>()
     };
+    let ports = |config: &Compiled, transport| {
+        let ports = config.ingress.iter().flat_map(|ingress| &ingress.ports);
+        let ports = ports.filter(|port| port.transport == transport);
+        ports.flat_map(|port| port.places.clone()).collect::<std::collections::BTreeSet<_>>()
+    };
+    let ports_differ = |transport| ports(old, transport) != ports(new, transport);
     let vpn = |config: &Compiled| config.vpn.as_ref().map(|vpn| vpn.listen.clone());
     let mode = |config: &Compiled| config.vpn.as_ref().map(|vpn| vpn.mode);
     let lan = |config: &Compiled| config.vpn.as_ref().map(|vpn| vpn.lan);
@@ -266,6 +272,8 @@ fn needs_restart(old: &Compiled, new: &Compiled) -> Vec<&'static str> {
         ("`ingress.http`", http(old) != http(new)),
         ("`ingress.https`", https(old) != https(new)),
         ("`ingress.listener`", doors(old) != doors(new)),
+        ("`tcp` of a route", ports_differ(ingress::Transport::Tcp)),
+        ("`udp` of a route", ports_differ(ingress::Transport::Udp)),
         ("`vpn.listen`", vpn(old) != vpn(new)),
         ("`vpn.mode`", mode(old) != mode(new)),
         ("`vpn.lan`", lan(old) != lan(new)),

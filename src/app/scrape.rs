@@ -232,6 +232,8 @@ impl Policy {
         let Some(config) = &self.config else { return visible };
         let routes = config.ingress.iter().flat_map(|ingress| &ingress.routes);
         visible.routes.extend(routes.filter(|route| route.access.admits(origin)).map(|route| route.name.clone()));
+        let ports = config.ingress.iter().flat_map(|ingress| &ingress.ports);
+        visible.routes.extend(ports.filter(|port| port.access.admits(origin)).map(|port| port.name.clone()));
         let peers = config.vpn.as_ref().map_or(&[][..], |vpn| &vpn.peers);
         if let Origin::Vpn(reader) = origin
             && let Some(reader) = peers.iter().find(|peer| peer.id == reader)

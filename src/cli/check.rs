@@ -93,6 +93,17 @@ fn table(config: &ingress::Config) -> String {
         };
         rows.push([route.name.clone()].into_iter().chain(origins.iter().map(may)).chain([to]).collect());
     }
+    for port in &config.ports {
+        let may = |origin: &Origin| {
+            let may = match origin {
+                Origin::Vpn(peer) => port.peers(config).contains(peer),
+                _ => port.access.admits(*origin),
+            };
+            if may { "yes" } else { "-" }.to_owned()
+        };
+        let to = port.to.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        rows.push([port.name.clone()].into_iter().chain(origins.iter().map(may)).chain([to]).collect());
+    }
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
     let widths: Vec<usize> = (0..columns).map(width).collect();

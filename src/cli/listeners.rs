@@ -2,7 +2,7 @@
 
 use std::{fmt, net::SocketAddr};
 
-use crate::{config::Compiled, listen::Place};
+use crate::{config::Compiled, ingress::Transport, listen::Place};
 
 /// UDP or TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +60,13 @@ pub(super) fn of(config: &Compiled) -> Vec<Listener> {
     if let Some(ingress) = &config.ingress {
         add(&[Protocol::Tcp], places(&ingress.http), Audience::Everybody, "ingress.http");
         add(&[Protocol::Tcp], places(&ingress.https), Audience::Everybody, "ingress.https");
+    }
+    for port in config.ingress.iter().flat_map(|ingress| &ingress.ports) {
+        let audience = if port.access.public { Audience::Everybody } else { Audience::House };
+        match port.transport {
+            Transport::Tcp => add(&[Protocol::Tcp], port.places.clone(), audience, "route.tcp"),
+            Transport::Udp => add(&[Protocol::Udp], port.places.clone(), audience, "route.udp"),
+        }
     }
     if let Some(vpn) = &config.vpn {
         add(&[Protocol::Udp], places(&vpn.listen), Audience::Everybody, "vpn.listen");

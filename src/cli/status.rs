@@ -124,6 +124,11 @@ fn dns_lines(dns: &crate::dns::Status, line: &mut impl FnMut(&str, String)) {
 
 fn ingress_lines(ingress: &crate::ingress::Status, line: &mut impl FnMut(&str, String)) {
     line("  listen", addresses(&[&ingress.http[..], &ingress.https, &ingress.doors].concat()));
+    for port in &ingress.ports {
+        let tunnel = if port.inner.is_empty() { "" } else { ", inside the tunnel" };
+        let listen = if port.listen.is_empty() { "nowhere else".to_owned() } else { addresses(&port.listen) };
+        line("  port", format!("{}: {listen}{tunnel}, {} open", port.route, port.under_way));
+    }
     line("  routes", format!("{}, {} connections", ingress.routes, ingress.connections));
     if ingress.masked {
         let why = "a gateway puts its own address in place of the clients': limits count by route, nobody is refused";

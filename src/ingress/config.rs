@@ -10,6 +10,7 @@ pub use crate::ingress::{
     auth::{Auth, Basic, Forward, PasswordHash, Preset},
     change::Change,
     conditions::{Conditions, Field},
+    ports::{Port, Transport},
     proxies::{Door, Proxies, Speaks, Word},
     rewrite::{Part, Redirect, Rewrite},
     serve::Coding,
@@ -66,6 +67,8 @@ pub struct Config {
     pub dns_host: Option<CanonicalHost>,
     /// In the order of the file.
     pub routes: Vec<Route>,
+    /// Routes of plain TCP and UDP.
+    pub ports: Vec<Port>,
     /// Every origin that may turn up; one table is made for each distinct set of permissions.
     pub networks: Vec<NetworkId>,
     /// Every peer, and which of the routes that admit it its `may_reach` lets it begin.
@@ -128,6 +131,8 @@ pub struct Timeouts {
     pub response: Duration,
     /// Without a byte in either direction, where both ends say what they like: WebSockets, and what is passed through.
     pub tunnel: Duration,
+    /// Without a datagram in either direction.
+    pub datagrams: Duration,
 }
 
 impl Default for Timeouts {
@@ -140,6 +145,8 @@ impl Default for Timeouts {
             connect: Duration::from_secs(5),
             response: Duration::from_secs(60),
             tunnel: Duration::from_secs(60 * 60),
+            // RFC 4787 REQ-5: not less than two minutes.
+            datagrams: Duration::from_secs(120),
         }
     }
 }
@@ -348,6 +355,8 @@ pub struct RouteLimits {
     pub rate: Option<Rate>,
     /// Requests at work at once.
     pub concurrency: u32,
+    /// Of one client, where what is passed on is not understood.
+    pub per_client: u32,
     /// Bytes of a request's body.
     pub body: u64,
     /// Bytes of a request's fields.
@@ -363,6 +372,7 @@ impl Default for RouteLimits {
         Self {
             rate: None,
             concurrency: u32::MAX,
+            per_client: 256,
             body: u64::MAX,
             header: usize::MAX,
             allow: Vec::new(),
@@ -464,6 +474,8 @@ pub enum Http {
     Two,
     /// Whatever it likes: bytes are passed on as they come.
     Opaque,
+    /// The same by datagrams.
+    Datagrams,
 }
 
 impl std::fmt::Display for Upstream {
@@ -474,6 +486,7 @@ impl std::fmt::Display for Upstream {
             (Http::Two, false) => "h2c",
             (Http::Two, true) => "h2",
             (Http::Opaque, _) => "tcp",
+            (Http::Datagrams, _) => "udp",
         };
         match &self.host {
             UpstreamHost::Unix(path) => write!(f, "unix:{}", path.display()),

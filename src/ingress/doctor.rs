@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::ingress::{
-    Change, HealthCheck, HostPattern, Http, Policy, ProxyProtocol, Route, Upstream,
+    Change, HealthCheck, HostPattern, Http, Policy, Port, ProxyProtocol, Route, Rules, Upstream,
     canonical::CanonicalHost,
     headers::Told,
     server::Core,
@@ -41,8 +41,17 @@ impl Question {
             HostPattern::Exact(host) | HostPattern::Wildcard(host) => Some(host.clone()),
             HostPattern::Any => None,
         };
-        let proxy_protocol = route.rules.proxy_protocol;
-        Some(Self { host, check: route.rules.health.clone()?, proxy_protocol })
+        Self::new(host, &route.rules)
+    }
+
+    /// The same for a port.
+    pub(super) fn of_port(port: &Port) -> Option<Self> {
+        Self::new(None, &port.rules)
+    }
+
+    fn new(host: Option<CanonicalHost>, rules: &Rules) -> Option<Self> {
+        let (check, proxy_protocol) = (rules.health.clone()?, rules.proxy_protocol);
+        Some(Self { host, check, proxy_protocol })
     }
 }
 
@@ -70,10 +79,22 @@ pub(super) async fn rounds(core: Rc<Core>) {
 
 /// The servers of routes that say how they are asked, with the question.
 fn wanted(policy: &Policy) -> impl Iterator<Item = (Upstream, Question)> {
-    policy.config.routes.iter().flat_map(|route| {
-        let question = Question::of(route);
+    watched(policy).filter_map(|(_, _, upstream, question)| Some((upstream.clone(), question?)))
+}
+
+/// Every server by route and place, with what it is asked.
+fn watched(policy: &Policy) -> impl Iterator<Item = (&str, usize, &Upstream, Option<Question>)> {
+    let routes = policy.config.routes.iter().map(|route| {
         let all = route.to.upstreams().iter().chain(&route.rules.backup);
-        all.filter_map(move |upstream| Some((upstream.clone(), question.clone()?)))
+        (route.name.as_str(), all.collect::<Vec<_>>(), Question::of(route))
+    });
+    let ports = policy.config.ports.iter().map(|port| {
+        let all = port.to.iter().chain(&port.rules.backup);
+        (port.name.as_str(), all.collect::<Vec<_>>(), Question::of_port(port))
+    });
+    routes.chain(ports).flat_map(|(name, all, question)| {
+        let all = all.into_iter().enumerate();
+        all.map(move |(place, upstream)| (name, place, upstream, question.clone()))
     })
 }
 
@@ -129,11 +150,8 @@ async fn status(
 
 /// Says for each route how its servers are.
 fn tell(core: &Core, policy: &Policy, now: Instant) {
-    for route in &policy.config.routes {
-        let question = Question::of(route);
-        for (place, upstream) in route.to.upstreams().iter().chain(&route.rules.backup).enumerate() {
-            let health: Arc<_> = core.shared.health(upstream, question.as_ref());
-            core.shared.series.upstream(&route.name, place, health.is_up(now));
-        }
+    for (route, place, upstream, question) in watched(policy) {
+        let health: Arc<_> = core.shared.health(upstream, question.as_ref());
+        core.shared.series.upstream(route, place, health.is_up(now));
     }
 }

@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{
-    Plane,
+    Plane, Policy,
     auth::Guard,
     canonical::{CanonicalHost, CanonicalPath},
+    ports::{Entrance, Transport},
     routes::{Route, Target},
 };
 use crate::origin::{NetworkId, Origin};
@@ -49,6 +50,15 @@ impl Plane {
         let origin = config.origin(&curious.from).ok_or_else(|| Unexplained::From(curious.from.clone()))?;
         let wrong = || Unexplained::Url(curious.url.clone());
         let uri: Uri = curious.url.parse().map_err(|_| wrong())?;
+        let transport = match uri.scheme_str() {
+            Some("tcp") => Some(Transport::Tcp),
+            Some("udp") => Some(Transport::Udp),
+            _ => None,
+        };
+        if let Some(transport) = transport {
+            let number = uri.port_u16().ok_or_else(wrong)?;
+            return Ok(Explained { steps: port(&policy, origin, transport, number) });
+        }
         let secure = match uri.scheme_str() {
             Some("https") => true,
             Some("http") => false,
@@ -145,6 +155,42 @@ impl Plane {
         }
         Ok(Explained { steps })
     }
+}
+
+/// Says what would happen to what comes to a port.
+fn port(policy: &Policy, origin: Origin, transport: Transport, number: u16) -> Vec<(String, String)> {
+    let mut steps = Vec::new();
+    let mut step = |what: &str, said: String| steps.push((what.to_owned(), said));
+    step("from", policy.config.directory.describe(origin));
+    let inside = matches!(origin, Origin::Vpn(_));
+    let entrances =
+        policy.config.ports.iter().filter(|port| port.transport == transport).filter_map(|port| match inside {
+            true => port.inner.contains(&number).then_some(Entrance::Inner(number)),
+            false => {
+                let place = port.places.iter().find(|place| place.address.port() == number)?;
+                Some(Entrance::Kernel(place.clone()))
+            }
+        });
+    let found: Vec<_> = entrances.filter_map(|entrance| policy.ports.at(transport, &entrance)).collect();
+    let Some(entry) = found.iter().find(|entry| entry.admits(origin)).or(found.first()) else {
+        step("answer", format!("none: no route has {} {number} where this origin comes in", transport.name()));
+        return steps;
+    };
+    step("route", entry.route.name.to_string());
+    if !entry.admits(origin) {
+        step(
+            "answer",
+            match transport {
+                Transport::Tcp => "a reset: the route's access does not let this origin in".to_owned(),
+                Transport::Udp => "none: the route's access does not let this origin in".to_owned(),
+            },
+        );
+        return steps;
+    }
+    rules(&entry.route, &mut step);
+    step("answer", "of the server behind: what comes is passed on as it is".into());
+    servers(&entry.route, &mut step);
+    steps
 }
 
 fn servers(route: &Route, step: &mut impl FnMut(&str, String)) {

@@ -27,6 +27,8 @@ mod change;
 mod clients;
 mod conditions;
 mod config;
+mod crowd;
+mod datagrams;
 mod deadline;
 mod doctor;
 pub mod doh;
@@ -37,9 +39,11 @@ mod headers;
 pub mod hello;
 mod outcasts;
 mod overview;
+mod packets;
 mod pages;
 mod permits;
 mod plan;
+mod ports;
 pub mod preamble;
 mod proxies;
 mod proxy;
@@ -58,7 +62,7 @@ mod upstream;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, UdpSocket},
     os::fd::{AsFd, BorrowedFd},
     sync::{
         Arc, Mutex, OnceLock,
@@ -78,27 +82,29 @@ use self::{
     auth::{Guard, Passwords, Warden},
     census::Census,
     certs::Certificates,
+    crowd::Crowd,
     doctor::Question,
     h1::connection::Service,
     outcasts::Outcasts,
+    ports::Ports,
     routes::{Route as TableRoute, Tables, Target as TableTarget},
     series::Series,
     strangers::Strangers,
     trespass::Trespasses,
-    upstream::{Dial, Group, Health, Turnstile},
+    upstream::{Dial, Group, Health, NO_POOL, Turnstile},
 };
 use crate::{
     clock::Clock,
     identity::Identity,
     limit::Limits,
-    listen::{self, BindError, Wanted},
+    listen::{self, BindError, Place, Wanted},
     lookup::Lookup,
     metrics::Metrics,
     origin::{Networks, Origin},
     pages::Pages,
     provider::Reach,
     questions::Questions,
-    stream::{Accepted, Inlet},
+    stream::{Accepted, Datagram, Inlet},
     supervise::Stop,
 };
 
@@ -154,6 +160,9 @@ pub struct Status {
     /// Listeners besides.
     #[serde(default)]
     pub doors: Vec<SocketAddr>,
+    /// Ports of plain TCP and UDP.
+    #[serde(default)]
+    pub ports: Vec<PortStatus>,
     /// Certificates in use.
     pub certificates: Vec<CertificateStatus>,
     /// Routes in force.
@@ -169,12 +178,37 @@ pub struct Status {
     pub under_way: BTreeMap<String, u64>,
 }
 
+/// A port as `status` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortStatus {
+    /// The route.
+    pub route: String,
+    /// `tcp` or `udp`.
+    pub transport: String,
+    /// Where the kernel listens.
+    pub listen: Vec<SocketAddr>,
+    /// Ports inside the tunnel.
+    pub inner: Vec<u16>,
+    /// What is passed on now.
+    pub under_way: u64,
+}
+
 /// The ingress: its sockets, and what survives a reload.
 #[derive(Debug)]
 pub struct Plane {
     shared: Arc<Shared>,
     /// For each core.
-    listeners: Vec<Vec<Listener>>,
+    sockets: Vec<Sockets>,
+}
+
+/// What one core listens on.
+#[derive(Debug, Default)]
+struct Sockets {
+    listeners: Vec<Listener>,
+    /// Routes of TCP.
+    ports: Vec<(Place, TcpListener)>,
+    /// Routes of UDP, all of them on one core: it has the table of their flows.
+    datagrams: Vec<(Place, UdpSocket)>,
 }
 
 /// A policy that is ready to be swapped in.
@@ -187,6 +221,7 @@ struct Policy {
     certificates: Certificates,
     outcasts: Outcasts,
     tables: Tables,
+    ports: Ports,
 }
 
 /// What a ticket is good for: a table, and the realm of a host whose clients show certificates.
@@ -230,6 +265,8 @@ struct Shared {
     passwords: Passwords,
     strangers: Strangers,
     trespasses: Trespasses,
+    /// What each client has open of routes that are not understood.
+    crowd: Crowd,
 }
 
 #[derive(Debug)]
@@ -252,7 +289,7 @@ impl Plane {
         questions: Questions,
     ) -> Result<Self, BindError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_CORES);
-        let mut listeners: Vec<Vec<Listener>> = (0..cores).map(|_| Vec::new()).collect();
+        let mut all: Vec<Sockets> = (0..cores).map(|_| Sockets::default()).collect();
         let mut https = Vec::new();
         let own = config.https.iter().map(|address| (*address, "ingress.https", Speaks::Tls, None));
         let own = own.chain(config.http.iter().map(|address| (*address, "ingress.http", Speaks::Plain, None)));
@@ -268,12 +305,18 @@ impl Plane {
                     Speaks::Plain => Service::Redirect(secure_port(address, &https)),
                     Speaks::Unwrapped => Service::Unwrapped,
                 };
-                if let Some(core) = listeners.get_mut(at % cores) {
-                    core.push(Listener { socket, address, service, door });
+                if let Some(core) = all.get_mut(at % cores) {
+                    core.listeners.push(Listener { socket, address, service, door });
                 }
             }
-            if let (Speaks::Tls, None, Some(bound)) = (speaks, door, listeners.first().and_then(|core| core.last())) {
+            if let (Speaks::Tls, None, Some(bound)) = (speaks, door, all.first().and_then(|core| core.listeners.last()))
+            {
                 https.push(bound.address);
+            }
+        }
+        for port in &config.ports {
+            for place in &port.places {
+                bind_port(port.transport, place, &mut all)?;
             }
         }
         let nothing = Policy {
@@ -282,6 +325,7 @@ impl Plane {
             certificates: Certificates::default(),
             outcasts: Outcasts::default(),
             tables: Tables::none(),
+            ports: Ports::default(),
         };
         let shared = Shared {
             policy: ArcSwap::from_pointee(nothing),
@@ -307,8 +351,9 @@ impl Plane {
             passwords: Passwords::new(),
             strangers: Strangers::new(Instant::now()),
             trespasses: Trespasses::default(),
+            crowd: Crowd::default(),
         };
-        Ok(Self { shared: Arc::new(shared), listeners })
+        Ok(Self { shared: Arc::new(shared), sockets: all })
     }
 
     /// Takes the clock, before the first policy: by one that cannot be right nothing is ordered.
@@ -384,7 +429,29 @@ impl Plane {
             let tickets = shared.tickets(key, client_ca.map(|client_ca| client_ca.realm.clone()))?;
             Ok::<_, Error>(tls::config(hosts.clone(), &shared.provider, tickets, client_ca)?)
         })?;
-        Ok(Prepared(Policy { generation: 0, config, certificates, outcasts, tables }))
+        let ports = Ports::build(&config, |port| {
+            let fail = |error| Error::Upstream { route: port.name.clone(), error };
+            let question = Question::of_port(port);
+            let dials = |upstreams: &[Upstream]| {
+                let dials = upstreams.iter().map(|upstream| {
+                    let health = shared.health(upstream, question.as_ref());
+                    let made = Dial::new(upstream, NO_POOL, health, &shared.provider)?;
+                    Ok(Arc::new(made.introducing(port.rules.proxy_protocol)))
+                });
+                dials.collect::<Result<Vec<_>, _>>().map_err(fail)
+            };
+            let to = TableTarget::Passthrough(Group::new(dials(&port.to)?, dials(&port.rules.backup)?, false));
+            let (name, series) = (port.name.as_str().into(), shared.series.route(&port.name));
+            Ok::<_, Error>(Arc::new(TableRoute {
+                name,
+                to,
+                log: port.log,
+                series,
+                rules: port.rules.clone(),
+                guard: None,
+            }))
+        })?;
+        Ok(Prepared(Policy { generation: 0, config, certificates, outcasts, tables, ports }))
     }
 
     /// Swaps a policy in.
@@ -403,12 +470,12 @@ impl Plane {
 
     /// Serves until told to stop. The sockets stay with the plane, so it can be run again.
     pub fn run(&self, stop: Stop) -> Result<(), String> {
-        server::run(&self.shared, &self.listeners, &stop)
+        server::run(&self.shared, &self.sockets, &stop)
     }
 
     /// Returns all that another process must have to be reached in this one's place.
     pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        self.listeners.iter().flatten().map(|listener| listener.socket.as_fd()).collect()
+        self.sockets.iter().flat_map(Sockets::descriptors).collect()
     }
 
     /// Offers the DNS server's certificates, as they are at each handshake.
@@ -425,7 +492,7 @@ impl Plane {
     /// Returns how the plane is.
     pub fn status(&self) -> Status {
         let policy = self.shared.policy.load();
-        let first = || self.listeners.first().into_iter().flatten();
+        let first = || self.sockets.first().into_iter().flat_map(|core| &core.listeners);
         let addresses = |secure: bool| {
             let own = first().filter(|listener| listener.door.is_none());
             own.filter(|listener| (listener.service == Service::Routes) == secure).map(|one| one.address).collect()
@@ -434,6 +501,7 @@ impl Plane {
             http: addresses(false),
             https: addresses(true),
             doors: first().filter(|listener| listener.door.is_some()).map(|one| one.address).collect(),
+            ports: self.ports(&policy),
             certificates: policy.certificates.status(),
             routes: policy.config.routes.len(),
             connections: u64::try_from(self.shared.series.open.get()).unwrap_or(0),
@@ -442,6 +510,64 @@ impl Plane {
             under_way: self.shared.series.under_way(),
         }
     }
+}
+
+impl Plane {
+    /// Returns how the routes of ports are.
+    fn ports(&self, policy: &Policy) -> Vec<PortStatus> {
+        let is_of = |port: &Port, transport, place: &Place| port.transport == transport && port.places.contains(place);
+        let status = |port: &Port| {
+            let core = self.sockets.first();
+            let tcp = core.into_iter().flat_map(|core| &core.ports);
+            let tcp = tcp.filter(|(place, _)| is_of(port, Transport::Tcp, place));
+            let udp = core.into_iter().flat_map(|core| &core.datagrams);
+            let udp = udp.filter(|(place, _)| is_of(port, Transport::Udp, place));
+            let tcp = tcp.filter_map(|(_, socket)| socket.local_addr().ok());
+            PortStatus {
+                route: port.name.clone(),
+                transport: port.transport.name().to_owned(),
+                listen: tcp.chain(udp.filter_map(|(_, socket)| socket.local_addr().ok())).collect(),
+                inner: port.inner.clone(),
+                under_way: u64::try_from(self.shared.series.route(&port.name).under_way.get()).unwrap_or(0),
+            }
+        };
+        policy.config.ports.iter().map(status).collect()
+    }
+}
+
+impl Sockets {
+    fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let listeners = self.listeners.iter().map(|listener| listener.socket.as_fd());
+        let ports = self.ports.iter().map(|(_, socket)| socket.as_fd());
+        listeners.chain(ports).chain(self.datagrams.iter().map(|(_, socket)| socket.as_fd()))
+    }
+}
+
+/// Takes a port of a route: of TCP for each core, of UDP for the first.
+fn bind_port(transport: Transport, place: &Place, cores: &mut [Sockets]) -> Result<(), BindError> {
+    match transport {
+        Transport::Tcp => {
+            let wanted = Wanted {
+                address: place.address,
+                device: place.device.as_deref(),
+                shards: cores.len(),
+                key: "route.tcp",
+            };
+            let count = cores.len();
+            for (at, socket) in listen::tcp(&wanted)?.into_iter().enumerate() {
+                if let Some(core) = cores.get_mut(at % count) {
+                    core.ports.push((place.clone(), socket));
+                }
+            }
+        }
+        Transport::Udp => {
+            let socket = packets::bind(place, "route.udp")?;
+            if let Some(core) = cores.first_mut() {
+                core.datagrams.push((place.clone(), socket));
+            }
+        }
+    }
+    Ok(())
 }
 
 impl std::fmt::Debug for Prepared {
@@ -487,6 +613,12 @@ impl Shared {
 
     fn watch_generation(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// The next datagram out of the tunnel; `None` if there is no tunnel (any more).
+    fn poll_datagrams(&self, cx: &mut Context<'_>) -> Poll<Option<Datagram>> {
+        let mut inlet = self.inlet.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        inlet.as_mut().map_or(Poll::Ready(None), |inlet| inlet.datagrams.poll_recv(cx))
     }
 
     /// The next stream out of the tunnel; `None` if there is no tunnel (any more).

@@ -13,6 +13,7 @@ use crate::{
     ingress::{
         Policy,
         canonical::{CanonicalHost, CanonicalPath},
+        ports::{Entrance, Transport},
         proxy::Visitor,
         routes::Route,
     },
@@ -64,6 +65,8 @@ pub(super) enum Subject {
     Request { shown: Shown, host: CanonicalHost, path: CanonicalPath, method: Method },
     /// To be passed through to whoever has this name.
     Name(Option<Box<str>>),
+    /// To be passed on by a port.
+    Port(Transport, Entrance),
 }
 
 impl std::fmt::Display for Subject {
@@ -71,6 +74,8 @@ impl std::fmt::Display for Subject {
         match self {
             Self::Request { host, path, .. } => write!(f, "{host}{path}"),
             Self::Name(name) => f.write_str(name.as_deref().unwrap_or("-")),
+            Self::Port(transport, Entrance::Kernel(place)) => write!(f, "{} {}", transport.name(), place.address),
+            Self::Port(transport, Entrance::Inner(port)) => write!(f, "{} {port} in the tunnel", transport.name()),
         }
     }
 }
@@ -84,6 +89,10 @@ impl Subject {
             Self::Name(name) => {
                 let passed = policy.tables.of(origin).hosts.passed(name.as_deref());
                 passed.is_some_and(|passed| passed.admits_as(route))
+            }
+            Self::Port(transport, entrance) => {
+                let entry = policy.ports.at(*transport, entrance);
+                entry.is_some_and(|entry| entry.admits(origin) && entry.route.admits_as(route))
             }
         }
     }

@@ -376,7 +376,7 @@ async fn obtain(
         }
         Http::Two => Box::pin(core.pools.stream(dial, lookup, limit, fresh_only)).await,
         // Nothing that is not understood has requests.
-        Http::Opaque => Err(DialError::Protocol),
+        Http::Opaque | Http::Datagrams => Err(DialError::Protocol),
     }
 }
 

@@ -10,7 +10,8 @@ use tokio::{
 
 use crate::{
     ingress::{
-        AccessLog, Policy,
+        AccessLog, Policy, Upstream,
+        crowd::Held,
         permits::Subject,
         routes::{Route, Target},
         server::Core,
@@ -42,10 +43,10 @@ pub(super) async fn serve<S>(
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let Target::Passthrough(group) = &route.to else { return };
-    if let Some(reason) = refusal(core, &route, caller.client) {
-        core.shared.series.refusal(&route.name, reason);
-        return;
-    }
+    let _held = match admit(core, &route, caller.client) {
+        Ok(held) => held,
+        Err(reason) => return core.shared.series.refusal(&route.name, reason),
+    };
     let mut record = Record::new(core, &route, &caller);
     let permit = core.permits.issue_relayed(caller.origin, caller.subject, route.clone());
     let ends = Ends { client: ends_with(&caller.ends, caller.client), ..caller.ends };
@@ -54,7 +55,7 @@ pub(super) async fn serve<S>(
         record.outcome = "unreachable";
         return;
     };
-    record.upstream = Some(dial.upstream.to_string());
+    record.is_to(&dial.upstream);
     let patience = Patience::of(&policy.config.timeouts);
     // The policy is not held for as long as the connection is.
     drop(policy);
@@ -90,20 +91,23 @@ async fn connect<'a>(
     None
 }
 
-/// Says why a client may not come in.
-fn refusal(core: &Core, route: &Route, client: IpAddr) -> Option<&'static str> {
+/// Lets a client in as far as the route's limits do, or says why not.
+pub(super) fn admit(core: &Core, route: &Route, client: IpAddr) -> Result<Held, &'static str> {
     let limits = &route.rules.limits;
     if !limits.admit(client) {
-        return Some("network");
+        return Err("network");
     }
     let over = |rate| {
         let key = (&*route.name, Client::of(client));
         core.shared.limits.check_key(key, rate, std::time::Instant::now()).is_err()
     };
     if limits.rate.is_some_and(over) {
-        return Some("rate");
+        return Err("rate");
     }
-    (route.series.under_way.get() >= i64::from(limits.concurrency)).then_some("concurrency")
+    if route.series.under_way.get() >= i64::from(limits.concurrency) {
+        return Err("concurrency");
+    }
+    core.shared.crowd.admit(&route.name, Client::of(client), limits.per_client).ok_or("per_client")
 }
 
 /// Behind a trusted proxy, of the client no port is known.
@@ -112,7 +116,7 @@ fn ends_with(ends: &Ends, client: IpAddr) -> std::net::SocketAddr {
 }
 
 /// Written when it is dropped, so that no end of a connection is missed.
-struct Record {
+pub(super) struct Record {
     core: Rc<Core>,
     route: Arc<Route>,
     origin: Origin,
@@ -120,17 +124,24 @@ struct Record {
     asked: String,
     upstream: Option<String>,
     began: Instant,
-    outcome: &'static str,
+    pub(super) outcome: &'static str,
 }
 
 impl Record {
-    fn new(core: &Rc<Core>, route: &Arc<Route>, caller: &Caller) -> Self {
+    pub(super) fn new(core: &Rc<Core>, route: &Arc<Route>, caller: &Caller) -> Self {
         route.series.under_way.inc();
         let asked = if route.log { caller.subject.to_string() } else { String::new() };
         let (core, route, began) = (core.clone(), route.clone(), Instant::now());
         // Whoever stops us stops it in the middle.
         let outcome = "broken";
         Self { core, route, origin: caller.origin, client: caller.client, asked, upstream: None, began, outcome }
+    }
+
+    /// Says which server it is passed on to.
+    pub(super) fn is_to(&mut self, upstream: &Upstream) {
+        if self.route.log {
+            self.upstream = Some(upstream.to_string());
+        }
     }
 }
 

@@ -310,7 +310,7 @@ impl Tables {
     }
 }
 
-fn origins(config: &Config) -> impl Iterator<Item = Origin> {
+pub(super) fn origins(config: &Config) -> impl Iterator<Item = Origin> {
     let house = [NetworkId::HOST, NetworkId::MAIN].into_iter().chain(config.networks.iter().copied());
     let lan: std::collections::BTreeSet<Origin> = house.map(Origin::Lan).collect();
     let peers: std::collections::BTreeSet<Origin> = config.peers.iter().map(|reach| Origin::Vpn(reach.peer)).collect();
@@ -325,7 +325,7 @@ fn admits(config: &Config, route: &Written, origin: Origin) -> bool {
         }
 }
 
-fn reaches(peers: &[PeerReach], peer: PeerId, host: &HostPattern) -> bool {
+pub(super) fn reaches(peers: &[PeerReach], peer: PeerId, host: &HostPattern) -> bool {
     peers.iter().filter(|reach| reach.peer == peer).any(|reach| match (&reach.routes, host) {
         (RoutesReach::All, _) => true,
         (RoutesReach::Hosts(hosts), HostPattern::Exact(host)) => hosts.contains(host),

@@ -22,6 +22,7 @@ pub(super) struct Series {
     handshakes: IntCounterVec,
     relayed: IntCounterVec,
     relayed_bytes: IntCounterVec,
+    datagrams_dropped: IntCounterVec,
     orders: IntCounterVec,
     expiry: GaugeVec,
     upstream_failures: IntCounterVec,
@@ -77,6 +78,11 @@ impl Series {
                 "relayed_bytes_total",
                 "Bytes that were passed on without being understood, by route and direction.",
                 &["route", "direction"],
+            ),
+            datagrams_dropped: plane.counters(
+                "dropped_datagrams_total",
+                "Datagrams of UDP routes for which there was no room, by what was full.",
+                &["reason"],
             ),
             orders: plane.counters("acme_orders_total", "Attempts to get a certificate of a public CA.", &["outcome"]),
             expiry: plane.float_gauges(
@@ -155,6 +161,10 @@ impl Series {
 
     pub(super) fn relayed(&self, route: &str, outcome: &'static str) {
         self.relayed.with_label_values(&[route, outcome]).inc();
+    }
+
+    pub(super) fn datagram_dropped(&self, reason: &'static str) {
+        self.datagrams_dropped.with_label_values(&[reason]).inc();
     }
 
     /// Returns what counts bytes to the servers of a route, and from them.

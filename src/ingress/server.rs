@@ -19,7 +19,7 @@ use bytes::BytesMut;
 use hyper::StatusCode;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, UdpSocket},
     runtime::LocalOptions,
     sync::mpsc,
     task::{AbortHandle, JoinSet, spawn_local},
@@ -28,8 +28,9 @@ use tokio::{
 
 use crate::{
     ingress::{
-        Listener, Policy, Shared, acme,
+        Policy, Shared, Sockets, acme,
         census::{Counted, Holder},
+        datagrams::Flows,
         doctor,
         h1::{
             connection::{self, Service},
@@ -37,14 +38,16 @@ use crate::{
         },
         h2,
         permits::{Permits, Subject},
+        ports::{Entrance, Entry, Transport},
         preamble::{self, Reading},
         proxies::Word,
         proxy::{Through, Visitor},
-        relay,
+        relay::{self, Caller},
         tls::{self, Handshake},
         upstream::{Dial, DialError, Ends, Pools},
     },
     limit::{Client, Rate},
+    listen::Place,
     origin::Origin,
     stream::{Accepted, Stream},
     supervise::{self, Phase, Stop, panic_text},
@@ -196,7 +199,7 @@ impl Core {
     }
 
     /// Whether a client from the Internet may open one more connection now.
-    fn opens(&self, address: IpAddr) -> bool {
+    pub(super) fn opens(&self, address: IpAddr) -> bool {
         let (shared, client) = (&self.shared, Client::of(address));
         if self.is_outcast(&shared.policy.load(), address) {
             shared.series.outcasts.inc();
@@ -246,20 +249,20 @@ fn seed() -> u128 {
 }
 
 /// Runs the plane on its cores until told to stop.
-pub(super) fn run(shared: &Arc<Shared>, listeners: &[Vec<Listener>], stop: &Stop) -> Result<(), String> {
+pub(super) fn run(shared: &Arc<Shared>, sockets: &[Sockets], stop: &Stop) -> Result<(), String> {
     // One core that fell over takes the others with it: the supervisor starts them all again.
     let (fell, all) = crate::supervise::stop();
-    let (senders, receivers): (Vec<_>, Vec<_>) = listeners.iter().map(|_| mpsc::channel(HANDED_OVER)).unzip();
+    let (senders, receivers): (Vec<_>, Vec<_>) = sockets.iter().map(|_| mpsc::channel(HANDED_OVER)).unzip();
     let failure = std::thread::scope(|scope| {
-        let cores: Vec<_> = listeners
+        let cores: Vec<_> = sockets
             .iter()
             .zip(receivers)
             .enumerate()
-            .map(|(index, (listeners, handed))| {
+            .map(|(index, (sockets, handed))| {
                 let (shared, stop, fell, all) = (shared.clone(), stop.clone(), fell.clone(), all.clone());
                 let senders = if index == 0 { senders.clone() } else { Vec::new() };
                 let work = move || {
-                    let ended = catch_unwind(AssertUnwindSafe(|| core(shared, listeners, handed, senders, stop, all)));
+                    let ended = catch_unwind(AssertUnwindSafe(|| core(shared, sockets, handed, senders, stop, all)));
                     let ended = ended.unwrap_or_else(|panic| Err(panic_text(panic.as_ref())));
                     if ended.is_err() {
                         fell.advance(Phase::Now);
@@ -289,7 +292,7 @@ pub(super) fn run(shared: &Arc<Shared>, listeners: &[Vec<Listener>], stop: &Stop
 
 fn core(
     shared: Arc<Shared>,
-    listeners: &[Listener],
+    sockets: &Sockets,
     handed: mpsc::Receiver<Accepted>,
     senders: Vec<mpsc::Sender<Accepted>>,
     stop: Stop,
@@ -300,15 +303,27 @@ fn core(
     runtime.block_on(async move {
         let core = Core::new(shared, stop.clone());
         let mut loops = JoinSet::new();
-        for listener in listeners {
+        for listener in &sockets.listeners {
             let socket = listener.socket.try_clone().and_then(TcpListener::from_std);
             let socket = socket.map_err(|error| format!("listener {}: {error}", listener.address))?;
             loops.spawn_local(accept(core.clone(), socket, (listener.service, listener.door)));
+        }
+        for (place, socket) in &sockets.ports {
+            let socket = socket.try_clone().and_then(TcpListener::from_std);
+            let socket = socket.map_err(|error| format!("listener {}: {error}", place.address))?;
+            loops.spawn_local(accept_port(core.clone(), socket, place.clone()));
+        }
+        let flows = Flows::new(core.clone());
+        for (place, socket) in &sockets.datagrams {
+            let socket = socket.try_clone().and_then(UdpSocket::from_std);
+            let socket = socket.map_err(|error| format!("socket {}: {error}", place.address))?;
+            loops.spawn_local(flows.clone().serve(socket, place.clone()));
         }
         loops.spawn_local(take_over(core.clone(), handed));
         loops.spawn_local(upkeep(core.clone()));
         if !senders.is_empty() {
             loops.spawn_local(hand_over(core.shared.clone(), senders));
+            loops.spawn_local(take_datagrams(core.shared.clone(), flows));
             loops.spawn_local(doctor::rounds(core.clone()));
             loops.spawn_local(look_after_certificates(core.shared.clone()));
             loops.spawn_local(look_after_bans(core.shared.clone()));
@@ -381,7 +396,8 @@ async fn accept(core: Rc<Core>, listener: TcpListener, (service, door): (Service
                 };
                 let Ok(local) = stream.local_addr() else { continue };
                 let _ = stream.set_nodelay(true);
-                begin(&core, Accepted { stream: Stream::Kernel(stream), origin, client, local }, service, through);
+                let accepted = Accepted { stream: Stream::Kernel(stream), origin, client, local };
+                begin(&core, accepted, Errand::Http(service), through);
             }
             Err(error) => {
                 // Out of descriptors, mostly: others must close first.
@@ -390,6 +406,49 @@ async fn accept(core: Rc<Core>, listener: TcpListener, (service, door): (Service
             }
         }
     }
+}
+
+/// Accepts for a route of plain TCP. Who may not use it sees the port close at once, and nothing of it is passed on.
+async fn accept_port(core: Rc<Core>, listener: TcpListener, place: Place) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, client)) => {
+                let interface = match client {
+                    SocketAddr::V6(v6) if v6.scope_id() != 0 => Some(v6.scope_id()),
+                    _ => None,
+                };
+                let origin = core.shared.networks.load().classify(client.ip(), interface).origin;
+                let Ok(local) = stream.local_addr() else { continue };
+                let _ = stream.set_nodelay(true);
+                let accepted = Accepted { stream: Stream::Kernel(stream), origin, client, local };
+                begin_port(&core, accepted, Entrance::Kernel(place.clone()));
+            }
+            Err(error) => {
+                tracing::debug!(%error, "accept failed");
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+fn begin_port(core: &Rc<Core>, accepted: Accepted, entrance: Entrance) {
+    let policy = core.shared.policy.load_full();
+    let Some(entry) = policy.ports.at(Transport::Tcp, &entrance) else { return };
+    if entry.admits(accepted.origin) {
+        return begin(core, accepted, Errand::Port(entry.clone(), entrance), Through::Nobody);
+    }
+    core.shared.series.refusal(&entry.route.name, "origin");
+    if let Stream::Kernel(stream) = &accepted.stream {
+        // A reset, as from a port that is closed.
+        let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+    }
+}
+
+async fn take_datagrams(shared: Arc<Shared>, flows: Rc<Flows>) {
+    while let Some(datagram) = poll_fn(|cx| shared.poll_datagrams(cx)).await {
+        flows.take(datagram);
+    }
+    std::future::pending().await
 }
 
 /// Hands the streams of the tunnel to the cores in turn. One that no core has room for is closed.
@@ -409,9 +468,9 @@ async fn hand_over(shared: Arc<Shared>, cores: Vec<mpsc::Sender<Accepted>>) {
 async fn take_over(core: Rc<Core>, mut handed: mpsc::Receiver<Accepted>) {
     while let Some(accepted) = handed.recv().await {
         match accepted.local.port() {
-            443 => begin(&core, accepted, Service::Routes, Through::Nobody),
-            80 => begin(&core, accepted, Service::Redirect(443), Through::Nobody),
-            _ => {}
+            443 => begin(&core, accepted, Errand::Http(Service::Routes), Through::Nobody),
+            80 => begin(&core, accepted, Errand::Http(Service::Redirect(443)), Through::Nobody),
+            port => begin_port(&core, accepted, Entrance::Inner(port)),
         }
     }
 }
@@ -446,8 +505,16 @@ async fn look_after_bans(shared: Arc<Shared>) {
     }
 }
 
+/// What somebody comes for.
+enum Errand {
+    /// Requests.
+    Http(Service),
+    /// To be passed on to whoever a port leads to.
+    Port(Arc<Entry>, Entrance),
+}
+
 /// Starts the task of a connection.
-fn begin(core: &Rc<Core>, accepted: Accepted, service: Service, through: Through) {
+fn begin(core: &Rc<Core>, accepted: Accepted, errand: Errand, through: Through) {
     let peer = accepted.client.ip().to_canonical();
     let holder = match (through, accepted.origin) {
         (Through::Proxy { .. }, _) => Holder::Proxy,
@@ -468,7 +535,7 @@ fn begin(core: &Rc<Core>, accepted: Accepted, service: Service, through: Through
     let presence = Rc::new(Presence::default());
     let guard = Guard { core: core.clone(), id, _counted: counted };
     core.shared.series.open.inc();
-    let task = spawn_local(guarded(guard, accepted, presence.clone(), service, through));
+    let task = spawn_local(guarded(guard, accepted, presence.clone(), errand, through));
     core.connections.borrow_mut().insert(id, (presence, task.abort_handle()));
 }
 
@@ -486,9 +553,25 @@ impl Drop for Guard {
     }
 }
 
-async fn guarded(guard: Guard, accepted: Accepted, presence: Rc<Presence>, service: Service, through: Through) {
-    let work = pin!(serve(&guard.core, accepted, &presence, service, through));
-    caught(&guard.core, work).await;
+async fn guarded(guard: Guard, accepted: Accepted, presence: Rc<Presence>, errand: Errand, through: Through) {
+    match errand {
+        Errand::Http(service) => {
+            let work = pin!(serve(&guard.core, accepted, &presence, service, through));
+            caught(&guard.core, work).await;
+        }
+        Errand::Port(entry, entrance) => {
+            let work = Box::pin(pass_on(&guard.core, accepted, &entry, entrance));
+            caught(&guard.core, pin!(work)).await;
+        }
+    }
+}
+
+async fn pass_on(core: &Rc<Core>, accepted: Accepted, entry: &Entry, entrance: Entrance) {
+    let Accepted { stream, origin, client, local } = accepted;
+    let subject = Subject::Port(Transport::Tcp, entrance);
+    let caller = Caller { origin, client: client.ip().to_canonical(), ends: Ends { client, local }, subject };
+    let policy = core.shared.policy.load_full();
+    relay::serve(core, policy, stream, BytesMut::new(), entry.route.clone(), caller).await;
 }
 
 /// Lets a panic end this work and nothing else.
@@ -538,7 +621,7 @@ async fn serve(core: &Rc<Core>, accepted: Accepted, presence: &Presence, service
         }
         Handshake::Passed(stream, said, route, name) => {
             core.shared.series.handshake("passed");
-            let caller = relay::Caller { origin, client: visitor.peer, ends, subject: Subject::Name(name) };
+            let caller = Caller { origin, client: visitor.peer, ends, subject: Subject::Name(name) };
             let policy = core.shared.policy.load_full();
             return Box::pin(relay::serve(core, policy, stream, said, route, caller)).await;
         }

@@ -32,10 +32,23 @@ pub struct Config {
     pub peers: Vec<Peer>,
     /// TCP ports of the metrics listener inside the tunnel, if metrics are served.
     pub metrics_port: Option<u16>,
+    /// Further ports of the gate that lead to the ingress, and for whom.
+    pub ports: Vec<ServedPort>,
     /// The folder in which it is kept where peers were last heard.
     pub state: PathBuf,
     /// Names of networks and peers, for logs.
     pub directory: Directory,
+}
+
+/// A port of the gate's inner addresses that somebody else serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServedPort {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The port.
+    pub port: u16,
+    /// Who may use it; to all others it is closed like any that never was one.
+    pub peers: Vec<PeerId>,
 }
 
 /// How peers reach the LAN.

@@ -210,6 +210,62 @@ fn what_the_reference_calls_default_is_the_default() {
     assert_eq!(with, without);
 }
 
+#[test]
+fn a_port_is_taken_where_those_come_from_who_may_use_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hearthgate.toml");
+    let text = r#"
+        [lan]
+        interfaces = ["eth0"]
+        [ingress]
+        [vpn]
+        addresses = ["10.77.0.1/24"]
+        [[vpn.peer]]
+        name = "laptop"
+        public_key = "6bkd+iwA2xU8SLZ2rrYKTjvFDuVTWHrAKX1rSG5RMHM="
+        addresses = ["10.77.0.2/32"]
+        [[vpn.peer]]
+        name = "phone"
+        public_key = "AbkE+iwA2xU8SLZ2rrYKTjvFDuVTWHrAKX1rSG5RMHM="
+        addresses = ["10.77.0.3/32"]
+        may_reach = ["dns"]
+        [[route]]
+        tcp = "25565"
+        access = "public"
+        to = "tcp://192.168.1.20:25565"
+        [[route]]
+        tcp = "2222"
+        host = "git.home.arpa"
+        access = ["lan", "vpn"]
+        to = "tcp://192.168.1.20:22"
+        [[route]]
+        udp = "5000"
+        access = "vpn"
+        to = "udp://192.168.1.20:5000"
+    "#;
+    fs::write(&path, text).unwrap();
+
+    let compiled = check(&path).unwrap_or_else(|problems| panic!("{problems}")).compiled;
+    let (ingress, vpn) = (compiled.ingress.unwrap(), compiled.vpn.unwrap());
+    let places = |at: usize| {
+        let places = ingress.ports[at].places.iter();
+        places.map(|place| (place.address.to_string(), place.device.clone())).collect::<Vec<_>>()
+    };
+    let place = |address: &str, device: Option<&str>| (address.to_owned(), device.map(str::to_owned));
+
+    assert_eq!(places(0), [place("0.0.0.0:25565", None), place("[::]:25565", None)]);
+    let (eth0, lo) = (Some("eth0"), Some("lo"));
+    let lan = [("0.0.0.0:2222", eth0), ("[::]:2222", eth0), ("127.0.0.1:2222", lo), ("[::1]:2222", lo)];
+    assert_eq!(places(1), lan.map(|(address, device)| place(address, device)));
+    assert_eq!(places(2), [], "for peers alone no socket of this box is opened");
+    let laptop = vpn.peers.iter().find(|peer| peer.name == "laptop").unwrap().id;
+    let served: Vec<_> = vpn.ports.iter().map(|served| (served.port, served.peers.as_slice())).collect();
+    assert_eq!(served, [(2222, &[laptop][..]), (5000, &[laptop])], "not for a peer that may reach the DNS alone");
+    let names: Vec<_> = compiled.dns.iter().flat_map(|dns| &dns.routes.names).collect();
+    assert!(names.is_empty(), "there is no DNS here");
+    assert_eq!(ingress.ports[1].name, "git.home.arpa tcp 2222");
+}
+
 /// Every `tests/config/NAME.toml` is refused with the words of `NAME.expected`.
 #[test]
 fn every_mistake_is_explained_at_its_place() {

@@ -8,6 +8,7 @@ mod frames;
 mod grpc;
 mod manners;
 mod passthrough;
+mod ports;
 mod probes;
 mod proxies;
 mod rules;

@@ -76,6 +76,7 @@ impl House {
             lan_interfaces: Vec::new(),
             peers: peers.collect(),
             metrics_port: None,
+            ports: Vec::new(),
             state: state.path().to_owned(),
             directory: Directory::default(),
         };

@@ -132,24 +132,27 @@ pub(crate) fn routes(
     vpn: Option<&vpn::Config>,
 ) -> HouseRoutes {
     let mut names: Vec<RouteName> = Vec::new();
-    for route in &ingress.routes {
-        let (host, written) = match &route.host {
+    // TLS and QUIC are for every network of the house, whoever may use HTTPS.
+    let serves_dns = encrypted.is_some_and(|own| !own.listen.is_empty());
+    let routes = ingress.routes.iter();
+    let routes = routes.map(|route| (&route.host, &route.access, serves_dns && route.to == ingress::Target::Dns));
+    let ports = ingress.ports.iter().filter_map(|port| Some((port.host.as_ref()?, &port.access, false)));
+    for (pattern, access, is_dns) in routes.chain(ports) {
+        let (host, written) = match pattern {
             HostPattern::Exact(host) => (Some(host), host.to_string()),
             HostPattern::Wildcard(host) => (None, format!("*.{host}")),
             // Names that are not known are asked of the public DNS.
             HostPattern::Any => continue,
         };
         let Ok(name) = Name::from_ascii(format!("{written}.")) else { continue };
-        // TLS and QUIC are for every network of the house, whoever may use HTTPS.
-        let is_dns = route.to == ingress::Target::Dns && encrypted.is_some_and(|own| !own.listen.is_empty());
-        let admitted = |network: &&NetworkId| is_dns || route.access.admits(Origin::Lan(**network));
+        let admitted = |network: &&NetworkId| is_dns || access.admits(Origin::Lan(**network));
         let networks = ingress.networks.iter().filter(admitted);
         let peers = ingress.peers.iter().filter(|reach| {
             let begins = match &reach.routes {
                 RoutesReach::All => true,
                 RoutesReach::Hosts(hosts) => host.is_some_and(|host| hosts.contains(host)),
             };
-            begins && route.access.admits(Origin::Vpn(reach.peer))
+            begins && access.admits(Origin::Vpn(reach.peer))
         });
         let place = names.iter().position(|known| known.host == name).unwrap_or_else(|| {
             names.push(RouteName { host: name, networks: Vec::new(), peers: Vec::new() });

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     config::{
-        compile::{Names, Setting, access, acme, addresses, ports, public_clients},
+        compile::{Names, Setting, access, acme, addresses, ports, public_clients, streams},
         file::{self, AccessWord, File, ReachWord, Target as Written},
         problems::{At, Report},
     },
@@ -47,6 +47,7 @@ pub(crate) fn compile(
         key: setting.file(&files.key, &ingress.about),
     });
     let certificates: Vec<_> = certificates.collect();
+    let ports = streams::compile(file, lan, names, setting, taken);
     let mut routes: Vec<Route> = Vec::new();
     for written in &file.routes {
         let access = access::compile(&written.access, names, &written.about, report);
@@ -118,6 +119,7 @@ pub(crate) fn compile(
         domain: names.domain.clone(),
         dns_host: doh.map(|doh| doh.host.value.clone()),
         routes,
+        ports,
         networks: [NetworkId::HOST, NetworkId::MAIN].into_iter().chain(named).collect(),
         peers: peers(file, names),
         directory: names.directory(),
@@ -426,11 +428,12 @@ fn target(
     }
     for to in route.to.iter().chain(&route.backup) {
         let opaque = matches!(&to.value, Written::Upstream { http: Http::Opaque, .. });
+        let other = matches!(&to.value, Written::Upstream { http: Http::Datagrams, .. });
         let unix = matches!(&to.value, Written::Upstream { host: UpstreamHost::Unix(_), .. });
         if route.passthrough.is_some() && !opaque && !unix {
             let hint = "write \"tcp://\" with host and port: whatever the client says goes there";
             report.error(to.at, &route.about, "what is passed through is no HTTP to us", hint);
-        } else if route.passthrough.is_none() && opaque {
+        } else if route.passthrough.is_none() && (opaque || other) {
             let hint = "write \"http://\" or \"https://\", or add tls = \"passthrough\"";
             report.error(to.at, &route.about, "requests need a server that speaks HTTP", hint);
         }

@@ -8,6 +8,7 @@ mod ingress;
 mod overlap;
 mod ports;
 mod public_clients;
+mod streams;
 mod user;
 mod vpn;
 mod wan;
@@ -178,9 +179,10 @@ pub(crate) fn compile(mut file: File, setting: &Setting<'_>, ids: &mut PeerIds) 
     if let Some(dns) = &mut dns {
         dns.time_servers.clone_from(&file.node.ntp);
     }
-    if file.ingress.is_none() && !file.routes.is_empty() {
-        for route in &file.routes {
-            report.error(route.at(), &route.about, "there is no [ingress] to serve it", "add an [ingress] section");
+    if file.ingress.is_none() {
+        let routes = file.routes.iter().map(|route| (route.at(), &route.about));
+        for (at, about) in routes.chain(file.ports.iter().map(|port| (port.at, &port.about))) {
+            report.error(at, about, "there is no [ingress] to serve it", "add an [ingress] section");
         }
     }
     let encrypted = dns.as_ref().and_then(|dns| dns.encrypted.as_ref());
@@ -188,9 +190,14 @@ pub(crate) fn compile(mut file: File, setting: &Setting<'_>, ids: &mut PeerIds) 
         .ingress
         .as_ref()
         .map(|ingress| ingress::compile(ingress, &file, encrypted, &lan, &names, setting, &mut taken));
+    let ports = ingress.as_ref().map_or_else(Vec::new, served);
     let metrics_port = metrics_listen.as_ref().and_then(|places| places.first()).map(|place| place.address.port());
     let users = user::compile(&file, &names, report);
-    let vpn = file.vpn.as_ref().map(|vpn| vpn::compile(vpn, &file, &names, &users, metrics_port, setting, &mut taken));
+    let mut vpn =
+        file.vpn.as_ref().map(|vpn| vpn::compile(vpn, &file, &names, &users, metrics_port, setting, &mut taken));
+    if let Some(vpn) = &mut vpn {
+        vpn.ports = ports;
+    }
     let console =
         file.console.as_ref().map(|console| console::compile(console, ingress.as_mut(), &file, &users, report));
     if let (Some(dns), Some(ingress)) = (&mut dns, &ingress) {
@@ -229,6 +236,23 @@ pub(crate) fn compile(mut file: File, setting: &Setting<'_>, ids: &mut PeerIds) 
     let files = setting.named.borrow().iter().cloned().collect();
     let directory = names.directory();
     Compiled { node, lan, wan, dns, ingress, vpn, users, metrics, history, console, directory, files }
+}
+
+/// Ports of the gate that lead to routes of the ingress.
+fn served(ingress: &crate::ingress::Config) -> Vec<crate::vpn::ServedPort> {
+    let of_one = |port: &crate::ingress::Port| {
+        let (peers, protocol) = (
+            port.peers(ingress),
+            match port.transport {
+                crate::ingress::Transport::Tcp => crate::vpn::Protocol::Tcp,
+                crate::ingress::Transport::Udp => crate::vpn::Protocol::Udp,
+            },
+        );
+        let served =
+            port.inner.iter().map(|number| crate::vpn::ServedPort { protocol, port: *number, peers: peers.clone() });
+        served.collect::<Vec<_>>()
+    };
+    ingress.ports.iter().flat_map(of_one).collect()
 }
 
 fn node(node: &file::Node, setting: &Setting<'_>) -> Node {

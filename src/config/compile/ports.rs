@@ -52,8 +52,13 @@ impl Taken {
 
     /// Says whether this address is one of ours: an upstream there would be the edge itself.
     pub(crate) fn is_ours(&self, address: SocketAddr, own: impl Fn(SocketAddr) -> bool) -> bool {
+        self.has(Protocol::Tcp, address, own)
+    }
+
+    /// The same of either protocol.
+    pub(crate) fn has(&self, wanted: Protocol, address: SocketAddr, own: impl Fn(SocketAddr) -> bool) -> bool {
         self.0.iter().any(|(protocol, place, _)| {
-            *protocol == Protocol::Tcp
+            *protocol == wanted
                 && place.address.port() == address.port()
                 && (place.address == address || (place.address.ip().is_unspecified() && own(address)))
         })

@@ -107,6 +107,7 @@ pub(crate) fn compile(
         lan_interfaces: file.lan.interfaces.iter().map(|name| name.value.clone()).collect(),
         peers: Vec::new(),
         metrics_port,
+        ports: Vec::new(),
         state: setting.state.clone(),
         directory: names.directory(),
     };
@@ -312,7 +313,9 @@ fn reach(
         }
         ReachWord::Route(host) => {
             let exact = HostPattern::Exact(host.clone());
-            let hosts = || file.routes.iter().flat_map(|route| &route.hosts).map(|pattern| &pattern.value);
+            let ports = || file.ports.iter().filter_map(|port| port.host.as_ref());
+            let hosts =
+                || file.routes.iter().flat_map(|route| &route.hosts).chain(ports()).map(|pattern| &pattern.value);
             let wild = host.as_str().split_once('.').map(|(_, rest)| rest);
             let wild = |pattern: &HostPattern| matches!(pattern, HostPattern::Wildcard(parent) if Some(parent.as_str()) == wild);
             if !hosts().any(|pattern| *pattern == exact || wild(pattern)) {

@@ -88,7 +88,7 @@ fn forward(table: &Table<'_>) -> Option<Forward> {
 fn server(text: &str) -> Result<(Upstream, CanonicalHost), Wrong> {
     let wrong = || Wrong::new(format!("\"{text}\" is no server that can be asked"), "write \"http://authelia:9091\"");
     let Target::Upstream { tls, http, host, port } = target(text)? else { return Err(wrong()) };
-    if http == Http::Opaque {
+    if matches!(http, Http::Opaque | Http::Datagrams) {
         return Err(wrong());
     }
     let named = match &host {

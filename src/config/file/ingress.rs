@@ -77,6 +77,7 @@ impl Ingress {
                 connect: wait("connect", timeouts.connect),
                 response: wait("response", timeouts.response),
                 tunnel: wait("tunnel", timeouts.tunnel),
+                datagrams: wait("datagrams", timeouts.datagrams),
             };
         }
         let most = |key, bounds, default| {

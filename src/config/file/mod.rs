@@ -11,6 +11,7 @@ pub mod keys;
 mod lan;
 mod metrics;
 mod node;
+mod port;
 mod public_client;
 mod reader;
 mod route;
@@ -28,6 +29,7 @@ pub(crate) use lan::Lan;
 pub(crate) use metrics::Metrics;
 pub(crate) use node::Node;
 pub use node::{Log, LogFormat};
+pub(crate) use port::{Port, PortWord};
 pub(crate) use public_client::{PublicClient, Shows};
 pub(crate) use reader::Table;
 pub(crate) use route::{AccessWord, Answer, Route, Target};
@@ -46,6 +48,7 @@ pub(crate) struct File {
     pub(crate) dns: Option<Dns>,
     pub(crate) ingress: Option<Ingress>,
     pub(crate) routes: Vec<Route>,
+    pub(crate) ports: Vec<Port>,
     pub(crate) vpn: Option<Vpn>,
     pub(crate) users: Vec<User>,
     pub(crate) metrics: Option<Metrics>,
@@ -58,13 +61,15 @@ pub(crate) fn read(report: &Report) -> File {
     let document = reader::parse(Text::File, report);
     let start = Span { text: Text::File, start: 0 };
     let top = Table::open("", start, document.get_ref(), report);
+    let (ports, routes): (Vec<_>, Vec<_>) = top.tables("route", "route").into_iter().partition(Port::is);
     File {
         node: Node::read(top.table("node", "node"), start),
         lan: Lan::read(top.table("lan", "lan")),
         wan: top.table("wan", "wan").map(|table| Wan::read(&table)).unwrap_or_default(),
         dns: top.table("dns", "dns").map(|table| Dns::read(&table)),
         ingress: top.table("ingress", "ingress").map(|table| Ingress::read(&table)),
-        routes: top.tables("route", "route").iter().filter_map(Route::read).collect(),
+        routes: routes.iter().filter_map(Route::read).collect(),
+        ports: ports.iter().filter_map(Port::read).collect(),
         vpn: top.table("vpn", "vpn").map(|table| Vpn::read(&table)),
         users: top.tables("user", "user").iter().filter_map(User::read).collect(),
         metrics: top.table("metrics", "metrics").map(|table| Metrics::read(&table)),

@@ -86,6 +86,10 @@ impl Route {
         let passthrough = table.word("tls", &[("passthrough", ())]);
         if passthrough.is_some() {
             passed(table);
+        } else if let Some(limits) = table.table("limits", "route.limits").filter(|limits| limits.has("per_client")) {
+            let what = "\"per_client\" is for connections that are passed on without being understood";
+            let hint = "write rate = \"10/s burst 50\", which is of one client";
+            table.report.error(limits.place("per_client"), &limits.about, what, hint);
         }
         let any = hosts.iter().flatten().find(|host| host.value == HostPattern::Any);
         if let Some(any) = any {
@@ -261,6 +265,7 @@ pub(super) fn target(text: &str) -> Result<Target, Wrong> {
     };
     let (tls, http, default_port) = match scheme {
         "tcp" => (false, Http::Opaque, 0),
+        "udp" => (false, Http::Datagrams, 0),
         "http" => (false, Http::One, 80),
         "https" => (true, Http::One, 443),
         "h2c" => (false, Http::Two, 80),
@@ -269,7 +274,7 @@ pub(super) fn target(text: &str) -> Result<Target, Wrong> {
             let what = format!("upstream \"{text}\" has the scheme \"{scheme}\"");
             return Err(Wrong::new(
                 what,
-                "write \"http://\" or \"https://\", or \"h2c://\" or \"h2://\" for HTTP/2, or \"tcp://\" for what is passed on as it comes",
+                "write \"http://\" or \"https://\", or \"h2c://\" or \"h2://\" for HTTP/2, or \"tcp://\" or \"udp://\" for what is passed on as it comes",
             ));
         }
     };

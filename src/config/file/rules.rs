@@ -139,6 +139,10 @@ fn limits(table: &Table<'_>) -> RouteLimits {
             .number("concurrency", 1..=u64::from(u32::MAX))
             .and_then(|number| u32::try_from(number.value).ok())
             .unwrap_or(all.concurrency),
+        per_client: table
+            .number("per_client", 1..=1_000_000)
+            .and_then(|number| u32::try_from(number.value).ok())
+            .unwrap_or(all.per_client),
         body: table.parsed("body", value::size).map_or(all.body, |size| size.value as u64),
         header: table.parsed("header", value::size).map_or(all.header, |size| size.value),
         allow: nets("allow"),

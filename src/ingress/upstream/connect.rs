@@ -119,7 +119,7 @@ impl Dial {
         match self.upstream.http {
             Http::One => Ok(Lane::Wire(Wire::new(self.pool, stream))),
             Http::Two => Ok(Lane::Stream(self.begin(stream).await?.open(self.scheme()))),
-            Http::Opaque => Err(DialError::Protocol),
+            Http::Opaque | Http::Datagrams => Err(DialError::Protocol),
         }
     }
 
@@ -219,7 +219,7 @@ fn client_config(tls: &UpstreamTls, http: Http, provider: &Arc<CryptoProvider>) 
     config.alpn_protocols = match http {
         Http::One => vec![b"http/1.1".to_vec()],
         Http::Two => vec![b"h2".to_vec()],
-        Http::Opaque => Vec::new(),
+        Http::Opaque | Http::Datagrams => Vec::new(),
     };
     Ok(Arc::new(config))
 }

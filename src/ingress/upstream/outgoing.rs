@@ -76,7 +76,7 @@ impl Outgoing {
         body: RequestBody,
     ) -> Self {
         match http {
-            Http::One | Http::Opaque => {}
+            Http::One | Http::Opaque | Http::Datagrams => {}
             Http::Two => return Self::packed(method, (path, query), (headers, nominated), told, body),
         }
         let mut head = BytesMut::with_capacity(1000 + headers.len() * 48);

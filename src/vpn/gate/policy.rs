@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     origin::PeerId,
     vpn::{
-        Caller, Config, Protocol, Reach,
+        Caller, Config, Protocol, Reach, ServedPort,
         gate::owner::Owners,
         keys::{PresharedKey, PrivateKey, PublicKey},
     },
@@ -80,6 +80,8 @@ pub enum Service {
     Ingress,
     /// TCP on the metrics port.
     Metrics,
+    /// Ports of routes of plain TCP and UDP.
+    Port,
     /// TCP 80 for a peer whose person has yet to confirm; it has nothing else.
     Confirm,
 }
@@ -167,6 +169,7 @@ pub struct Policy {
     networks: Vec<IpNet>,
     owners: Owners,
     metrics_port: Option<u16>,
+    ports: Vec<ServedPort>,
 }
 
 impl Policy {
@@ -230,7 +233,16 @@ impl Policy {
         // Port 0 is nobody's, also where it means "choose one" outside.
         let metrics_port = config.metrics_port.filter(|port| *port != 0);
         let networks = config.addresses.iter().map(IpNet::trunc).collect();
-        Ok(Self { private_key, previous_key, peers, addresses, networks, owners, metrics_port })
+        Ok(Self {
+            private_key,
+            previous_key,
+            peers,
+            addresses,
+            networks,
+            owners,
+            metrics_port,
+            ports: config.ports.clone(),
+        })
     }
 
     /// Returns the gate's keys, the present one first.
@@ -298,13 +310,18 @@ impl Policy {
             53 => Some(Service::Dns),
             80 | 443 => Some(Service::Ingress),
             _ if Some(port) == self.metrics_port => Some(Service::Metrics),
-            _ => None,
+            _ => self.served(peer, Protocol::Tcp, port),
         }
     }
 
-    /// Returns what is served on a UDP port of the gate.
-    pub fn udp_service(&self, port: u16) -> Option<Service> {
-        (port == 53).then_some(Service::Dns)
+    fn served(&self, peer: PeerId, protocol: Protocol, port: u16) -> Option<Service> {
+        let is_it = |served: &ServedPort| served.protocol == protocol && served.port == port && port != 0;
+        self.ports.iter().any(|served| is_it(served) && served.peers.contains(&peer)).then_some(Service::Port)
+    }
+
+    /// Returns what is served to a peer on a UDP port of the gate.
+    pub fn udp_service(&self, peer: PeerId, port: u16) -> Option<Service> {
+        if port == 53 { Some(Service::Dns) } else { self.served(peer, Protocol::Udp, port) }
     }
 
     /// Says whether a peer may begin to use a service.
@@ -315,6 +332,8 @@ impl Policy {
             Service::Dns => peer.dns,
             Service::Ingress => peer.ingress,
             Service::Metrics => peer.metrics,
+            // It was for this peer, or there was none.
+            Service::Port => true,
         })
     }
 
@@ -395,6 +414,24 @@ mod tests {
         assert!(may(1, Service::Dns) && !may(1, Service::Ingress) && !may(1, Service::Metrics));
         assert!(may(2, Service::Dns) && may(2, Service::Ingress) && !may(2, Service::Metrics));
         assert!(!may(9, Service::Dns));
+    }
+
+    #[test]
+    fn a_port_of_a_route_is_there_for_whom_the_route_admits_and_closed_to_all_others() {
+        let mut config = config(vec![peer(0, "10.77.0.2/32"), peer(1, "10.77.0.3/32")]);
+        let served = |protocol, port| ServedPort { protocol, port, peers: vec![PeerId(0)] };
+        config.ports = vec![served(Protocol::Tcp, 2222), served(Protocol::Udp, 5000), served(Protocol::Tcp, 0)];
+        let policy = Policy::new(&config).unwrap();
+        let (one, two) = (PeerId(0), PeerId(1));
+
+        assert_eq!(policy.tcp_service(one, 2222), Some(Service::Port));
+        assert_eq!(policy.udp_service(one, 5000), Some(Service::Port));
+        for port in [0, 5000, 2223] {
+            assert_eq!(policy.tcp_service(one, port), None);
+        }
+        assert_eq!(policy.udp_service(one, 2222), None);
+        assert_eq!((policy.tcp_service(two, 2222), policy.udp_service(two, 5000)), (None, None));
+        assert!(policy.may_reach(one, Service::Port));
     }
 
     #[test]

@@ -44,6 +44,7 @@ pub(crate) fn config(peers: Vec<vpn::Peer>) -> Config {
         lan_interfaces: Vec::new(),
         peers,
         metrics_port: Some(9153),
+        ports: Vec::new(),
         state: std::path::PathBuf::new(),
         directory: Directory::default(),
     }

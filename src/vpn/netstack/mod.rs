@@ -109,7 +109,7 @@ fn aim(policy: &Policy, networks: &Networks, peer: PeerId, protocol: Protocol, t
     if policy.is_gate(target.ip()) {
         let service = match protocol {
             Protocol::Tcp => policy.tcp_service(peer, target.port()),
-            Protocol::Udp => policy.udp_service(target.port()),
+            Protocol::Udp => policy.udp_service(peer, target.port()),
         };
         return service.filter(|service| policy.may_reach(peer, *service)).map(Aim::Service);
     }
@@ -344,7 +344,7 @@ impl Netstack {
     fn outlet(&self, service: Service) -> Option<&Outlet> {
         match service {
             Service::Dns => self.outlets.dns.as_ref(),
-            Service::Ingress => self.outlets.ingress.as_ref(),
+            Service::Ingress | Service::Port => self.outlets.ingress.as_ref(),
             Service::Metrics => self.outlets.metrics.as_ref(),
             Service::Confirm => self.outlets.confirm.as_ref(),
         }
@@ -354,7 +354,7 @@ impl Netstack {
         let Some((from, to)) = packet.ports() else {
             return Delivery::Dropped(Dropped::Malformed, None);
         };
-        let service = self.policy.udp_service(to).filter(|service| self.policy.may_reach(peer, *service));
+        let service = self.policy.udp_service(peer, to).filter(|service| self.policy.may_reach(peer, *service));
         let Some(outlet) = service.and_then(|service| self.outlet(service)) else {
             return self.refuse(Dropped::Forbidden, peer, packet, now);
         };

@@ -72,6 +72,7 @@ impl Pair {
                 peer(PeerId(2), hers.public_key(), ["10.77.0.3/32", "fd77::3/128"]),
             ],
             metrics_port: Some(9153),
+            ports: Vec::new(),
             state: std::path::PathBuf::new(),
             directory: Directory::default(),
         };

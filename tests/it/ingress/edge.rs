@@ -23,7 +23,7 @@ use hearthgate::{
     origin::{Access, Directory, Networks, Origin, PeerId},
     provider::Reach,
     questions::Questions,
-    stream::{Accepted, Outlet, Stream, inlet},
+    stream::{Accepted, Datagram, Outlet, Stream, inlet},
     supervise::{Phase, Stopper, stop},
 };
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
@@ -106,6 +106,19 @@ impl Edge {
         let local = SocketAddr::from(([10, 77, 0, 1], port));
         self.outlet.streams.send(Accepted { stream, origin, client, local }).await.unwrap();
         ours
+    }
+
+    /// Sends a datagram as somebody from this origin; returns what comes back, if anything does.
+    pub(crate) async fn datagram(&self, origin: Origin, port: u16, payload: &[u8]) -> Option<Vec<u8>> {
+        let (reply, mut replies) = tokio::sync::mpsc::channel(4);
+        let client = "10.77.0.2:40000".parse().unwrap();
+        let local = SocketAddr::from(([10, 77, 0, 1], port));
+        let datagram = Datagram { origin, client, local, payload: payload.to_vec(), reply };
+        self.outlet.datagrams.send(datagram).await.unwrap();
+        // Whoever drops it drops the way back.
+        let reply = timeout(PATIENCE, replies.recv()).await.unwrap()?;
+        assert_eq!((reply.from, reply.to), (local, client));
+        Some(reply.payload)
     }
 
     pub(crate) async fn tls<S>(&self, stream: S, sni: &str, alpn: &str) -> std::io::Result<TlsStream<S>>
@@ -283,6 +296,7 @@ fn config(state: &Path) -> Config {
             route("www.home.example", "/", public(), Target::Builtin(Builtin::Welcome)),
             route("admin.home.example", "/", vpn(), Target::Builtin(Builtin::Welcome)),
         ],
+        ports: Vec::new(),
         networks: Vec::new(),
         peers: vec![PeerReach { peer: PEER, routes: RoutesReach::All }],
         directory: Directory { networks: Vec::new(), peers: vec![(PEER, "laptop".into())] },
