@@ -34,6 +34,7 @@ mod key;
 mod mapping;
 mod members;
 mod name;
+mod needs;
 mod own;
 mod parse;
 mod patterns;

@@ -2,17 +2,22 @@
 //! in number, in the size of what they compile to, and in the time that a look-up takes: it is linear in the
 //! length of a name, whatever the expression.
 
-use std::io;
+use std::{borrow::Borrow, collections::HashMap, io};
 
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use regex_automata::{
-    Input, MatchKind, PatternSet,
+    Anchored, Input, MatchKind, PatternID, PatternSet,
     meta::{BuildError, Config, Regex},
     nfa::thompson,
     util::syntax,
 };
+use regex_syntax::hir::{Dot, Hir, Repetition};
 use serde::{Deserialize, Serialize};
 
-use super::disk::{In, Out};
+use super::{
+    disk::{In, Out},
+    needs,
+};
 
 /// Patterns of all lists together.
 pub(super) const MOST: usize = 4096;
@@ -21,8 +26,11 @@ pub(super) const MOST: usize = 4096;
 const LARGEST: usize = 64 << 10;
 const LARGEST_OF_ALL: usize = 8 << 20;
 
-/// What a search may keep of its states, for each thread that searches.
-const STATES: usize = 1 << 20;
+/// What a search may keep of its states, for each thread that searches; there are two kinds.
+const STATES: usize = 512 << 10;
+
+/// A piece of text that more patterns need finds too many of them.
+const SHARING: usize = 64;
 
 /// A pattern and the number of its rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,7 +100,8 @@ impl Expression {
 
     /// Says whether it fits a name; compiles it anew, for those who explain.
     pub(super) fn fits(&self, name: &[u8]) -> bool {
-        compile(&[&self.text]).is_ok_and(|regex| regex.is_match(name))
+        let parsed = syntax::parse_with(&self.text, &syntax());
+        parsed.is_ok_and(|parsed| compile(&[parsed]).is_ok_and(|regex| regex.is_match(name)))
     }
 }
 
@@ -100,41 +109,77 @@ impl Expression {
 #[derive(Default)]
 pub(super) struct Patterns {
     patterns: Vec<Pattern>,
-    regex: Option<Regex>,
+    needing: Option<Needing>,
+    rest: Option<Rest>,
+}
+
+/// Patterns that fit no name without a certain piece of text: only those are tried whose piece a name has.
+struct Needing {
+    pieces: AhoCorasick,
+    /// For each piece, whose it is: the number of an expression in `regex`.
+    whose: Vec<usize>,
+    /// Each of them anchored, with anything before it.
+    regex: Regex,
+    /// Where the patterns stand.
+    places: Vec<usize>,
+}
+
+/// The others, which are tried all at once.
+struct Rest {
+    regex: Regex,
+    places: Vec<usize>,
 }
 
 impl Patterns {
     fn new(patterns: Vec<Pattern>) -> io::Result<Self> {
-        let texts: Vec<_> = patterns.iter().map(|pattern| pattern.text.as_str()).collect();
-        let regex = if texts.is_empty() { None } else { Some(compile(&texts).map_err(io::Error::other)?) };
-        Ok(Self { patterns, regex })
+        let parse = |pattern: &Pattern| syntax::parse_with(&pattern.text, &syntax()).map_err(io::Error::other);
+        let parsed: Vec<Hir> = patterns.iter().map(parse).collect::<io::Result<_>>()?;
+        let pieces: Vec<_> = parsed.iter().map(needs::pieces).collect();
+        let mut sharing: HashMap<&[u8], usize> = HashMap::new();
+        pieces.iter().flatten().flatten().for_each(|piece| *sharing.entry(piece).or_default() += 1);
+        let helps = |pieces: &Vec<Vec<u8>>| pieces.iter().all(|piece| sharing[&piece[..]] <= SHARING);
+        let (mut needing, mut rest) = (Vec::new(), Vec::new());
+        for (place, (parsed, pieces)) in parsed.iter().zip(&pieces).enumerate() {
+            match pieces.as_ref().filter(|pieces| helps(pieces)) {
+                Some(pieces) => needing.push((place, parsed, pieces)),
+                None => rest.push((place, parsed)),
+            }
+        }
+        let needing = if needing.is_empty() { None } else { Some(Needing::new(&needing)?) };
+        let rest = if rest.is_empty() { None } else { Some(Rest::new(&rest)?) };
+        Ok(Self { patterns, needing, rest })
     }
 
     /// Calls `found` with the rule of each pattern that fits a name, which is text in lower case.
     #[inline]
     pub(super) fn find(&self, name: &[u8], mut found: impl FnMut(u16)) {
-        let Some(regex) = &self.regex else { return };
-        if !regex.is_match(name) {
-            return;
+        let mut fitting = Vec::new();
+        if let Some(needing) = &self.needing {
+            needing.find(name, &mut fitting);
         }
-        let mut fitting = PatternSet::new(regex.pattern_len());
-        regex.which_overlapping_matches(&Input::new(name), &mut fitting);
-        for pattern in fitting.iter() {
-            if let Some(pattern) = self.patterns.get(pattern.as_usize()) {
-                found(pattern.rule);
-            }
+        if let Some(rest) = &self.rest {
+            rest.find(name, &mut fitting);
         }
+        // As they stand in the lists: the first one wins.
+        fitting.sort_unstable();
+        fitting.iter().filter_map(|place| self.patterns.get(*place)).for_each(|pattern| found(pattern.rule));
     }
 
     /// Says whether there are none.
     pub(super) const fn is_empty(&self) -> bool {
-        self.regex.is_none()
+        self.needing.is_none() && self.rest.is_none()
     }
 
     /// Returns about how many bytes they take, without what searches keep.
     pub(super) fn bytes(&self) -> usize {
         let texts: usize = self.patterns.iter().map(|pattern| size_of::<Pattern>() + pattern.text.len()).sum();
-        texts + self.regex.as_ref().map_or(0, Regex::memory_usage)
+        let needing = self.needing.as_ref().map_or(0, |needing| {
+            needing.pieces.memory_usage()
+                + needing.regex.memory_usage()
+                + size_of::<usize>() * (needing.whose.len() + needing.places.len())
+        });
+        let rest = self.rest.as_ref();
+        texts + needing + rest.map_or(0, |rest| rest.regex.memory_usage() + size_of::<usize>() * rest.places.len())
     }
 
     /// Writes the patterns so that [`Patterns::read`] finds them.
@@ -148,19 +193,68 @@ impl Patterns {
     }
 }
 
+impl Needing {
+    fn new(patterns: &[(usize, &Hir, &Vec<Vec<u8>>)]) -> io::Result<Self> {
+        let anything =
+            Hir::repetition(Repetition { min: 0, max: None, greedy: true, sub: Box::new(Hir::dot(Dot::AnyByte)) });
+        let anchored = patterns.iter().map(|(_, parsed, _)| Hir::concat(vec![anything.clone(), (*parsed).clone()]));
+        let regex = compile(&anchored.collect::<Vec<_>>()).map_err(io::Error::other)?;
+        let pieces = patterns.iter().flat_map(|(_, _, pieces)| pieces.iter());
+        let pieces = AhoCorasick::builder().kind(Some(AhoCorasickKind::ContiguousNFA)).build(pieces);
+        let whose = patterns.iter().enumerate().flat_map(|(number, (_, _, pieces))| pieces.iter().map(move |_| number));
+        Ok(Self {
+            pieces: pieces.map_err(io::Error::other)?,
+            whose: whose.collect(),
+            regex,
+            places: patterns.iter().map(|(place, ..)| *place).collect(),
+        })
+    }
+
+    fn find(&self, name: &[u8], fitting: &mut Vec<usize>) {
+        let found = self.pieces.find_overlapping_iter(name);
+        let mut tried: Vec<usize> =
+            found.filter_map(|piece| self.whose.get(piece.pattern().as_usize()).copied()).collect();
+        tried.sort_unstable();
+        tried.dedup();
+        for number in tried {
+            let Ok(pattern) = PatternID::new(number) else { continue };
+            if self.regex.is_match(Input::new(name).anchored(Anchored::Pattern(pattern))) {
+                fitting.extend(self.places.get(number));
+            }
+        }
+    }
+}
+
+impl Rest {
+    fn new(patterns: &[(usize, &Hir)]) -> io::Result<Self> {
+        let parsed: Vec<&Hir> = patterns.iter().map(|(_, parsed)| *parsed).collect();
+        let regex = compile(&parsed).map_err(io::Error::other)?;
+        Ok(Self { regex, places: patterns.iter().map(|(place, _)| *place).collect() })
+    }
+
+    fn find(&self, name: &[u8], fitting: &mut Vec<usize>) {
+        if !self.regex.is_match(name) {
+            return;
+        }
+        let mut found = PatternSet::new(self.regex.pattern_len());
+        self.regex.which_overlapping_matches(&Input::new(name), &mut found);
+        fitting.extend(found.iter().filter_map(|pattern| self.places.get(pattern.as_usize())));
+    }
+}
+
 /// Names are in lower case, and no text but octets.
 fn syntax() -> syntax::Config {
     syntax::Config::new().unicode(false).utf8(false).case_insensitive(true)
 }
 
-fn compile(texts: &[&str]) -> Result<Regex, Box<BuildError>> {
+fn compile<H: Borrow<Hir>>(expressions: &[H]) -> Result<Regex, Box<BuildError>> {
     let config = Config::new()
         .match_kind(MatchKind::All)
         .utf8_empty(false)
         .nfa_size_limit(Some(2 * LARGEST_OF_ALL))
         .hybrid_cache_capacity(STATES)
         .onepass(false);
-    Regex::builder().syntax(syntax()).configure(config).build_many(texts).map_err(Box::new)
+    Regex::builder().configure(config).build_many_from_hir(expressions).map_err(Box::new)
 }
 
 #[cfg(test)]
@@ -190,6 +284,38 @@ mod tests {
         assert_eq!(found(&patterns, "a.x.example"), [2]);
         assert_eq!(found(&patterns, "ax.example"), [0; 0]);
         assert_eq!(found(&Patterns::default(), "a"), [0; 0]);
+    }
+
+    #[test]
+    fn all_together_find_what_each_finds_alone() {
+        let shared: Vec<String> = (0..2 * SHARING).map(|number| format!(r"^x{number}\..*shared")).collect();
+        let mut texts = vec![
+            r"(?:^|\.)pixel\.archive\.",
+            r"^ad([sxv]?[0-9]*|system)[_.-]([^.[:space:]]+\.){1,}",
+            "^(.+[_.-])?(twitter|twimg)\\.(co\\.)?[^.]+$",
+            r"track\b",
+            "(?x) count # a comment",
+            "(?i-u)COUNTER$",
+            "(?-i)Counter",
+            r"^(?:\w+\.)*minepi\.com$",
+            r"analytics|stats|metrics",
+            "[0-9]{3,}",
+            "^$",
+        ];
+        texts.extend(shared.iter().map(String::as_str));
+        let together = patterns(&texts);
+        assert!(together.needing.is_some() && together.rest.is_some());
+        let parts = ["pixel.archive.", "ads7.", "x3.", "x63.", "a.", "twitter.co.", "track", "counter", "minepi.com"];
+        let parts = parts.into_iter().chain(["statistics.", "stats", "shared", "1234.", "example", ""]);
+        let parts: Vec<&str> = parts.collect();
+
+        for (first, second) in parts.iter().flat_map(|first| parts.iter().map(move |second| (first, second))) {
+            let name = format!("{first}{second}");
+            let alone =
+                texts.iter().enumerate().filter(|(_, text)| Expression::read(text).unwrap().fits(name.as_bytes()));
+            let alone: Vec<u16> = alone.map(|(number, _)| u16::try_from(number).unwrap()).collect();
+            assert_eq!(found(&together, &name), alone, "{name}");
+        }
     }
 
     #[test]

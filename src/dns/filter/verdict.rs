@@ -61,7 +61,7 @@ pub struct Rewrite {
 impl Policy {
     /// Says what the rules are for a client and a name in wire form, in whatever case. What is no name passes.
     ///
-    /// Takes no lock, and allocates nothing unless a pattern fits.
+    /// Takes no lock, and allocates nothing unless a name has what some pattern needs.
     pub fn verdict(&self, asking: impl Into<Asking>, name: &[u8], qtype: u16) -> Verdict {
         let Compiled { seed, table, .. } = &*self.compiled;
         let Some(suffixes) = seed.suffixes(name) else { return Verdict::Pass };
