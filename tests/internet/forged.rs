@@ -33,7 +33,8 @@ fn forged(message: &[u8], spoil: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 
 #[test]
 fn kaminsky_guesses_of_the_id_are_not_believed_and_turn_the_question_to_tcp() {
-    // RFC 5452 §9.2: after three wrong answers nothing that comes over UDP is needed any more.
+    // RFC 5452 §9.2: after three wrong answers nothing that comes over UDP is needed any more. The forger knows the port,
+    // as SADDNS (CVE-2020-25705) finds it out.
     let mut play = calm();
     let mut dice = Dice(7);
     play.forger = Some(Box::new(move |message| {

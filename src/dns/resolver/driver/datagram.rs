@@ -1,5 +1,7 @@
 //! A message to one server in a datagram: from a socket of its own, bound to a random port and connected, so
-//! that the kernel drops what others send (RFC 5452 §9.2, §10).
+//! that the kernel drops what others send (RFC 5452 §9.2, §10). It answers them as it does where no port is open, so who
+//! looks for the port (SADDNS, CVE-2020-25705) must send as the server; what he guesses then, the core counts as wrong
+//! answers, of which it bears three.
 
 use std::{
     io,
@@ -83,6 +85,23 @@ mod tests {
     use rustix::net::sockopt::{Ipv4PathMtuDiscovery, ip_mtu_discover};
 
     use super::*;
+
+    #[tokio::test]
+    async fn saddns_a_port_that_waits_looks_closed_to_everybody_but_the_server() {
+        let bind = || std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let (server, stranger) = (bind(), bind());
+        let socket = socket(server.local_addr().unwrap(), &mut Random::default()).unwrap();
+        let port = socket.local_addr().unwrap();
+        stranger.connect(port).unwrap();
+        stranger.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+
+        stranger.send(b"guess").unwrap();
+        let told = stranger.recv(&mut [0; 16]).unwrap_err();
+        server.send_to(b"answer", port).unwrap();
+
+        assert_eq!(told.kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(next(&socket).await.unwrap(), b"answer");
+    }
 
     #[tokio::test]
     async fn rfc9715_3_1_no_icmp_makes_questions_come_in_pieces() {
