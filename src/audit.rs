@@ -6,11 +6,12 @@
 //! done. Files are rotated by size, and the chain goes on from one to the next.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard},
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -25,6 +26,9 @@ const SIZE: u64 = 1 << 20;
 const OLDER: usize = 16;
 /// Bytes of what somebody else chose.
 const TEXT: usize = 512;
+
+/// How long another process may have the turn to write.
+const TURN: Duration = Duration::from_secs(2);
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +113,11 @@ impl Audit {
 
     fn try_record(&self, by: &str, what: &str, outcome: &str) -> io::Result<()> {
         let mut end = self.end();
+        // While one process hands over to the next, two write: one at a time, each behind the other's last line.
+        let _turn = turn(&self.state)?;
+        if end.as_ref().is_some_and(|end| !end.is_last(&self.state)) {
+            *end = None;
+        }
         if end.as_ref().is_some_and(|end| end.bytes >= self.size) {
             let before = end.take();
             rotate(&self.state)?;
@@ -128,7 +137,27 @@ impl Audit {
     }
 }
 
+/// Waits for the turn to write, which ends when the folder is closed again. Nobody has it for longer than a line takes.
+fn turn(state: &Path) -> io::Result<File> {
+    let folder = File::open(state)?;
+    let until = Instant::now() + TURN;
+    loop {
+        match folder.try_lock() {
+            Ok(()) => return Ok(folder),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
+            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::TimedOut.into()),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
+
 impl End {
+    /// Whether this is still the newest file, and nobody has written behind what we know.
+    fn is_last(&self, state: &Path) -> bool {
+        let (Ok(known), Ok(newest)) = (self.file.metadata(), fs::metadata(state.join(FILE))) else { return false };
+        (known.dev(), known.ino()) == (newest.dev(), newest.ino()) && newest.len() == self.bytes
+    }
+
     /// Opens the newest file; what was written last without its end is cut off, and that is written down.
     fn open(state: &Path, before: Option<(u64, String)>) -> io::Result<Self> {
         let path = state.join(FILE);
@@ -281,6 +310,25 @@ mod tests {
         assert_eq!((verified.entries, verified.first), (10, 1));
         assert!(folder.path().join("audit.log.2").exists());
         assert_eq!(names(folder.path())[..2], ["peer add p0", "peer add p1"]);
+    }
+
+    #[test]
+    fn two_processes_write_one_chain() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = || Audit { size: 900, ..Audit::new(folder.path()) };
+
+        let writers = [writer(), writer()];
+        for number in 0..6 {
+            writers.iter().for_each(|log| log.record("uid 0", &format!("alternating {number}"), "done"));
+        }
+        std::thread::scope(|scope| {
+            for log in &writers {
+                scope
+                    .spawn(move || (0..8).for_each(|number| log.record("uid 0", &format!("at once {number}"), "done")));
+            }
+        });
+
+        assert_eq!(verify(folder.path(), |_| {}).unwrap().entries, 28);
     }
 
     #[test]
