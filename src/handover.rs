@@ -4,8 +4,9 @@
 //! The one that runs listens on a Unix socket in the state folder. The next one asks there; it gets one line about the
 //! one before it, and after that every descriptor that only one process can have: listeners, datagram sockets, the
 //! device of the tunnel, the lock of the state folder. Both hold them now, and the kernel keeps one queue for both.
-//! The next one builds all it needs and says `ready`; the first one lets go and says `yours`; the next one begins.
-//! Until `ready` nothing has happened to the first: if the next one fails, it goes on.
+//! The next one builds all it needs and says `ready`; the first one lets go and says `yours`; the next one begins, and
+//! says `mine` when it works. Until `ready` nothing has happened to the first: if the next one fails, it goes on. Until
+//! `mine` it still serves what two can serve, and does not end as if all were well.
 
 use std::{
     io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Read, Write},
@@ -38,9 +39,14 @@ const LINE: u64 = 4096;
 /// How long either side may take for a step that needs no work.
 const STEP: Duration = Duration::from_secs(10);
 /// How long the next process may take to get ready: it reads lists and certificates.
-const PREPARATION: Duration = Duration::from_secs(300);
+const PREPARATION: Duration = Duration::from_secs(60);
 /// How long the first one may take to let go: it ends what must not be done by two.
 const RELEASE: Duration = Duration::from_secs(30);
+
+/// How long the next process may take to begin once all is its own.
+const BEGINNING: Duration = Duration::from_secs(30);
+/// Behind the version of a process that will say `mine`.
+const CONFIRMS: &str = " confirms";
 
 /// What the one that runs says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +92,8 @@ pub struct Successor {
     stream: UnixStream,
     /// Its version.
     pub version: String,
+    /// It will say when it works.
+    confirms: bool,
 }
 
 /// Gives the descriptors to a process that asked, and waits until it is ready. Blocks.
@@ -107,14 +115,23 @@ pub fn give(stream: UnixStream, testament: Testament, descriptors: &[BorrowedFd<
     }
     let said = read_line(&stream)?;
     let version = said.strip_prefix("ready ").ok_or_else(|| io::Error::other(format!("it said \"{said}\"")))?;
-    let version = version.to_owned();
-    Ok(Successor { stream, version })
+    let confirms = version.ends_with(CONFIRMS);
+    let version = version.trim_end_matches(CONFIRMS).to_owned();
+    Ok(Successor { stream, version, confirms })
 }
 
 impl Successor {
-    /// Tells it to begin: from now on all of it is its own.
+    /// Tells it to begin, and waits until it works: from then on all of it is its own. Blocks.
     pub fn begin(self) -> io::Result<()> {
-        (&self.stream).write_all(b"yours\n")
+        (&self.stream).write_all(b"yours\n")?;
+        if !self.confirms {
+            return Ok(());
+        }
+        self.stream.set_read_timeout(Some(BEGINNING))?;
+        match read_line(&self.stream)?.as_str() {
+            "mine" => Ok(()),
+            other => Err(io::Error::other(format!("it said \"{other}\""))),
+        }
     }
 }
 
@@ -171,13 +188,26 @@ pub fn take(state: &Path) -> io::Result<Option<Inheritance>> {
 
 impl Predecessor {
     /// Says that everything is ready, and waits until the one before has let go. Blocks.
-    pub fn release(self) -> io::Result<()> {
+    pub fn release(self) -> io::Result<Promise> {
         self.0.set_read_timeout(Some(RELEASE))?;
-        (&self.0).write_all(concat!("ready ", env!("CARGO_PKG_VERSION"), "\n").as_bytes())?;
+        let said = format!("ready {}{CONFIRMS}\n", env!("CARGO_PKG_VERSION"));
+        (&self.0).write_all(said.as_bytes())?;
         match read_line(&self.0)?.as_str() {
-            "yours" => Ok(()),
+            "yours" => Ok(Promise(self.0)),
             other => Err(io::Error::other(format!("it said \"{other}\""))),
         }
+    }
+}
+
+/// What is owed to the one before: to work. Dropped unfulfilled, it is told that nobody does.
+#[derive(Debug)]
+#[must_use]
+pub struct Promise(UnixStream);
+
+impl Promise {
+    /// Says that this process works.
+    pub fn fulfil(self) -> io::Result<()> {
+        (&self.0).write_all(b"mine\n")
     }
 }
 
@@ -214,7 +244,7 @@ mod tests {
             let giving =
                 scope.spawn(|| give(listener.accept().unwrap().0, testament(), &given).unwrap().begin().unwrap());
             let inherited = take(state.path()).unwrap().unwrap();
-            inherited.predecessor.release().unwrap();
+            inherited.predecessor.release().unwrap().fulfil().unwrap();
             giving.join().unwrap();
             (inherited.testament, inherited.descriptors)
         });
@@ -251,6 +281,44 @@ mod tests {
         socket.send_to(b"still here", socket.local_addr().unwrap()).unwrap();
         let mut heard = [0; 16];
         assert_eq!(socket.recv(&mut heard).unwrap(), 10);
+    }
+
+    #[test]
+    fn a_next_process_that_dies_before_it_works_is_noticed() {
+        let state = tempfile::tempdir().unwrap();
+        let listener = bind(state.path()).unwrap();
+        listener.set_nonblocking(false).unwrap();
+
+        let begun = std::thread::scope(|scope| {
+            let giving = scope.spawn(|| give(listener.accept().unwrap().0, testament(), &[]).unwrap().begin());
+            let inherited = take(state.path()).unwrap().unwrap();
+            drop(inherited.predecessor.release().unwrap());
+            giving.join().unwrap()
+        });
+
+        assert_eq!(begun.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_next_process_of_before_that_says_no_more_than_ready_is_believed() {
+        let state = tempfile::tempdir().unwrap();
+        let listener = bind(state.path()).unwrap();
+        listener.set_nonblocking(false).unwrap();
+
+        let (version, begun) = std::thread::scope(|scope| {
+            let giving = scope.spawn(|| {
+                let successor = give(listener.accept().unwrap().0, testament(), &[]).unwrap();
+                (successor.version.clone(), successor.begin())
+            });
+            let Predecessor(stream) = take(state.path()).unwrap().unwrap().predecessor;
+            (&stream).write_all(b"ready 0.0.1\n").unwrap();
+            assert_eq!(read_line(&stream).unwrap(), "yours");
+            drop(stream);
+            giving.join().unwrap()
+        });
+
+        assert_eq!(version, "0.0.1");
+        begun.unwrap();
     }
 
     #[test]

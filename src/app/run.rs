@@ -53,9 +53,10 @@ pub fn run(options: Options, ready: impl FnOnce(&Edge)) -> Result<(), Failure> {
         Some(succession) => manager.or_inherited(succession.testament()),
         None => manager,
     };
-    if let Some(succession) = succession {
-        succession.end(&mut lock).map_err(fail("the process that runs"))?;
-    }
+    let promise = match succession {
+        Some(succession) => Some(succession.end(&mut lock).map_err(fail("the process that runs"))?),
+        None => None,
+    };
     let lock = Arc::new(lock);
     let listener = control::bind(&edge.state).map_err(fail("control socket"))?;
     let heirs = handover::bind(&edge.state).map_err(fail("handover socket"))?;
@@ -131,18 +132,23 @@ pub fn run(options: Options, ready: impl FnOnce(&Edge)) -> Result<(), Failure> {
         task("clock", async move { clock.run(told).await });
         let _ = edge.watched.set(watched);
         tracing::info!(version = env!("CARGO_PKG_VERSION"), state = %edge.state.display(), quick_start = quick, "running");
+        if let Some(promise) = promise
+            && let Err(error) = promise.fulfil()
+        {
+            tracing::warn!(%error, "the process before this one is gone already");
+        }
         manager.ready();
         ready(&edge);
         image::give_back();
         let heirs = UnixListener::from_std(heirs)?;
         let testament = manager.testament();
-        let next = pin!(succession::next(&heirs, &edge, &lock, &testament));
+        let next = pin!(succession::next(&heirs, &edge, lock, &testament));
         let grace = || edge.force.load().config.node.grace;
         match signals.work(&edge, &stop, &manager, next).await {
             Some(next) => {
-                let ended = succession::hand_over(next, &manager, grace(), (&stopper, &gate), &threads);
+                let ended = succession::hand_over(next, &edge, &manager, grace(), (&stopper, &gate), &threads);
                 tokio::select! {
-                    () = ended => {}
+                    ended = ended => ended?,
                     signal = signals.end() => tracing::warn!(signal, "ending at once"),
                 }
             }
@@ -277,7 +283,7 @@ impl Edge {
     }
 
     /// Writes down who asked for hosts that are not for them.
-    fn note_trespasses(&self) {
+    pub(super) fn note_trespasses(&self) {
         for trespass in self.planes.ingress.iter().flat_map(|plane| plane.take_trespasses()) {
             self.audit.record(&trespass.by, &trespass.what, &trespass.outcome);
         }

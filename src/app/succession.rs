@@ -18,7 +18,7 @@ use tokio::net::UnixListener;
 
 use crate::{
     app::{Edge, Options, control, lock::Lock, notify::Manager, run::finished, wire::GATE},
-    handover::{self, Inheritance, Predecessor, Successor, Testament},
+    handover::{self, Inheritance, Predecessor, Promise, Successor, Testament},
     listen, privilege,
     supervise::{Phase, Stopper},
 };
@@ -67,9 +67,10 @@ impl Succession {
     }
 
     /// Says that everything is ready, and waits until the one before has let go. Blocks.
-    pub(super) fn end(self, lock: &mut Lock) -> io::Result<()> {
-        self.predecessor.release()?;
-        lock.sign()
+    pub(super) fn end(self, lock: &mut Lock) -> io::Result<Promise> {
+        let promise = self.predecessor.release()?;
+        lock.sign()?;
+        Ok(promise)
     }
 }
 
@@ -78,10 +79,11 @@ impl Succession {
 pub(super) struct Next {
     successor: Successor,
     process: i32,
+    lock: Arc<Lock>,
 }
 
 /// Waits for a process that wants to take over, and gives it all until one gets ready.
-pub(super) async fn next(listener: &UnixListener, edge: &Arc<Edge>, lock: &Arc<Lock>, testament: &Testament) -> Next {
+pub(super) async fn next(listener: &UnixListener, edge: &Arc<Edge>, lock: Arc<Lock>, testament: &Testament) -> Next {
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -99,10 +101,10 @@ pub(super) async fn next(listener: &UnixListener, edge: &Arc<Edge>, lock: &Arc<L
         let process = caller.pid().unwrap_or_default();
         let Ok(stream) = stream.into_std() else { continue };
         tracing::info!(process, "another process wants to take over");
-        let (edge, lock, testament) = (edge.clone(), lock.clone(), testament.clone());
-        let given = tokio::task::spawn_blocking(move || edge.give(stream, testament, &lock));
+        let (edge, lent, testament) = (edge.clone(), lock.clone(), testament.clone());
+        let given = tokio::task::spawn_blocking(move || edge.give(stream, testament, &lent));
         match given.await.map_err(io::Error::other).and_then(|given| given) {
-            Ok(successor) => return Next { successor, process },
+            Ok(successor) => return Next { successor, process, lock },
             Err(error) => tracing::warn!(process, %error, "the next process did not get ready: this one goes on"),
         }
     }
@@ -112,6 +114,11 @@ impl Edge {
     /// Gives everything to the next process, and waits until that one is ready.
     fn give(&self, stream: StdStream, testament: Testament, lock: &Lock) -> io::Result<Successor> {
         let changing = self.changing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(waiting) = self.waiting() {
+            // The next process would give it another minute, and whoever waits for its end would not know.
+            let what = format!("a change waits to be confirmed ({}): hand over after that", waiting.risk);
+            return Err(io::Error::other(what));
+        }
         let mut descriptors = vec![lock.as_fd()];
         descriptors.extend(self.planes.descriptors());
         descriptors.extend(self.scrape.descriptors());
@@ -122,33 +129,55 @@ impl Edge {
     }
 }
 
-/// Lets go, lets the next process begin, and ends what is under way here.
+/// Lets go, lets the next process begin, and ends what is under way here. The error is that the next one did not begin:
+/// then nobody has the gate, and this process ends as one that failed, so that it is started again.
 pub(super) async fn hand_over(
     next: Next,
+    edge: &Arc<Edge>,
     manager: &Manager,
     grace: Duration,
     (stopper, gate): (&Stopper, &Stopper),
     threads: &[(&'static str, JoinHandle<()>)],
-) {
-    let Next { successor, process } = next;
+) -> io::Result<()> {
+    let Next { successor, process, lock } = next;
     let begun = Instant::now();
     let gates = || threads.iter().filter(|(name, _)| *name == GATE);
     gate.advance(Phase::Drain);
     let _ = tokio::time::timeout(GATE_GRACE, finished(gates())).await;
     gate.advance(Phase::Now);
     let _ = tokio::time::timeout(LAST_MOMENT, finished(gates())).await;
-    manager.is_now(process);
-    stopper.hand_over();
     let version = successor.version.clone();
-    match successor.begin() {
-        Ok(()) => tracing::info!(process, version, after = ?begun.elapsed(), "handed over"),
-        Err(error) => tracing::error!(process, %error, "the next process is gone: this one was about to end and ends"),
+    let kept = edge.clone();
+    manager.is_now(process);
+    // It waits for the disk and for the next process; who asks meanwhile is still answered here.
+    let given = tokio::task::spawn_blocking(move || {
+        kept.note_trespasses();
+        kept.clock.keep();
+        successor.begin()
+    });
+    let given = given.await.map_err(io::Error::other).and_then(|given| given);
+    if let Err(error) = given {
+        manager.is_now(i32::try_from(std::process::id()).unwrap_or_default());
+        tracing::error!(process, %error, "the next process did not begin: this one ends, to be started again");
+        stopper.advance(Phase::Drain);
+        let _ = tokio::time::timeout(grace, finished(threads.iter())).await;
+        stopper.advance(Phase::Now);
+        let _ = tokio::time::timeout(LAST_MOMENT, finished(threads.iter())).await;
+        return Err(io::Error::new(error.kind(), format!("it did not begin: {error}")));
     }
+    stopper.hand_over();
+    // The kernel has it end with the last process that has it: from here on that is the next one.
+    drop(lock);
+    tracing::info!(process, version, after = ?begun.elapsed(), "handed over");
     if tokio::time::timeout(grace, finished(threads.iter())).await.is_err() {
         stopper.lose_patience();
         let _ = tokio::time::timeout(UNHURRIED, finished(threads.iter())).await;
     }
     stopper.advance(Phase::Now);
     let _ = tokio::time::timeout(LAST_MOMENT, finished(threads.iter())).await;
+    let kept = edge.clone();
+    // What was noted since: the log is the next process's as well.
+    let _ = tokio::task::spawn_blocking(move || kept.note_trespasses()).await;
     tracing::info!(after = ?begun.elapsed(), "what was under way has ended");
+    Ok(())
 }

@@ -326,3 +326,37 @@ fn the_service_manager_is_told_of_the_next_process() {
     // The manager waits for the new process's word from now on, and gets it.
     assert_eq!(heard(), "WATCHDOG=1");
 }
+
+#[test]
+fn a_next_process_that_dies_as_it_begins_does_not_let_the_first_end_as_if_all_were_well() {
+    let house = House::new();
+    house.fix_ports();
+    let mut running = house.start();
+
+    let inherited = hearthgate::handover::take(&house.state()).unwrap().unwrap();
+    let promise = inherited.predecessor.release().unwrap();
+    let served = page(&mut secure(&running));
+    drop((promise, inherited.descriptors));
+
+    assert!(served.starts_with("HTTP/1.1 200"), "it serves until the next one does: {served}");
+    assert_eq!(running.end(), Some(1));
+    let again = house.start();
+    assert!(page(&mut secure(&again)).starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn while_a_change_waits_nobody_takes_over() {
+    let house = House::new();
+    house.fix_ports();
+    let running = house.start();
+    assert!(house.call(&["peer", "add", "phone"]).status.success());
+    assert!(house.call(&["user", "add", "alice", "--role", "owner", "--peer", "phone"]).status.success());
+    assert!(house.call(&["peer", "rotate", "phone"]).status.success());
+
+    assert!(hearthgate::handover::take(&house.state()).is_err());
+
+    assert!(house.call(&["confirm"]).status.success());
+    let second = house.start_taking_over();
+    drop(running);
+    assert!(page(&mut secure(&second)).starts_with("HTTP/1.1 200"));
+}
