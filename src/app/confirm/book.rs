@@ -138,6 +138,8 @@ impl Book {
 
     fn write(&self) -> io::Result<()> {
         let text: String = self.people.iter().map(|(key, person)| format(key, person)).collect();
+        store::write(&self.path, text.as_bytes())?;
+        // The older one beside it would keep secrets that are none any more, and passwords that were used.
         store::write(&self.path, text.as_bytes())
     }
 }
@@ -239,5 +241,19 @@ mod tests {
 
         assert!(book.attempt(&key(1), RIGHT, DAY, NOW).is_err());
         assert_eq!(book.confirmed()[&key(1)].as_second(), 0);
+    }
+
+    #[test]
+    fn a_secret_that_was_replaced_is_nowhere_in_the_folder() {
+        let state = tempfile::tempdir().unwrap();
+        let mut book = book(state.path());
+
+        book.set_up(key(1)).unwrap();
+
+        for entry in std::fs::read_dir(state.path()).unwrap() {
+            let path = entry.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(!text.contains("GEZDGNBVGY3TQOJQ"), "{}", path.display());
+        }
     }
 }

@@ -9,12 +9,15 @@ mod page;
 mod totp;
 
 use std::{
+    collections::HashMap,
+    net::IpAddr,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
+use aws_lc_rs::{constant_time::verify_slices_are_equal, hmac, rand::SystemRandom};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
@@ -30,6 +33,7 @@ use crate::{
     app::{Edge, control::Refusal},
     audit::Audit,
     config::Compiled,
+    ingress::HostPattern,
     origin::{Origin, PeerId},
     stream::{Accepted, Inlet},
     supervise::{Phase, Stop, task},
@@ -38,8 +42,9 @@ use crate::{
 
 /// A whole exchange.
 const EXCHANGE: Duration = Duration::from_secs(10);
-/// Visitors at the same time.
+/// Visitors at the same time, and those of one peer.
 const VISITORS: usize = 32;
+const OF_ONE: u32 = 4;
 /// Bytes of a form.
 const FORM: usize = 256;
 
@@ -52,6 +57,40 @@ pub(super) struct Confirm {
     gate: Option<Arc<vpn::Plane>>,
     audit: Arc<Audit>,
     config: ArcSwapOption<Compiled>,
+    /// By which this process knows its own forms.
+    seal: hmac::Key,
+    visits: Arc<Mutex<HashMap<PeerId, u32>>>,
+}
+
+/// A visit of a peer, counted as long as this value lives.
+struct Visit {
+    visits: Arc<Mutex<HashMap<PeerId, u32>>>,
+    peer: PeerId,
+}
+
+impl Visit {
+    /// `None` if this peer has as many as one may have: others come in too.
+    fn begin(visits: &Arc<Mutex<HashMap<PeerId, u32>>>, peer: PeerId) -> Option<Self> {
+        let mut all = visits.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = all.entry(peer).or_default();
+        if *count >= OF_ONE {
+            return None;
+        }
+        *count += 1;
+        Some(Self { visits: visits.clone(), peer })
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        let mut all = self.visits.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = all.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.peer);
+            }
+        }
+    }
 }
 
 /// What an authenticator app is to be shown, once.
@@ -80,7 +119,10 @@ impl Confirm {
             tracing::error!(%error, "who has confirmed cannot be read: peers with `confirm` stay shut out");
         });
         let inlet = Mutex::new(inlet.map(|inlet| inlet.streams));
-        let confirm = Self { inlet, book: Mutex::new(book.ok()), gate, audit, config: ArcSwapOption::empty() };
+        let seal =
+            hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).expect("the system has a random source");
+        let (book, config, visits) = (Mutex::new(book.ok()), ArcSwapOption::empty(), Arc::default());
+        let confirm = Self { inlet, book, gate, audit, config, seal, visits };
         confirm.tell(confirm.book().as_ref());
         confirm
     }
@@ -130,9 +172,10 @@ impl Confirm {
             };
             let Some(Accepted { stream, origin, .. }) = accepted else { return Ok(()) };
             let (Origin::Vpn(peer), Ok(permit)) = (origin, visitors.clone().try_acquire_owned()) else { continue };
+            let Some(visit) = Visit::begin(&self.visits, peer) else { continue };
             let confirm = self.clone();
             task("confirm visitor", async move {
-                let _permit = permit;
+                let _counted = (permit, visit);
                 let service = service_fn(move |request| {
                     let confirm = confirm.clone();
                     async move { Ok::<_, std::convert::Infallible>(confirm.answer(request, peer).await) }
@@ -150,6 +193,12 @@ impl Confirm {
         let Some(peer) = peers.iter().find(|peer| peer.id == id) else {
             return plain(StatusCode::NOT_FOUND, "nothing here\n");
         };
+        let zone = config.as_ref().map(|config| config.node.timezone.clone()).unwrap_or(jiff::tz::TimeZone::UTC);
+        // Whoever has their own name lead here could read what stands here as a page of theirs.
+        if !config.as_deref().is_some_and(|config| is_ours(request.headers().get(header::HOST), config)) {
+            return plain(StatusCode::MISDIRECTED_REQUEST, "this page is at the address of the gate\n");
+        }
+        let seal = self.sealed(peer);
         let verdict = match *request.method() {
             Method::GET | Method::HEAD => None,
             Method::POST if is_foreign(request.headers()) => {
@@ -159,7 +208,14 @@ impl Confirm {
                 let Ok(body) = Limited::new(request.into_body(), FORM).collect().await else {
                     return plain(StatusCode::PAYLOAD_TOO_LARGE, "more than is taken here\n");
                 };
-                let (password, peer, confirm) = (password(&body.to_bytes()), peer.clone(), self.clone());
+                let body = body.to_bytes();
+                let form = String::from_utf8_lossy(&body);
+                let sealed = form.split('&').find_map(|field| field.strip_prefix("seal=")).unwrap_or_default();
+                if verify_slices_are_equal(sealed.as_bytes(), seal.as_bytes()).is_err() {
+                    let text = "this form is filled in on its own page: load that again\n";
+                    return plain(StatusCode::FORBIDDEN, text);
+                }
+                let (password, peer, confirm) = (password(&form), peer.clone(), self.clone());
                 // It waits for the disk.
                 let judged = tokio::task::spawn_blocking(move || confirm.judge(&peer, &password)).await;
                 match judged {
@@ -169,12 +225,11 @@ impl Confirm {
             }
             _ => return plain(StatusCode::METHOD_NOT_ALLOWED, ""),
         };
-        let zone = config.as_ref().map(|config| config.node.timezone.clone()).unwrap_or(jiff::tz::TimeZone::UTC);
         let readable = |second: i64| {
             let time = jiff::Timestamp::from_second(second).unwrap_or_default();
             time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M %Z").to_string()
         };
-        let mut response = html(page::page(&peer.name, verdict.as_ref(), readable));
+        let mut response = html(page::page(&peer.name, &seal, verdict.as_ref(), readable));
         if let Some(Verdict::Wrong { wait, .. } | Verdict::TooEarly { wait }) = verdict {
             *response.status_mut() = match verdict {
                 Some(Verdict::TooEarly { .. }) => StatusCode::TOO_MANY_REQUESTS,
@@ -183,6 +238,13 @@ impl Confirm {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait));
         }
         response
+    }
+
+    /// What stands in the form of this peer and of no other: a page of somebody else's cannot know it. Browsers say of
+    /// which page a form is only where there is TLS, and here is none.
+    fn sealed(&self, peer: &Peer) -> String {
+        let tag = hmac::sign(&self.seal, peer.public_key.as_bytes());
+        tag.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Judges a password, writes down what came of it, and tells the gate. Nothing if that is not to be had.
@@ -253,9 +315,29 @@ fn is_foreign(headers: &HeaderMap) -> bool {
     !matches!(said, None | Some(b"same-origin" | b"none"))
 }
 
+/// Whether a request was meant for this box: by an address of the gate, or by a name of the house.
+fn is_ours(host: Option<&HeaderValue>, config: &Compiled) -> bool {
+    let Some(said) = host.and_then(|host| host.to_str().ok()) else { return false };
+    let said = said.strip_suffix(":80").unwrap_or(said);
+    let bare = said.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(said);
+    if let Ok(address) = bare.parse::<IpAddr>() {
+        let mut gates = config.vpn.iter().flat_map(|vpn| &vpn.addresses);
+        return gates.any(|net| net.addr() == address);
+    }
+    let name = said.trim_end_matches('.').to_ascii_lowercase();
+    let domain = config.node.domain.as_str();
+    let under = |base: &str| name.strip_suffix(base).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    let mut routes = config.ingress.iter().flat_map(|ingress| &ingress.routes);
+    under(domain.trim_end_matches('.'))
+        || routes.any(|route| match &route.host {
+            HostPattern::Exact(host) => host.as_str() == name,
+            HostPattern::Wildcard(base) => under(base.as_str()),
+            HostPattern::Any => false,
+        })
+}
+
 /// Returns what was typed, without the blank that people put in the middle.
-fn password(form: &[u8]) -> String {
-    let form = String::from_utf8_lossy(form);
+fn password(form: &str) -> String {
     let code = form.split('&').find_map(|field| field.strip_prefix("code=")).unwrap_or_default();
     code.replace("%20", "").chars().filter(char::is_ascii_digit).take(8).collect()
 }
@@ -290,6 +372,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_peer_has_a_few_visits_and_others_have_theirs() {
+        let visits = Arc::default();
+
+        let one: Vec<_> = (0..9).filter_map(|_| Visit::begin(&visits, PeerId(1))).collect();
+        let other = Visit::begin(&visits, PeerId(2));
+
+        assert!(one.len() == OF_ONE as usize && other.is_some());
+        drop((one, other));
+        assert!(visits.lock().unwrap().is_empty());
+    }
+
+    #[test]
     fn a_form_of_another_page_is_not_taken() {
         let headers = |site: &'static str| {
             HeaderMap::from_iter([("sec-fetch-site".parse().unwrap(), HeaderValue::from_static(site))])
@@ -310,7 +404,7 @@ mod tests {
             ("", ""),
             ("code=%ff", ""),
         ] {
-            assert_eq!(password(form.as_bytes()), typed, "{form}");
+            assert_eq!(password(form), typed, "{form}");
         }
     }
 }

@@ -3,8 +3,8 @@
 use super::book::Verdict;
 use crate::ingress::escaped;
 
-/// Writes the page; `said` is what came of an attempt.
-pub(super) fn page(peer: &str, said: Option<&Verdict>, readable: impl Fn(i64) -> String) -> String {
+/// Writes the page; `seal` makes the form one of ours, `said` is what came of an attempt.
+pub(super) fn page(peer: &str, seal: &str, said: Option<&Verdict>, readable: impl Fn(i64) -> String) -> String {
     let (class, text) = match said {
         None => ("", String::new()),
         Some(Verdict::Confirmed(until)) => ("ok", format!("Confirmed until {}.", readable(*until))),
@@ -16,11 +16,13 @@ pub(super) fn page(peer: &str, said: Option<&Verdict>, readable: impl Fn(i64) ->
     };
     let said = if text.is_empty() { String::new() } else { format!("<p class=\"{class}\">{}</p>\n", escaped(&text)) };
     let form = match class {
-        "ok" => "<p>You can go on now; pages that did not load may want to be loaded again.</p>\n",
+        "ok" => "<p>You can go on now; pages that did not load may want to be loaded again.</p>\n".to_owned(),
         _ => {
-            "<form method=\"post\" action=\"/\">\n<label for=\"code\">The six digits that your authenticator shows</label>\n\
+            format!(
+                "<form method=\"post\" action=\"/\">\n<input type=\"hidden\" name=\"seal\" value=\"{seal}\">\n<label for=\"code\">The six digits that your authenticator shows</label>\n\
              <input id=\"code\" name=\"code\" inputmode=\"numeric\" autocomplete=\"one-time-code\" pattern=\"[0-9 ]*\" \
              maxlength=\"8\" required autofocus>\n<button>Confirm</button>\n</form>\n"
+            )
         }
     };
     let peer = escaped(peer);
@@ -50,7 +52,7 @@ mod tests {
 
     #[test]
     fn the_page_has_a_form_without_a_script_until_it_is_confirmed() {
-        let text = |said: Option<&Verdict>| page("<b>", said, |_| "tomorrow".into());
+        let text = |said: Option<&Verdict>| page("<b>", "5ea1", said, |_| "tomorrow".into());
 
         for said in [
             None,

@@ -51,11 +51,22 @@ async fn says(tunnel: &Tunnel, request: &str) -> String {
     answer
 }
 
+async fn sends(tunnel: &Tunnel, host: &str, body: &str) -> String {
+    let length = body.len();
+    let head = format!("POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    says(tunnel, &(head + body)).await
+}
+
+/// What makes a form one of the page's own.
+async fn seal(tunnel: &Tunnel) -> String {
+    let page = says(tunnel, &format!("GET / HTTP/1.1\r\nHost: {GATE}\r\nConnection: close\r\n\r\n")).await;
+    let value = page.split("name=\"seal\" value=\"").nth(1).unwrap_or_else(|| panic!("{page}"));
+    value.split('"').next().unwrap().to_owned()
+}
+
 async fn types(tunnel: &Tunnel, code: &str) -> String {
-    let body = format!("code={code}");
-    let head =
-        format!("POST / HTTP/1.1\r\nHost: {GATE}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-    says(tunnel, &(head + &body)).await
+    let seal = seal(tunnel).await;
+    sends(tunnel, GATE, &format!("seal={seal}&code={code}")).await
 }
 
 /// Whether DNS, the ingress and the metrics let the peer in.
@@ -89,6 +100,19 @@ async fn a_peer_reaches_a_page_alone_until_its_person_has_confirmed() {
     assert!(stdout(&house.call(&["peer", "list"])).contains("has to confirm"));
     assert_eq!(reaches(&peer).await, [false; 3]);
 
+    // A page of somebody else's can have a browser send a form, and have its own name lead here.
+    let (seal, right) = (seal(&peer).await, password(&uri, 0));
+    for form in [format!("code={right}"), format!("seal=&code={right}"), format!("seal={}0&code={right}", &seal[1..])] {
+        let refused = sends(&peer, GATE, &form).await;
+        assert!(refused.starts_with("HTTP/1.1 403") && refused.contains("its own page"), "{refused}");
+    }
+    for host in ["evil.example", "10.77.0.2", "home.arpa.evil.example", "xhome.arpa"] {
+        let form = format!("seal={seal}&code={right}");
+        assert!(sends(&peer, host, &form).await.starts_with("HTTP/1.1 421"), "{host}");
+        let page = says(&peer, &get.replace(GATE, host)).await;
+        assert!(page.starts_with("HTTP/1.1 421") && !page.contains(&seal), "{host}: {page}");
+    }
+    assert!(says(&peer, &get.replace(GATE, "welcome.home.arpa:80")).await.starts_with("HTTP/1.1 200"));
     let wrong = types(&peer, "1").await;
     let early = types(&peer, &password(&uri, 0)).await;
     assert!(wrong.starts_with("HTTP/1.1 403") && wrong.contains("retry-after: 1"), "{wrong}");
