@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::{
     announce::Announcer,
     app::{
-        Edge, InForce, Options, Source, confirm::Confirm, lock, log, pending::Pending, scrape::Scrape,
+        Edge, InForce, Options, Source, confirm::Confirm, lock, log, pending, pending::Pending, scrape::Scrape,
         succession::Succession, wire::Planes,
     },
     audit::Audit,
@@ -103,8 +103,20 @@ fn seconds(at: Timestamp) -> f64 {
 }
 
 /// Loads the configuration that the options name, and writes nothing.
+///
+/// A text of the owner's file that was taken back, because nobody confirmed it, does not come into force by a restart.
 pub(super) fn load(options: &Options, ids: &mut PeerIds) -> Result<Loaded, Problems> {
-    config::check(options.source.to_config(), &options.to_config(), ids)
+    let loaded = config::check(options.source.to_config(), &options.to_config(), ids)?;
+    let Some(path) = options.source.file() else { return Ok(loaded) };
+    let Some(before) = pending::instead_of(&loaded.compiled.node.state, &loaded.file) else { return Ok(loaded) };
+    let before = config::check(config::Source::Text(path, &before), &options.to_config(), ids)?;
+    log::start(before.compiled.node.log);
+    tracing::warn!(
+        file = %path.display(),
+        "what stands in the file was taken back because nobody confirmed it: what held before holds until the file is \
+         another one, or `hearthgate reload` is said"
+    );
+    Ok(before)
 }
 
 /// What there is to run.

@@ -3,13 +3,25 @@
 
 use std::path::Path;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 
 use crate::{
-    app::{control, lock},
+    app::{control, lock, pending::Pending},
     audit::Audit,
     privilege, store,
 };
+
+/// Refuses to change a configuration while a change of before waits: what takes that one back would take this one too.
+pub(crate) fn nothing_waits(state: &Path) -> anyhow::Result<()> {
+    match Pending::resume(state) {
+        None => Ok(()),
+        Some(pending) => bail!(
+            "a change waits to be confirmed ({}): start hearthgate, and `hearthgate confirm` keeps it, \
+             `hearthgate confirm --undo` takes it back",
+            pending.waiting().risk
+        ),
+    }
+}
 
 /// Does something to the state as its owner; no process can begin to use it meanwhile.
 pub(crate) fn change<T>(state: &Path, what: &str, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {

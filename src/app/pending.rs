@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::{
     app::{Edge, Reloaded, control::Refusal, reload::Basis},
@@ -77,6 +78,35 @@ fn path(state: &Path) -> PathBuf {
     state.join(FILE)
 }
 
+/// Which text of the owner's file was taken back, and the generation that holds instead until the file is another one.
+const TAKEN_BACK: &str = "taken-back";
+
+fn remember_taken_back(state: &Path, file: &str, before: u64) -> io::Result<()> {
+    store::write(&state.join(TAKEN_BACK), format!("{before} {}\n", digest(file)).as_bytes())
+}
+
+fn forget_taken_back(state: &Path) -> io::Result<()> {
+    match store::peek(&state.join(TAKEN_BACK))?.content() {
+        Some(content) if !content.is_empty() => store::write(&state.join(TAKEN_BACK), b""),
+        _ => Ok(()),
+    }
+}
+
+/// Returns the text that is meant instead of this one, if this one was taken back: a restart is no confirmation.
+pub(super) fn instead_of(state: &Path, file: &str) -> Option<String> {
+    let content = store::glance(&state.join(TAKEN_BACK)).ok()?.content()?;
+    let text = String::from_utf8(content).ok()?;
+    let (before, taken_back) = text.trim_end().split_once(' ')?;
+    if taken_back != digest(file) {
+        return None;
+    }
+    generations::show(state, before.parse().ok()?).ok().map(|generation| generation.file)
+}
+
+fn digest(file: &str) -> String {
+    Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 impl Edge {
     /// Returns the change that waits, if there is one.
     pub fn waiting(&self) -> Option<Waiting> {
@@ -89,6 +119,7 @@ impl Edge {
         let mut pending = self.pending();
         let Some(kept) = pending.as_ref() else { return Err(Refusal::missing("no change waits to be confirmed")) };
         Pending::end(&self.state).map_err(Refusal::ours)?;
+        forget_taken_back(&self.state).map_err(Refusal::ours)?;
         self.audit.record(author, "confirm", &format!("kept: {}", kept.risk));
         *pending = None;
         self.confirm.forget_others();
@@ -106,9 +137,14 @@ impl Edge {
         let now = edits.text();
         edits.write(old.edits).map_err(Refusal::ours)?;
         tracing::warn!(risk, generation = before, "a change that was not confirmed is taken back");
+        let taken_back = self.force.load().file.clone();
         let reloaded = self.load_and_commit(&format!("{author}: confirm --undo"), Basis::Text(&old.file));
-        if reloaded.is_err() {
-            edits.write(now).map_err(Refusal::ours)?;
+        match &reloaded {
+            Err(_) => edits.write(now).map_err(Refusal::ours)?,
+            Ok(_) if taken_back != old.file => {
+                remember_taken_back(&self.state, &taken_back, before).map_err(Refusal::ours)?;
+            }
+            Ok(_) => {}
         }
         // Also if it cannot be taken back, which the log says: it is not tried for ever.
         *self.pending() = None;

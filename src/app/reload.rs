@@ -175,7 +175,7 @@ impl Edge {
         }
         let prepared = self.planes.prepare(&loaded.compiled).map_err(Refusal::unprepared)?;
         loaded.keep().map_err(Refusal::ours)?;
-        let risk = if is_undone { None } else { lockout::risk(&force.config, &loaded.compiled) };
+        let risk = if is_undone { None } else { lockout::risk(&force.config, &loaded.compiled, Timestamp::now()) };
         let pending = risk.map(|risk| Pending::begin(&self.state, force.generation, risk)).transpose();
         let pending = pending.map_err(Refusal::ours)?;
         // Nothing below can refuse any more.

@@ -90,6 +90,7 @@ fn rollback(state: &Path, generation: u64, running: &Running) -> anyhow::Result<
         bail!("there is no state in {} (see --state)", state.display());
     }
     let done = offline::change(state, &format!("config rollback {generation}"), || {
+        offline::nothing_waits(state)?;
         let file = match &running.config {
             Some(path) => std::fs::read_to_string(path)?,
             None => generations::show(state, generation)?.file,

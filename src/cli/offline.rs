@@ -54,6 +54,7 @@ pub(super) fn edit(
 ) -> anyhow::Result<Compiled> {
     admit(running, state)?;
     offline::change(state, what, || {
+        offline::nothing_waits(state)?;
         let options = options(running, state);
         let load = || {
             config::load(options.source.to_config(), &options.to_config(), &mut PeerIds::default())

@@ -112,3 +112,38 @@ fn what_a_person_confirms_by_outlives_a_change_that_is_taken_back_and_no_other()
 
     assert!(!secrets().contains(&first), "that key is gone");
 }
+
+#[test]
+fn a_file_that_was_taken_back_does_not_return_with_the_next_start() {
+    let house = House::new();
+    house.write(&(house.text() + "\n[[user]]\nname = \"alice\"\nrole = \"owner\"\npeers = [\"tour\"]\n"));
+    let asks = |house: &House| stdout(&house.call(&["peer", "list"])).contains("has to confirm");
+    let mut running = house.start();
+    house.write(&house.text().replace("name = \"tour\"", "name = \"tour\"\nconfirm = \"12h\""));
+    assert!(house.call(&["reload"]).status.success());
+    assert!(waits(&running) && asks(&house));
+
+    // What takes the change back would take this one back as well.
+    running.signal(libc::SIGKILL);
+    running.end();
+    let offline = house.call(&["peer", "add", "tablet"]);
+    assert!(!offline.status.success() && stderr(&offline).contains("waits to be confirmed"), "{}", stderr(&offline));
+
+    let mut running = house.start();
+    assert!(house.call(&["confirm", "--undo"]).status.success());
+    for _ in 0..2 {
+        assert!(!waits(&running) && !asks(&house));
+        running.signal(libc::SIGTERM);
+        assert_eq!(running.end(), Some(0));
+        running = house.start();
+    }
+
+    // Whoever means it says so, and then it stays.
+    assert!(house.call(&["reload"]).status.success());
+    assert!(waits(&running) && asks(&house));
+    assert!(house.call(&["confirm"]).status.success());
+    running.signal(libc::SIGTERM);
+    assert_eq!(running.end(), Some(0));
+    let running = house.start();
+    assert!(!waits(&running) && asks(&house));
+}
