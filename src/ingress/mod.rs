@@ -85,7 +85,7 @@ use self::{
     crowd::Crowd,
     doctor::Question,
     h1::connection::Service,
-    outcasts::Outcasts,
+    outcasts::{Moment, Outcasts},
     ports::Ports,
     routes::{Route as TableRoute, Tables, Target as TableTarget},
     series::Series,
@@ -376,7 +376,9 @@ impl Plane {
         } else {
             Certificates::default()
         };
-        let outcasts = Outcasts::load(&config.bans, &shared.policy.load().outcasts);
+        let before = shared.policy.load();
+        let moment = if before.generation == 0 { Moment::Start } else { Moment::Reload };
+        let outcasts = Outcasts::load(&config.bans, &before.outcasts, moment);
         let outcasts = outcasts.map_err(|(path, why)| Error::Bans { path, why })?;
         let mut dials: HashMap<(u32, Option<Question>, Manner), Arc<Dial>> = HashMap::new();
         let mut dial = |key: Origin, upstream: &Upstream, question: Option<&Question>, manner: Manner| {

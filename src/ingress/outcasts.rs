@@ -1,5 +1,5 @@
 //! Addresses that the owner's lists keep out: files, read again when they change. What was read well last stays in
-//! force.
+//! force, and a change counts when two looks have found the same: whoever writes a list may be in the middle of it.
 //!
 //! A list is an address or a network a line, as fail2ban, CrowdSec's and FireHOL's lists have them; what follows a `#`,
 //! a `;` or a space is not read. Lists keep out strangers alone: many name private networks, which are the house's.
@@ -10,15 +10,18 @@ use std::{
     net::{IpAddr, Ipv6Addr},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwap;
 use ipnet::{IpNet, Ipv6Net};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// Bytes of a file.
 const LONGEST: u64 = 16 << 20;
+/// Between the two looks of a reload.
+const AGAIN: Duration = Duration::from_millis(250);
 /// Networks of a file, 32 bytes each.
 const MOST: usize = 256 * 1024;
 
@@ -33,6 +36,23 @@ pub struct BanList {
     pub problem: Option<String>,
 }
 
+/// When lists are loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moment {
+    /// Nothing is in force yet.
+    Start,
+    /// Something is, which goes on if this is refused.
+    Reload,
+}
+
+/// How soon a file is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    AtOnce,
+    /// If the look before found the same.
+    Twice,
+}
+
 /// The lists of a policy.
 #[derive(Debug, Default)]
 pub(super) struct Outcasts {
@@ -43,11 +63,16 @@ pub(super) struct Outcasts {
 #[derive(Clone, Debug)]
 struct List {
     path: PathBuf,
-    /// When it was written and how long it is, as it was last looked at.
-    seen: Option<(SystemTime, u64)>,
+    /// What was last taken, or refused.
+    seen: Option<Seen>,
+    /// What the last look found, if that is something else, with the content's digest.
+    found: Option<(Seen, [u8; 32])>,
     ranges: Arc<Ranges>,
     problem: Option<String>,
 }
+
+/// When a file was written, and how long it is.
+type Seen = (SystemTime, u64);
 
 /// First and last addresses, in order, none touching another.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -84,37 +109,47 @@ fn number(address: IpAddr) -> u128 {
 }
 
 impl Outcasts {
-    /// Reads the lists; one that cannot be read is what it was. The error names a list that never was there.
-    pub(super) fn load(paths: &[PathBuf], before: &Self) -> Result<Self, (PathBuf, String)> {
+    /// Reads the lists; one that cannot be read is what it was, and `at_start` empty: a box that does not start keeps
+    /// nobody out either. The error names a list that never was there.
+    pub(super) fn load(paths: &[PathBuf], before: &Self, at: Moment) -> Result<Self, (PathBuf, String)> {
         let known = before.lists.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut lists = Vec::new();
         for path in paths {
             match known.iter().find(|list| list.path == *path) {
                 Some(list) => lists.push(list.clone()),
                 None => {
-                    let mut list = List { path: path.clone(), seen: None, ranges: Arc::default(), problem: None };
-                    list.look();
-                    if let Some(problem) = list.problem {
-                        return Err((path.clone(), problem));
+                    let (path, ranges) = (path.clone(), Arc::default());
+                    let mut list = List { path, seen: None, found: None, ranges, problem: None };
+                    list.look(Trust::AtOnce);
+                    match list.problem {
+                        Some(problem) if at == Moment::Reload => return Err((list.path, problem)),
+                        _ => lists.push(list),
                     }
-                    lists.push(list);
                 }
             }
         }
         let outcasts = Self { lists: Mutex::new(lists), all: ArcSwap::default() };
-        outcasts.look();
+        // Whoever reloads has written what is to hold.
+        if outcasts.look() {
+            std::thread::sleep(AGAIN);
+            outcasts.look();
+        }
         outcasts.join();
         Ok(outcasts)
     }
 
     /// Looks whether files have changed, and reads those.
-    pub(super) fn look(&self) {
+    ///
+    /// Says whether one has, and the next look decides.
+    pub(super) fn look(&self) -> bool {
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = lists.iter_mut().fold(false, |changed, list| list.look() | changed);
+        let changed = lists.iter_mut().fold(false, |changed, list| list.look(Trust::Twice) | changed);
+        let undecided = lists.iter().any(|list| list.found.is_some());
         drop(lists);
         if changed {
             self.join();
         }
+        undecided
     }
 
     fn join(&self) {
@@ -144,20 +179,29 @@ impl Outcasts {
 
 impl List {
     /// Reads the file if it has changed; says whether something else is in force now.
-    fn look(&mut self) -> bool {
+    fn look(&mut self, trust: Trust) -> bool {
         // A pipe is not waited for.
         let seen = std::fs::metadata(&self.path).and_then(|found| match found.is_file() {
             true => Ok((found.modified()?, found.len())),
             false => Err(io::Error::other("is no file")),
         });
         let read = match seen {
-            Ok(seen) if self.seen == Some(seen) => return false,
+            Ok(seen) if self.seen == Some(seen) => {
+                self.found = None;
+                return false;
+            }
             Ok(seen) => {
+                let text = read(&self.path);
+                let digest = Sha256::digest(text.as_deref().unwrap_or_default()).into();
+                if self.found.replace((seen, digest)) != Some((seen, digest)) && trust == Trust::Twice {
+                    return false;
+                }
+                self.found = None;
                 self.seen = Some(seen);
-                read(&self.path)
+                text.and_then(|text| parse(&text))
             }
             Err(error) => {
-                self.seen = None;
+                (self.seen, self.found) = (None, None);
                 Err(error.to_string())
             }
         };
@@ -180,7 +224,7 @@ impl List {
     }
 }
 
-fn read(path: &Path) -> Result<Ranges, String> {
+fn read(path: &Path) -> Result<String, String> {
     let wrong = |error: io::Error| error.to_string();
     let file = File::open(path).map_err(wrong)?;
     let mut text = String::new();
@@ -188,7 +232,7 @@ fn read(path: &Path) -> Result<Ranges, String> {
     if length as u64 > LONGEST {
         return Err(format!("has more than {} MiB", LONGEST >> 20));
     }
-    parse(&text)
+    Ok(text)
 }
 
 /// Reads a list. One line that is none makes it no list: it may be the page of an error, or half of itself.
@@ -268,22 +312,59 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("bans");
         std::fs::write(&path, "198.51.100.7\n").unwrap();
-        let outcasts = Outcasts::load(std::slice::from_ref(&path), &Outcasts::default()).unwrap();
+        let outcasts = Outcasts::load(std::slice::from_ref(&path), &Outcasts::default(), Moment::Start).unwrap();
 
         std::fs::write(&path, "<html>502 Bad Gateway</html>").unwrap();
         outcasts.look();
+        outcasts.look();
         assert!(outcasts.have(address("198.51.100.7")) && outcasts.status()[0].problem.is_some());
         std::fs::remove_file(&path).unwrap();
-        let reloaded = Outcasts::load(std::slice::from_ref(&path), &outcasts).unwrap();
+        let reloaded = Outcasts::load(std::slice::from_ref(&path), &outcasts, Moment::Reload).unwrap();
         assert!(reloaded.have(address("198.51.100.7")) && reloaded.status()[0].problem.is_some());
         std::fs::write(&path, "198.51.100.0/30\n").unwrap();
+        reloaded.look();
         reloaded.look();
         assert!(!reloaded.have(address("198.51.100.7")) && reloaded.have(address("198.51.100.1")));
         assert_eq!(reloaded.status()[0].problem, None);
         std::fs::write(&path, "").unwrap();
         reloaded.look();
+        reloaded.look();
         assert_eq!(reloaded.networks(), 0);
-        assert!(Outcasts::load(&[folder.path().join("none")], &reloaded).is_err());
+        assert!(Outcasts::load(&[folder.path().join("none")], &reloaded, Moment::Reload).is_err());
+    }
+
+    #[test]
+    fn a_list_that_is_being_written_is_not_read_half() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bans");
+        std::fs::write(&path, "198.51.100.7\n").unwrap();
+        let outcasts = Outcasts::load(std::slice::from_ref(&path), &Outcasts::default(), Moment::Start).unwrap();
+        let (old, new) = (address("198.51.100.7"), address("203.0.113.9"));
+
+        // Cut to nothing, then a line, then the whole: what a shell's redirection does.
+        for written in ["", "192.0.2.1\n", "192.0.2.1\n203.0.113.9\n198.51.100.7\n"] {
+            std::fs::write(&path, written).unwrap();
+            outcasts.look();
+            assert!(outcasts.have(old) && !outcasts.have(new), "{written}");
+        }
+
+        outcasts.look();
+        assert!(outcasts.have(old) && outcasts.have(new));
+    }
+
+    #[test]
+    fn a_list_that_makes_no_sense_keeps_no_box_from_starting() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bans");
+        std::fs::write(&path, "<html>").unwrap();
+
+        let outcasts = Outcasts::load(std::slice::from_ref(&path), &Outcasts::default(), Moment::Start).unwrap();
+
+        assert!(outcasts.networks() == 0 && outcasts.status()[0].problem.is_some());
+        std::fs::write(&path, "198.51.100.7\n").unwrap();
+        outcasts.look();
+        outcasts.look();
+        assert!(outcasts.have(address("198.51.100.7")) && outcasts.status()[0].problem.is_none());
     }
 
     proptest! {
