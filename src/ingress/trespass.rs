@@ -1,7 +1,8 @@
 //! Who asked for a host that is there, but not for them: summed up by network, for the audit log.
 //!
 //! Nothing of it can be seen from outside: whatever name was asked for, the same is compared, and the answer to it does not
-//! wait. Whoever asks fast or from many networks is summed up further, and cannot push other lines out of the log.
+//! wait. Whoever asks fast or from many networks is summed up further, and cannot push other lines out of the log: of the
+//! house and of the tunnel there are few networks, so theirs come first and give their place to nobody.
 
 use std::{
     collections::HashMap,
@@ -84,8 +85,16 @@ impl Trespasses {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (origin, network(client.to_canonical()));
         if seen.networks.len() >= NETWORKS && !seen.networks.contains_key(&key) {
-            seen.beyond += 1;
-            return;
+            // Whoever of the Internet has tried least makes room, and is still counted.
+            let strangers = seen.networks.iter().filter(|((origin, _), _)| *origin == Origin::Wan);
+            let Some((least, count)) =
+                strangers.map(|(key, attempts)| (*key, attempts.count)).min_by_key(|one| (one.1, one.0))
+            else {
+                seen.beyond += 1;
+                return;
+            };
+            seen.networks.remove(&least);
+            seen.beyond += count;
         }
         let attempts = seen.networks.entry(key).or_default();
         attempts.count += 1;
@@ -97,13 +106,13 @@ impl Trespasses {
         }
     }
 
-    /// Returns what is to be written down now, the most attempts first; to be called once a minute.
+    /// Returns what is to be written down now, what is no stranger's first, then the most attempts; to be called once a minute.
     pub(super) fn take(&self, directory: &Directory, now: Instant) -> Vec<Trespass> {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let lines = seen.allowed(now).min(AT_ONCE);
         let mut order: Vec<((Origin, IpNet), u64)> =
             seen.networks.iter().map(|(key, attempts)| (*key, attempts.count)).collect();
-        order.sort_unstable_by_key(|(key, count)| (std::cmp::Reverse(*count), *key));
+        order.sort_unstable_by_key(|(key, count)| (key.0 == Origin::Wan, std::cmp::Reverse(*count), *key));
         let mut taken = Vec::new();
         for (key, _) in order.into_iter().take(usize::try_from(lines).unwrap_or(0)) {
             let Some(attempts) = seen.networks.remove(&key) else { continue };
@@ -195,5 +204,32 @@ mod tests {
         }
 
         assert!((64..=64 + 288).contains(&lines) && said > 0, "{lines} {said}");
+    }
+
+    #[test]
+    fn a_crowd_of_strangers_hides_neither_the_house_nor_who_goes_on() {
+        let (trespasses, directory, now) = (Trespasses::default(), Directory::default(), Instant::now());
+        let crowd = |trespasses: &Trespasses| {
+            for number in 0..400_u32 {
+                note(trespasses, &format!("11.{}.{}.9", number / 250, number % 250), "admin.home.example");
+            }
+        };
+        crowd(&trespasses);
+        let hosts = [HostPattern::Exact(CanonicalHost::parse("admin.home.example").unwrap())];
+        let lan = Origin::Lan(crate::origin::NetworkId::MAIN);
+
+        trespasses.note(hosts.iter(), lan, "192.168.1.66".parse().unwrap(), "admin.home.example");
+        for _ in 0..3 {
+            note(&trespasses, "203.0.113.1", "admin.home.example");
+        }
+        crowd(&trespasses);
+        let taken = trespasses.take(&directory, now);
+
+        assert!(taken[0].by.contains("192.168.1.0/24"), "{taken:?}");
+        assert!(
+            taken.iter().any(|one| one.by == "wan 203.0.113.0/24" && one.outcome == "refused, 3 times"),
+            "{taken:?}"
+        );
+        assert!(trespasses.0.lock().unwrap().networks.len() <= NETWORKS);
     }
 }
