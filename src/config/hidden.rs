@@ -58,20 +58,42 @@ impl Hider {
         }
     }
 
+    fn instead_of(&self, secret: &str) -> String {
+        let digest = Sha256::new_with_prefix(self.salt).chain_update(secret).finalize();
+        format!("(hidden, {:02x}{:02x})", digest[0], digest[1])
+    }
+
     fn value(&self, value: &mut Value, key: &str, is_secret: bool) {
         match value {
             Value::InlineTable(inner) => self.table(inner, key),
             Value::Array(values) => values.iter_mut().for_each(|value| self.value(value, key, is_secret)),
             // Where a secret lies is none.
             Value::String(text) if is_secret && !text.value().starts_with("file:") => {
-                let digest = Sha256::new_with_prefix(self.salt).chain_update(text.value()).finalize();
+                let hidden = self.instead_of(text.value());
                 let decor = value.decor().clone();
-                *value = Value::from(format!("(hidden, {:02x}{:02x})", digest[0], digest[1]));
+                *value = Value::from(hidden);
+                *value.decor_mut() = decor;
+            }
+            Value::String(text) => {
+                let Some((before, secret, after)) = userinfo(text.value()) else { return };
+                let shown = format!("{before}{}{after}", self.instead_of(secret));
+                let decor = value.decor().clone();
+                *value = Value::from(shown);
                 *value.decor_mut() = decor;
             }
             _ => {}
         }
     }
+}
+
+/// Finds who somebody is in a URL (RFC 3986 §3.2.1), between what stands before it and behind it.
+fn userinfo(text: &str) -> Option<(&str, &str, &str)> {
+    let begin = text.find("://")? + "://".len();
+    let (before, rest) = text.split_at(begin);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let end = authority.rfind('@')?;
+    let (secret, after) = rest.split_at(end);
+    Some((before, secret, after))
 }
 
 impl Default for Hider {
@@ -91,12 +113,14 @@ mod tests {
                     [[ingress.certificates]]\nkey = \"/etc/key.pem\"\n[[vpn.peer]] # phone\n  preshared_key = \"\"\"s3cret-d\"\"\"   # x\n\
                     [[route]]\nauth = { basic = [\"ann:s3cret-e\"] }\nheaders = { request = { set = { Authorization = \"s3cret-f\" } } }\n\
                     [dns]\npublic_clients = [{ name = \"phone\", secret = \"s3cret-g\" }]\n\
+                    [[dns.list]]\nsource = \"https://ann:s3cret-h@lists.example/a@b\" # paid\n\
+                    [[dns.list]]\nsource = \"https://lists.example/?to=a@b\"\n\
                     [other.desec]\n\"token\" = \"file:/etc/token\"\n";
 
         let shown = Hider::new().hide(text);
 
         assert!(!shown.contains("s3cret"), "{shown}");
-        assert_eq!(shown.matches("(hidden, ").count(), 7, "{shown}");
+        assert_eq!(shown.matches("(hidden, ").count(), 8, "{shown}");
         for kept in [
             "# mine\n",
             "} # here\n",
@@ -105,6 +129,8 @@ mod tests {
             "file:/etc/token",
             "[[vpn.peer]] # phone\n",
             "   # x\n",
+            ")@lists.example/a@b\" # paid\n",
+            "\"https://lists.example/?to=a@b\"",
         ] {
             assert!(shown.contains(kept), "{kept}: {shown}");
         }
