@@ -4,7 +4,7 @@
 //! outside at all, let in what is for everybody, and keep clients of the house from asking past its DNS.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
@@ -70,11 +70,18 @@ impl Firewall {
     }
 }
 
+/// Addresses that every link has, and that every house may have: they say where somebody is only with an interface.
+const EVERYWHERE: [&str; 2] = ["fe80::/10", "fc00::/7"];
+
 /// What has to pass, and from whom.
 #[derive(Debug, PartialEq, Eq)]
 struct Needs {
     everybody: BTreeSet<(Protocol, u16)>,
     house: BTreeSet<(Protocol, u16)>,
+    /// Ports that are for these networks alone.
+    proxies: BTreeMap<(Protocol, u16), BTreeSet<IpNet>>,
+    /// Interfaces of the LAN. What every link and every house has is of this house only there.
+    interfaces: Vec<String>,
     /// Networks of the house as they are now.
     networks: Vec<IpNet>,
     /// This box, as the router knows it.
@@ -87,7 +94,7 @@ struct Needs {
 
 impl Needs {
     fn new(config: &Compiled, kernel: &Kernel) -> Self {
-        let (mut everybody, mut house) = (BTreeSet::new(), BTreeSet::new());
+        let (mut everybody, mut house, mut proxies) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
         for listener in listeners::of(config) {
             let address = listener.place.address;
             if address.ip().is_loopback() {
@@ -97,6 +104,10 @@ impl Needs {
             match listener.audience {
                 Audience::Everybody => everybody.insert(port),
                 Audience::House | Audience::Readers => house.insert(port),
+                Audience::Proxies => {
+                    proxies.entry(port).or_insert_with(BTreeSet::new).extend(listener.proxies);
+                    false
+                }
             };
         }
         let indices: Vec<u32> =
@@ -104,10 +115,7 @@ impl Needs {
         let here = kernel.addresses.iter().filter(|address| indices.contains(&address.interface));
         let is_link_local = |net: &IpNet| matches!(net, IpNet::V6(v6) if v6.addr().is_unicast_link_local());
         let on_link = here.clone().map(|address| address.net).filter(|net| !is_link_local(net));
-        // Every link has these, and every house may.
-        let always = ["fe80::/10", "fc00::/7"].map(|net| net.parse().expect("these are networks"));
-        let mut networks: Vec<IpNet> =
-            on_link.chain(config.lan.subnets.iter().map(|(net, _)| *net)).chain(always).collect();
+        let mut networks: Vec<IpNet> = on_link.chain(config.lan.subnets.iter().map(|(net, _)| *net)).collect();
         networks = IpNet::aggregate(&networks);
         networks.sort();
         let (mut this_box, mut suffix) = (None, None);
@@ -122,7 +130,8 @@ impl Needs {
                 }
             }
         }
-        Self { everybody, house, networks, this_box, suffix, has_dns: config.dns.is_some() }
+        let interfaces = config.lan.interfaces.iter().cloned().collect();
+        Self { everybody, house, proxies, interfaces, networks, this_box, suffix, has_dns: config.dns.is_some() }
     }
 
     fn print(&self, format: Format) -> String {
@@ -161,6 +170,17 @@ impl Needs {
                     writeln!(text, "        {family} saddr {{ {nets} }} {} dport {port} accept", word(*protocol))?;
                 }
             }
+            for interface in &self.interfaces {
+                let (nets, word) = (EVERYWHERE.join(", "), word(*protocol));
+                writeln!(text, "        iifname \"{interface}\" ip6 saddr {{ {nets} }} {word} dport {port} accept")?;
+            }
+            writeln!(text, "        {} dport {port} drop", word(*protocol))?;
+        }
+        for ((protocol, port), nets) in &self.proxies {
+            for net in nets {
+                let family = if net.addr().is_ipv4() { "ip" } else { "ip6" };
+                writeln!(text, "        {family} saddr {net} {} dport {port} accept", word(*protocol))?;
+            }
             writeln!(text, "        {} dport {port} drop", word(*protocol))?;
         }
         writeln!(text, "    }}")?;
@@ -196,6 +216,22 @@ impl Needs {
                     "ufw allow proto {protocol} from {net} to any port {port} comment 'hearthgate, the house'"
                 )?;
             }
+            for (interface, net) in self.interfaces.iter().flat_map(|name| EVERYWHERE.map(|net| (name, net))) {
+                let protocol = word(*protocol);
+                writeln!(
+                    text,
+                    "ufw allow in on {interface} proto {protocol} from {net} to any port {port} comment 'hearthgate, the house'"
+                )?;
+            }
+        }
+        for ((protocol, port), nets) in &self.proxies {
+            for net in nets {
+                let protocol = word(*protocol);
+                writeln!(
+                    text,
+                    "ufw allow proto {protocol} from {net} to any port {port} comment 'hearthgate, a proxy'"
+                )?;
+            }
         }
         Ok(())
     }
@@ -215,6 +251,11 @@ impl Needs {
         }
         for (protocol, port) in &self.house {
             writeln!(text, "IN ACCEPT -source +house -p {} -dport {port} -log nolog", word(*protocol))?;
+        }
+        for ((protocol, port), nets) in &self.proxies {
+            for net in nets {
+                writeln!(text, "IN ACCEPT -source {net} -p {} -dport {port} -log nolog", word(*protocol))?;
+            }
         }
         Ok(())
     }
@@ -270,7 +311,9 @@ mod tests {
         Needs {
             everybody: [port(Protocol::Tcp, 443), port(Protocol::Udp, 443)].into(),
             house: [port(Protocol::Udp, 53)].into(),
-            networks: vec!["192.168.1.0/24".parse().unwrap(), "fe80::/10".parse().unwrap()],
+            proxies: [(port(Protocol::Tcp, 8443), ["198.51.100.7/32".parse().unwrap()].into())].into(),
+            interfaces: vec!["eth0".to_owned()],
+            networks: vec!["192.168.1.0/24".parse().unwrap()],
             this_box: Some(Ipv4Addr::new(192, 168, 1, 2)),
             suffix: Some("::2".parse().unwrap()),
             has_dns,
@@ -293,6 +336,11 @@ mod tests {
         for (format, part) in [
             (Format::Ufw, "ufw allow proto udp from 192.168.1.0/24 to any port 53"),
             (Format::Pve, "IN ACCEPT -source +house -p udp -dport 53"),
+            (Format::Nftables, "iifname \"eth0\" ip6 saddr { fe80::/10, fc00::/7 } udp dport 53 accept"),
+            (Format::Ufw, "ufw allow in on eth0 proto udp from fe80::/10 to any port 53"),
+            (Format::Nftables, "ip saddr 198.51.100.7/32 tcp dport 8443 accept\n        tcp dport 8443 drop"),
+            (Format::Ufw, "ufw allow proto tcp from 198.51.100.7/32 to any port 8443"),
+            (Format::Pve, "IN ACCEPT -source 198.51.100.7/32 -p tcp -dport 8443"),
             (Format::Openwrt, "option dest_ip '192.168.1.2'"),
             (Format::Openwrt, "option dest_ip '::2/::ffff:ffff:ffff:ffff'"),
         ] {
@@ -325,5 +373,19 @@ mod tests {
         assert!(needs.everybody.is_empty());
         assert!(!needs.nets(false).contains("203.0.113") && needs.nets(false).contains("192.168.1.0/24"));
         assert_eq!(needs.this_box, Some(Ipv4Addr::new(192, 168, 1, 2)));
+    }
+
+    #[test]
+    fn a_listener_that_only_proxies_reach_is_for_these_alone() {
+        let config = crate::cli::doctor::tests::config(
+            "[ingress]\nhttp = [\"127.0.0.1:80\"]\nhttps = [\"127.0.0.1:443\"]\n\
+             [[ingress.listener]]\nlisten = [\"192.168.1.2:8443\"]\ntrusted_proxies = [\"198.51.100.0/28\"]\nonly_proxies = true\n\
+             [[ingress.listener]]\nlisten = [\"192.168.1.2:9443\"]\ntrusted_proxies = [\"198.51.100.0/28\"]\n",
+        );
+
+        let needs = Needs::new(&config, &Kernel::default());
+
+        assert_eq!(needs.everybody, [(Protocol::Tcp, 9443)].into());
+        assert_eq!(needs.proxies, [((Protocol::Tcp, 8443), ["198.51.100.0/28".parse().unwrap()].into())].into());
     }
 }

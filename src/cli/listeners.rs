@@ -2,6 +2,8 @@
 
 use std::{fmt, net::SocketAddr};
 
+use ipnet::IpNet;
+
 use crate::{config::Compiled, ingress::Transport, listen::Place};
 
 /// UDP or TCP.
@@ -29,6 +31,8 @@ pub(super) enum Audience {
     House,
     /// Those whom `metrics.allow` names.
     Readers,
+    /// The proxies of a listener that nobody else may reach.
+    Proxies,
 }
 
 /// A port that is taken at start.
@@ -39,6 +43,8 @@ pub(super) struct Listener {
     pub(super) audience: Audience,
     /// The key that names it.
     pub(super) key: &'static str,
+    /// Those proxies.
+    pub(super) proxies: Vec<IpNet>,
 }
 
 /// Returns every listener, in the order of the planes.
@@ -46,7 +52,13 @@ pub(super) fn of(config: &Compiled) -> Vec<Listener> {
     let mut all = Vec::new();
     let mut add = |protocols: &[Protocol], places: Vec<Place>, audience, key| {
         for place in places {
-            let listener = |protocol: &Protocol| Listener { protocol: *protocol, place: place.clone(), audience, key };
+            let listener = |protocol: &Protocol| Listener {
+                protocol: *protocol,
+                place: place.clone(),
+                audience,
+                key,
+                proxies: Vec::new(),
+            };
             all.extend(protocols.iter().map(listener));
         }
     };
@@ -73,6 +85,16 @@ pub(super) fn of(config: &Compiled) -> Vec<Listener> {
     }
     if let Some(metrics) = &config.metrics {
         add(&[Protocol::Tcp], metrics.listen.clone(), Audience::Readers, "metrics.listen");
+    }
+    for door in config.ingress.iter().flat_map(|ingress| &ingress.doors) {
+        let audience = if door.proxies.alone { Audience::Proxies } else { Audience::Everybody };
+        all.push(Listener {
+            protocol: Protocol::Tcp,
+            place: door.address.into(),
+            audience,
+            key: "ingress.listener",
+            proxies: door.proxies.from.clone(),
+        });
     }
     all
 }
