@@ -7,11 +7,12 @@ use std::{
     fs::File,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::process::CommandExt},
     process::{Command, Stdio},
     time::Duration,
 };
 
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::privilege;
@@ -25,7 +26,26 @@ const V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xd0c, 0, 0, 0, 0, 1);
 const SETTLE: Duration = Duration::from_millis(300);
 
 /// The wire, as long as this value lives.
-pub(super) struct Wire(());
+pub(super) struct Wire {
+    _patience: Patience,
+}
+
+/// Ctrl-C and the like wait as long as this value lives, and then do what they do: what was made is taken away before.
+struct Patience(SigSet);
+
+impl Patience {
+    fn begin() -> Result<Self, String> {
+        let ends = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT]);
+        let before = ends.thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(|error| error.to_string())?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Patience {
+    fn drop(&mut self) {
+        let _ = self.0.thread_set_mask();
+    }
+}
 
 impl Wire {
     /// Lays it; the error says why not.
@@ -33,8 +53,9 @@ impl Wire {
         if !privilege::is_root() {
             return Err("only root can make a stranger".into());
         }
+        let patience = Patience::begin()?;
         ip(&["netns", "add", NAMESPACE])?;
-        let wire = Self(());
+        let wire = Self { _patience: patience };
         ip(&["link", "add", HERE, "type", "veth", "peer", "name", THERE, "netns", NAMESPACE])?;
         let (v4, v6) = (format!("{V4}/30"), format!("{V6}/126"));
         ip(&["addr", "add", &v4, "dev", HERE])?;
@@ -77,7 +98,8 @@ impl Drop for Wire {
 }
 
 fn ip(arguments: &[&str]) -> Result<(), String> {
-    let output = Command::new("ip").args(arguments).stdin(Stdio::null()).output();
+    // A signal from the terminal is not for it.
+    let output = Command::new("ip").args(arguments).stdin(Stdio::null()).process_group(0).output();
     let output = output.map_err(|error| format!("the program `ip` (iproute2): {error}"))?;
     match output.status.success() {
         true => Ok(()),
