@@ -24,6 +24,8 @@ const PROGRAM: Duration = Duration::from_secs(120);
 const GRACE: Duration = Duration::from_secs(10);
 /// What it is asked and what it answers is one line, no longer than this.
 const LINE: u64 = 4096;
+/// Letters of an answer; one takes up to four bytes.
+const ANSWER: usize = 512;
 /// Programs that wait for their turn. With a deadline for each, who waits is answered in the end.
 const WAITING: usize = 8;
 const GONE: &str = "the helper process is gone; a restart starts it again";
@@ -74,6 +76,9 @@ impl Helper {
     pub async fn run(&self, program: &Path, verb: &str, name: &str, value: &str) -> Result<(), String> {
         let (answer, said) = oneshot::channel();
         let line = format!("{verb}\t{name}\t{value}\t{}\n", program.display());
+        if u64::try_from(line.len()).is_ok_and(|length| length > LINE) {
+            return Err(format!("{name} and the program's path are too long together"));
+        }
         self.hand_over(Job { line, answer })?;
         said.await.unwrap_or_else(|_| Err(GONE.to_owned()))
     }
@@ -140,7 +145,12 @@ fn read_line(answers: &mut BufReader<UnixStream>) -> io::Result<String> {
     if io::Read::take(answers, LINE).read_line(&mut said)? == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    Ok(said)
+    // The rest of a longer line would be taken for the next answer.
+    if said.ends_with('\n') {
+        Ok(said)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidData, "an answer is too long"))
+    }
 }
 
 fn is_timeout(error: &io::Error) -> bool {
@@ -162,9 +172,14 @@ pub fn serve(programs: &[PathBuf]) -> io::Result<()> {
             Some((program, arguments)) => run(program, &arguments).map_or_else(|why| why, |()| "ok".to_owned()),
             None => "this was not asked for in the configuration that the edge was started with".to_owned(),
         };
-        writeln!(out, "{}", answer.replace(char::is_control, " "))?;
+        writeln!(out, "{}", sentence(&answer))?;
         out.flush()?;
     }
+}
+
+/// Makes one line of an answer, with room to spare in what is read at the other end.
+fn sentence(answer: &str) -> String {
+    answer.replace(char::is_control, " ").chars().take(ANSWER).collect()
 }
 
 /// Reads what is asked; `None` unless it is one of the two things, of a program that is known.
@@ -242,6 +257,30 @@ mod tests {
         let [first, second] = process.join().unwrap();
         assert!(first.starts_with("present\t") && second.starts_with("cleanup\t"), "{first}{second}");
         assert!(helper.run(program, "present", "a.example", "two").await.unwrap_err().starts_with(GONE));
+    }
+
+    #[tokio::test]
+    async fn what_is_too_long_is_refused_and_never_read_as_two() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let helper = Helper::over(ours);
+        let long = "x".repeat(5000);
+        let answering = std::thread::spawn({
+            let answer = format!("{long}\nok\n");
+            move || {
+                BufReader::new(theirs.try_clone().unwrap()).read_line(&mut String::new()).unwrap();
+                theirs.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+
+        let asked = helper.run(&Path::new("/etc").join(&long), "present", "a.example", "one").await;
+        let answered = helper.run(Path::new("/etc/dns"), "present", "a.example", "one").await;
+        answering.join().unwrap();
+        let next = helper.run(Path::new("/etc/dns"), "present", "a.example", "two").await;
+
+        assert!(asked.unwrap_err().contains("too long"));
+        assert!(answered.unwrap_err().contains("too long"));
+        assert!(next.unwrap_err().starts_with(GONE), "what is left of the first is no answer to the second");
+        assert!(sentence(&"\u{1f600}\n".repeat(5000)).len() < LINE as usize);
     }
 
     #[test]
