@@ -1,8 +1,9 @@
 //! Compressed responses, for routes that ask for it.
 //!
 //! A secret that is compressed together with what an attacker chooses shows itself in the length (BREACH). So what
-//! is for somebody in particular is left as it is: answers to requests with a cookie or an authorization, of routes that
-//! ask who somebody is, and answers that set a cookie. Only what the server behind calls public is compressed for them.
+//! is for somebody in particular is left as it is: answers of routes that ask who somebody is, answers to requests with
+//! any field that may say it (a cookie, an authorization, a key of some API's own), and answers that set a cookie or are
+//! `private` or `no-store`. What the server behind calls `public` is compressed for everybody.
 
 use std::{io::Write, sync::Arc};
 
@@ -12,6 +13,8 @@ use hyper::{
     HeaderMap, Method, StatusCode,
     header::{self, HeaderName, HeaderValue},
 };
+
+use crate::ingress::upstream::STICKY;
 
 /// What is shorter gains nothing.
 const SHORT: u64 = 1024;
@@ -66,7 +69,7 @@ impl Taste {
         if offered.is_empty() || *method == Method::HEAD || headers.contains_key(header::RANGE) {
             return Self::default();
         }
-        let personal = guarded || headers.contains_key(header::COOKIE) || headers.contains_key(header::AUTHORIZATION);
+        let personal = guarded || !headers.keys().all(|name| says_nothing(name) || is_ours(name, headers));
         Self { offered: true, coding: preferred(offered, headers), personal }
     }
 
@@ -74,14 +77,16 @@ impl Taste {
     pub(in crate::ingress) fn judge(self, status: StatusCode, headers: &HeaderMap, length: Option<u64>) -> Verdict {
         let says = |name: HeaderName, word: &str| {
             let mut lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
-            lines.any(|line| line.split(',').any(|said| said.trim().eq_ignore_ascii_case(word)))
+            // `private="field"` is taken for the whole.
+            let bare = |said: &str| said.split('=').next().unwrap_or_default().trim().to_owned();
+            lines.any(|line| line.split(',').any(|said| bare(said).eq_ignore_ascii_case(word)))
         };
         let fits = self.offered
             && matches!(status, StatusCode::OK | StatusCode::NOT_FOUND)
             && !headers.contains_key(header::CONTENT_ENCODING)
             && !headers.contains_key(header::CONTENT_RANGE)
-            && !headers.contains_key(header::SET_COOKIE)
-            && !says(header::CACHE_CONTROL, "no-transform")
+            && headers.get_all(header::SET_COOKIE).iter().all(|cookie| is_stickiness(cookie.as_bytes()))
+            && !["no-transform", "no-store", "private"].iter().any(|word| says(header::CACHE_CONTROL, word))
             && (!self.personal || says(header::CACHE_CONTROL, "public"))
             && length.is_none_or(|length| length >= SHORT)
             && headers.get(header::CONTENT_TYPE).is_some_and(|kind| is_text(kind.as_bytes()));
@@ -91,6 +96,55 @@ impl Taste {
             Some(coding) => Verdict::Compress(coding),
         }
     }
+}
+
+/// Fields that browsers and proxies send whoever somebody is. Any other may hold a secret under a name of its own.
+fn says_nothing(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.starts_with("accept")
+        || name.starts_with("sec-")
+        || name.starts_with("x-forwarded-")
+        || matches!(
+            name,
+            "host"
+                | "user-agent"
+                | "connection"
+                | "keep-alive"
+                | "upgrade-insecure-requests"
+                | "cache-control"
+                | "pragma"
+                | "priority"
+                | "te"
+                | "dnt"
+                | "save-data"
+                | "origin"
+                | "referer"
+                | "if-none-match"
+                | "if-modified-since"
+                | "content-length"
+                | "content-type"
+                | "via"
+                | "forwarded"
+                | "x-real-ip"
+                | "x-requested-with"
+                | "x-request-id"
+                | "traceparent"
+                | "tracestate"
+                | "max-forwards"
+        )
+}
+
+/// A cookie field that holds nothing but which server a client stays with: everybody may know that.
+fn is_ours(name: &HeaderName, headers: &HeaderMap) -> bool {
+    *name == header::COOKIE
+        && headers
+            .get_all(name)
+            .iter()
+            .all(|crumbs| crumbs.as_bytes().split(|byte| *byte == b';').all(|crumb| is_stickiness(crumb.trim_ascii())))
+}
+
+fn is_stickiness(cookie: &[u8]) -> bool {
+    cookie.strip_prefix(STICKY.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
 }
 
 /// Says of a response what becomes of it.
@@ -275,7 +329,7 @@ mod tests {
 
         assert_eq!(verdict(&[takes], &[page]), compressed);
         assert_eq!(verdict(&[], &[page]), Verdict::Vary);
-        for field in ["cookie", "authorization"] {
+        for field in ["cookie", "authorization", "x-api-key", "x-auth-token", "private-token", "x-plex-token"] {
             assert_eq!(verdict(&[takes, (field, "x")], &[page]), Verdict::Leave, "{field}");
             let public = ("cache-control", "max-age=60, Public");
             assert_eq!(verdict(&[takes, (field, "x")], &[page, public]), compressed, "{field}");
@@ -286,6 +340,9 @@ mod tests {
             ("content-encoding", "gzip"),
             ("content-range", "bytes 0-1/2"),
             ("cache-control", "no-transform"),
+            ("cache-control", "private"),
+            ("cache-control", "max-age=0, No-Store"),
+            ("cache-control", "private=\"x-a\", public"),
         ] {
             assert_eq!(verdict(&[takes], &[page, (name, value)]), Verdict::Leave, "{name}");
         }
@@ -298,6 +355,37 @@ mod tests {
         assert_eq!(judge(taste(Method::HEAD, false), None), Verdict::Leave);
         assert_eq!(judge(taste(Method::GET, false), Some(SHORT - 1)), Verdict::Leave);
         assert_eq!(judge(Taste::of(&[], &Method::GET, &fields(&[takes]), false), None), Verdict::Leave);
+    }
+
+    #[test]
+    fn which_server_a_client_stays_with_is_no_secret() {
+        let (takes, page) = (("accept-encoding", "br"), ("content-type", "text/html"));
+        let compressed = Verdict::Compress(Coding::Brotli);
+        let ours = "hearthgate-server=0123456789abcdef";
+
+        assert_eq!(verdict(&[takes, ("cookie", ours)], &[page]), compressed);
+        assert_eq!(verdict(&[takes], &[page, ("set-cookie", ours)]), compressed);
+        for other in ["hearthgate-server=0123456789abcdef; session=x", "hearthgate-servers=1", ""] {
+            assert_eq!(verdict(&[takes, ("cookie", other)], &[page]), Verdict::Leave, "{other}");
+        }
+        assert_eq!(verdict(&[takes], &[page, ("set-cookie", ours), ("set-cookie", "a=b")]), Verdict::Leave);
+    }
+
+    #[test]
+    fn what_browsers_send_to_everybody_is_no_secret() {
+        let page = ("content-type", "text/html");
+        let browser = [
+            ("accept-encoding", "br"),
+            ("accept-language", "de"),
+            ("host", "a.example"),
+            ("user-agent", "x"),
+            ("sec-fetch-mode", "navigate"),
+            ("upgrade-insecure-requests", "1"),
+            ("if-none-match", "\"a\""),
+            ("x-forwarded-for", "203.0.113.9"),
+        ];
+
+        assert_eq!(verdict(&browser, &[page]), Verdict::Compress(Coding::Brotli));
     }
 
     #[test]

@@ -19,7 +19,7 @@ const FAILURES: u32 = 3;
 const REST: Duration = Duration::from_secs(5);
 const LONGEST_REST: Duration = Duration::from_secs(60);
 /// The cookie that keeps a client with its server.
-const COOKIE: &str = "hearthgate-server";
+pub(in crate::ingress) const STICKY: &str = "hearthgate-server";
 
 /// How one server is. It survives a reload.
 #[derive(Debug)]
@@ -131,7 +131,7 @@ impl Group {
         }
         let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
         let mut cookies = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-        cookies.find(|(name, _)| *name == COOKIE).and_then(|(_, tag)| u64::from_str_radix(tag, 16).ok())
+        cookies.find(|(name, _)| *name == STICKY).and_then(|(_, tag)| u64::from_str_radix(tag, 16).ok())
     }
 
     /// Tells the client which server it has, if it does not know.
@@ -140,7 +140,7 @@ impl Group {
             return;
         }
         let secure = if secure { "; Secure" } else { "" };
-        let cookie = format!("{COOKIE}={:016x}; Path=/; HttpOnly; SameSite=Lax{secure}", dial.tag);
+        let cookie = format!("{STICKY}={:016x}; Path=/; HttpOnly; SameSite=Lax{secure}", dial.tag);
         if let Ok(cookie) = HeaderValue::from_str(&cookie) {
             headers.append(header::SET_COOKIE, cookie);
         }
