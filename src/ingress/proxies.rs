@@ -74,7 +74,7 @@ impl Proxies {
     /// that is none of the proxies'.
     pub(super) fn client_behind(&self, headers: &HeaderMap, peer: IpAddr) -> IpAddr {
         let (field, read): (_, fn(&str) -> Option<IpAddr>) = match self.word {
-            Word::XForwardedFor => (FORWARDED_FOR, |hop| hop.parse().ok()),
+            Word::XForwardedFor => (FORWARDED_FOR, hop),
             Word::Forwarded => (hyper::header::FORWARDED, node),
             // It was said before.
             Word::ProxyProtocol => return peer,
@@ -92,6 +92,14 @@ impl Proxies {
         }
         client
     }
+}
+
+/// Reads an element of `X-Forwarded-For`: an address, as most write it, or one with a port, as Azure's and some other
+/// gateways do.
+fn hop(element: &str) -> Option<IpAddr> {
+    let bracketed = || element.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6);
+    let with_port = || element.parse().ok().map(|address: SocketAddr| address.ip());
+    element.parse().ok().or_else(with_port).or_else(bracketed)
 }
 
 /// Reads who is meant by an element of `Forwarded` (RFC 7239 §4 and §6); `None` if it says no address.
@@ -131,6 +139,27 @@ mod tests {
         assert_eq!(behind(Word::XForwardedFor, &fields, "192.0.2.1"), "203.0.113.9");
         assert_eq!(behind(Word::XForwardedFor, &fields, "198.51.100.1"), "198.51.100.1");
         assert_eq!(behind(Word::XForwardedFor, &odd, "192.0.2.1"), "203.0.113.9");
+    }
+
+    #[test]
+    fn hops_may_have_ports() {
+        for (said, client) in [
+            ("203.0.113.9:4711", "203.0.113.9"),
+            ("[2001:db8::9]:4711", "2001:db8::9"),
+            ("[2001:db8::9]", "2001:db8::9"),
+            ("10.0.0.1, 203.0.113.9:1, 192.0.2.7:65535", "203.0.113.9"),
+            ("203.0.113.9:65536", "192.0.2.1"),
+            ("203.0.113.9:", "192.0.2.1"),
+            ("[203.0.113.9]", "192.0.2.1"),
+            ("[2001:db8::9", "192.0.2.1"),
+            ("unknown", "192.0.2.1"),
+        ] {
+            assert_eq!(
+                behind(Word::XForwardedFor, &[("x-forwarded-for", said.as_bytes())], "192.0.2.1"),
+                client,
+                "{said}"
+            );
+        }
     }
 
     #[test]
