@@ -89,6 +89,29 @@ pub(super) struct Core {
 pub(super) struct Presence {
     /// It waits for a request: nothing is lost if it ends.
     pub(super) idle: Cell<bool>,
+    /// How it came in, which a reload may take back.
+    arrived: Option<Arrived>,
+}
+
+/// How a connection came in by a listener of ours.
+#[derive(Clone, Copy, Debug)]
+struct Arrived {
+    peer: IpAddr,
+    door: Option<usize>,
+    through: Through,
+    origin: Origin,
+}
+
+impl Arrived {
+    /// Whether it would come in by this policy as it did: what a listener gave to its proxies ends where it gives that
+    /// no more.
+    fn still_holds(&self, policy: &Policy) -> bool {
+        let proxies = policy.config.proxies(self.door);
+        match self.through {
+            Through::Nobody => !proxies.alone,
+            Through::Proxy { .. } => proxies.have(self.peer) && proxies.origin == self.origin,
+        }
+    }
 }
 
 impl Core {
@@ -396,8 +419,9 @@ async fn accept(core: Rc<Core>, listener: TcpListener, (service, door): (Service
                 };
                 let Ok(local) = stream.local_addr() else { continue };
                 let _ = stream.set_nodelay(true);
+                let arrived = Arrived { peer: client.ip().to_canonical(), door, through, origin };
                 let accepted = Accepted { stream: Stream::Kernel(stream), origin, client, local };
-                begin(&core, accepted, Errand::Http(service), through);
+                begin(&core, accepted, Errand::Http(service), through, Some(arrived));
             }
             Err(error) => {
                 // Out of descriptors, mostly: others must close first.
@@ -468,8 +492,8 @@ async fn hand_over(shared: Arc<Shared>, cores: Vec<mpsc::Sender<Accepted>>) {
 async fn take_over(core: Rc<Core>, mut handed: mpsc::Receiver<Accepted>) {
     while let Some(accepted) = handed.recv().await {
         match accepted.local.port() {
-            443 => begin(&core, accepted, Errand::Http(Service::Routes), Through::Nobody),
-            80 => begin(&core, accepted, Errand::Http(Service::Redirect(443)), Through::Nobody),
+            443 => begin(&core, accepted, Errand::Http(Service::Routes), Through::Nobody, None),
+            80 => begin(&core, accepted, Errand::Http(Service::Redirect(443)), Through::Nobody, None),
             port => begin_port(&core, accepted, Entrance::Inner(port)),
         }
     }
@@ -480,7 +504,15 @@ async fn upkeep(core: Rc<Core>) {
     let mut generation = core.shared.watch_generation();
     loop {
         match timeout(SWEEP, generation.changed()).await {
-            Ok(Ok(())) => core.permits.review(&core.shared.policy.load_full()),
+            Ok(Ok(())) => {
+                let policy = core.shared.policy.load_full();
+                core.permits.review(&policy);
+                for (presence, task) in core.connections.borrow().values() {
+                    if presence.arrived.is_some_and(|arrived| !arrived.still_holds(&policy)) {
+                        task.abort();
+                    }
+                }
+            }
             Ok(Err(_)) => return,
             Err(_) => core.pools.sweep(Instant::now()),
         }
@@ -514,7 +546,7 @@ enum Errand {
 }
 
 /// Starts the task of a connection.
-fn begin(core: &Rc<Core>, accepted: Accepted, errand: Errand, through: Through) {
+fn begin(core: &Rc<Core>, accepted: Accepted, errand: Errand, through: Through, arrived: Option<Arrived>) {
     let peer = accepted.client.ip().to_canonical();
     let holder = match (through, accepted.origin) {
         (Through::Proxy { .. }, _) => Holder::Proxy,
@@ -532,7 +564,7 @@ fn begin(core: &Rc<Core>, accepted: Accepted, errand: Errand, through: Through) 
     };
     let id = core.next.get();
     core.next.set(id + 1);
-    let presence = Rc::new(Presence::default());
+    let presence = Rc::new(Presence { arrived, ..Presence::default() });
     let guard = Guard { core: core.clone(), id, _counted: counted };
     core.shared.series.open.inc();
     let task = spawn_local(guarded(guard, accepted, presence.clone(), errand, through));

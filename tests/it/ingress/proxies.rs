@@ -138,6 +138,48 @@ async fn on_a_listener_that_only_proxies_reach_they_are_what_the_owner_says() {
 }
 
 #[tokio::test]
+async fn what_a_listener_gave_ends_with_the_reload_that_takes_it_back() {
+    let behind = Behind::start().await;
+    let main = Access { networks: vec![NetworkId::MAIN], ..Access::default() };
+    let ours = |origin, address| {
+        let door = door(Speaks::Unwrapped, Proxies { alone: true, origin, ..from("127.0.0.1/32") });
+        Door { address, ..door }
+    };
+    let free = SocketAddr::from(([127, 0, 0, 1], 0));
+    let lan = Origin::Lan(NetworkId::MAIN);
+    let edge = Edge::start(|config| {
+        config.routes.push(route(HOST, "/", main.clone(), to(behind.address)));
+        config.networks = vec![NetworkId::HOST, NetworkId::MAIN];
+        config.doors = vec![ours(lan, free), ours(lan, free)];
+    });
+    let doors = edge.plane.status().doors;
+    let request = format!("GET /x HTTP/1.1\r\nHost: {HOST}\r\nX-Forwarded-For: 192.168.1.7\r\n\r\n");
+    let mut open = Vec::new();
+    for address in &doors {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut byte = [0; 12];
+        stream.read_exact(&mut byte).await.unwrap();
+        assert_eq!(&byte, b"HTTP/1.1 200");
+        open.push(stream);
+    }
+
+    edge.reload(|config| {
+        config.routes.push(route(HOST, "/", main.clone(), to(behind.address)));
+        config.networks = vec![NetworkId::HOST, NetworkId::MAIN];
+        config.doors = vec![ours(Origin::Wan, doors[0]), ours(lan, doors[1])];
+    });
+
+    // The first ends by itself; the other one goes on.
+    let ended = tokio::time::timeout(super::edge::PATIENCE, read_to_end(&mut open[0])).await;
+    ended.expect("the connection is not closed");
+    open[1].write_all(request.replacen("GET", "HEAD", 1).as_bytes()).await.unwrap();
+    open[1].write_all(get("").as_bytes()).await.unwrap();
+    let rest = read_to_end(&mut open[1]).await;
+    assert_eq!(rest.matches("HTTP/1.1 200").count(), 2, "{rest}");
+}
+
+#[tokio::test]
 async fn who_is_on_a_list_is_refused_also_behind_a_proxy_and_the_house_is_not() {
     let behind = Behind::start().await;
     let folder = tempfile::tempdir().unwrap();
