@@ -30,6 +30,8 @@ pub(super) struct Census {
     requests: AtomicU32,
     house: AtomicU32,
     rows: [Box<[AtomicU32]>; 2],
+    /// Requests at work, as `rows` counts connections.
+    at_work: [Box<[AtomicU32]>; 2],
     keys: [RandomState; 2],
 }
 
@@ -63,6 +65,7 @@ impl Census {
             requests: AtomicU32::new(0),
             house: AtomicU32::new(0),
             rows: [row(), row()],
+            at_work: [row(), row()],
             keys: Default::default(),
         })
     }
@@ -81,13 +84,30 @@ impl Census {
     }
 
     /// Counts a request of a stranger that goes to work.
-    pub(super) fn begin_request(&self) {
+    pub(super) fn begin_request(&self, client: Client) {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        self.of(client).iter().for_each(|count| _ = count.fetch_add(1, Ordering::Relaxed));
     }
 
     /// Takes it off again.
-    pub(super) fn end_request(&self) {
+    pub(super) fn end_request(&self, client: Client) {
         self.requests.fetch_sub(1, Ordering::Relaxed);
+        self.of(client).iter().for_each(|count| _ = count.fetch_sub(1, Ordering::Relaxed));
+    }
+
+    /// Returns how many requests of one stranger are at work.
+    pub(super) fn requests_of(&self, client: Client) -> u32 {
+        let counts = self.of(client).map(|count| count.load(Ordering::Relaxed));
+        counts[0].min(counts[1])
+    }
+
+    fn of(&self, client: Client) -> [&AtomicU32; 2] {
+        let places = self.places(client);
+        [0, 1].map(|row: usize| &self.at_work[row][places[row]])
+    }
+
+    fn places(&self, client: Client) -> [usize; 2] {
+        [0, 1].map(|row: usize| (self.keys[row].hash_one(client) % PLACES as u64) as usize)
     }
 
     /// Returns how many requests of strangers are at work.
@@ -98,9 +118,7 @@ impl Census {
     /// Counts a connection; `None` if it is one too many.
     pub(super) fn admit(self: &Arc<Self>, holder: Holder) -> Option<Counted> {
         let places = match holder {
-            Holder::Stranger(client) | Holder::Behind(client) => {
-                Some([0, 1].map(|row: usize| (self.keys[row].hash_one(client) % PLACES as u64) as usize))
-            }
+            Holder::Stranger(client) | Holder::Behind(client) => Some(self.places(client)),
             Holder::House | Holder::Proxy => None,
         };
         // Made first, so that a refused connection is taken off again by its drop.
@@ -180,5 +198,18 @@ mod tests {
         assert_eq!((proxied.len(), of_one.len()), (600, MOST_OF_ONE as usize));
         drop((proxied, of_one));
         assert_eq!(census.strangers.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn requests_are_counted_for_each_stranger() {
+        let client = |last: u8| Client::of([203, 0, 113, last].into());
+        let (census, one, other) = (Census::new(), client(1), client(2));
+
+        (0..5).for_each(|_| census.begin_request(one));
+        census.begin_request(other);
+
+        assert_eq!((census.requests(), census.requests_of(one), census.requests_of(other)), (6, 5, 1));
+        (0..5).for_each(|_| census.end_request(one));
+        assert_eq!((census.requests(), census.requests_of(one)), (1, 0));
     }
 }

@@ -195,7 +195,7 @@ impl Flows {
         let caller = Caller { origin, client, ends: Ends { client: key.client, local }, subject };
         let route = entry.route.clone();
         let record = Record::new(core, &route, &caller);
-        let permit = core.permits.issue_relayed(origin, caller.subject, route.clone());
+        let permit = core.permits.issue_relayed((origin, client), caller.subject, route.clone());
         let timeouts = &policy.config.timeouts;
         let (connect, silence) = (timeouts.connect, timeouts.datagrams);
         if is_stranger {

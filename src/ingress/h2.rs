@@ -369,7 +369,7 @@ async fn answer(
     let outgoing = Outgoing::new(http, method.clone(), target, (&headers, &[]), &told, body);
     let wanted = admitted.route.wanted(&headers);
     let taste = proxy::taste(&admitted.route, visitor, &method, &headers);
-    let permit = core.permits.issue(visitor, host, path, method, admitted.route);
+    let permit = core.permits.issue((visitor, admitted.client), host, path, method, admitted.route);
     let mut deadline = Deadline::after(policy.config.timeouts.response);
     let mut arrival =
         match proxy::forward(core, &policy, &permit, outgoing, &mut NoUplink, &mut deadline, (wanted, visitor)).await {
@@ -389,7 +389,7 @@ async fn answer(
         date(core, &mut head.headers);
     }
     let limit = policy.config.timeouts.body;
-    let silence = proxy::silence(&head.headers, &body, limit);
+    let silence = proxy::silence(&head.headers, limit);
     let progress = PROGRESS.with(Rc::clone);
     progress.moved(limit);
     let theirs = Theirs { body, permit, record, progress, limit, silence, waiting: false };
@@ -515,6 +515,12 @@ impl Body for Outbound {
                     }
                     None => theirs.body.take_trailers().map(|mut trailers| {
                         headers::trailers(&mut trailers);
+                        // What the owner takes away or says otherwise does not come after all.
+                        let change = &theirs.permit.route().rules.response;
+                        let replaced = |name: &header::HeaderName| change.replaces(name.as_str());
+                        for name in trailers.keys().filter(|name| replaced(name)).cloned().collect::<Vec<_>>() {
+                            trailers.remove(name);
+                        }
                         Ok(Frame::trailers(trailers))
                     }),
                 })

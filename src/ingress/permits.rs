@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    net::IpAddr,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -16,7 +17,9 @@ use crate::{
         ports::{Entrance, Transport},
         proxy::Visitor,
         routes::Route,
+        upstream::Whose,
     },
+    limit::Client,
     origin::Origin,
 };
 
@@ -112,6 +115,7 @@ struct Places {
 
 struct Exchange {
     origin: Origin,
+    whose: Whose,
     subject: Subject,
     route: Arc<Route>,
     revoked: Cell<bool>,
@@ -129,24 +133,33 @@ impl Permits {
     /// What was asked before must hold by the policy in force: nobody waits between that and this.
     pub(super) fn issue(
         self: &Rc<Self>,
-        visitor: &Visitor,
+        (visitor, client): (&Visitor, IpAddr),
         host: CanonicalHost,
         path: CanonicalPath,
         method: Method,
         route: Arc<Route>,
     ) -> Permit {
         let subject = Subject::Request { shown: Shown::by(visitor), host, path, method };
-        self.hold(visitor.origin, subject, route)
+        self.hold((visitor.origin, client), subject, route)
     }
 
     /// The same for what nothing is understood of.
-    pub(super) fn issue_relayed(self: &Rc<Self>, origin: Origin, subject: Subject, route: Arc<Route>) -> Permit {
-        self.hold(origin, subject, route)
+    pub(super) fn issue_relayed(
+        self: &Rc<Self>,
+        (origin, client): (Origin, IpAddr),
+        subject: Subject,
+        route: Arc<Route>,
+    ) -> Permit {
+        self.hold((origin, client), subject, route)
     }
 
-    fn hold(self: &Rc<Self>, origin: Origin, subject: Subject, route: Arc<Route>) -> Permit {
+    fn hold(self: &Rc<Self>, (origin, client): (Origin, IpAddr), subject: Subject, route: Arc<Route>) -> Permit {
         let (revoked, waker) = (Cell::new(false), RefCell::default());
-        let exchange = Rc::new(Exchange { origin, subject, route, revoked, waker });
+        let whose = match origin {
+            Origin::Wan => Whose::Stranger(Client::of(client)),
+            Origin::Lan(_) | Origin::Vpn(_) => Whose::House,
+        };
+        let exchange = Rc::new(Exchange { origin, whose, subject, route, revoked, waker });
         let mut places = self.places.borrow_mut();
         let place = places.free.pop().unwrap_or_else(|| {
             places.held.push(None);
@@ -180,6 +193,11 @@ impl Permit {
             *waker = Some(cx.waker().clone());
         }
         Poll::Pending
+    }
+
+    /// Returns whose share it is part of where there is not room for all.
+    pub(super) fn whose(&self) -> Whose {
+        self.exchange.whose
     }
 
     pub(super) fn route(&self) -> &Arc<Route> {

@@ -55,6 +55,11 @@ pub(super) struct Visitor {
 }
 
 impl Visitor {
+    /// A proxy that does not say whom it speaks for is everybody, or asks for itself whether we are well.
+    pub(super) fn is_unnamed(&self, client: IpAddr) -> bool {
+        matches!(self.through, Through::Proxy { speaks_first: false, .. }) && client == self.peer
+    }
+
     /// Returns the ends as servers are told them: behind a trusted proxy, of the client no port is known.
     pub(super) fn ends(&self, client: IpAddr) -> Ends {
         match client == self.ends.client.ip().to_canonical() {
@@ -107,15 +112,18 @@ pub(super) fn admit(core: &Core, policy: &Policy, visitor: &Visitor, asked: &Ask
     };
     let strangers = &core.shared.strangers;
     let wan_limit = config.wan_limit.filter(|_| visitor.origin == Origin::Wan);
-    if visitor.origin == Origin::Wan {
+    // What a trusted proxy asks for itself, to see whether we are well, says nothing of other gateways.
+    let for_itself = visitor.is_unnamed(client);
+    if visitor.origin == Origin::Wan && !for_itself {
         strangers.count(client == visitor.peer && core.shared.networks.load().relays.contains(&client));
     }
     // Also on a connection that was there before, and for every host alike.
-    if visitor.origin == Origin::Wan && core.is_outcast(policy, client) {
+    if visitor.origin == Origin::Wan && !for_itself && core.is_outcast(policy, client) {
         core.shared.series.outcasts.inc();
         return Err(Refusal::Status(StatusCode::FORBIDDEN));
     }
     if visitor.origin == Origin::Wan
+        && !for_itself
         && !strangers.are_masked()
         && let Some(left) = strangers.bans.left(Client::of(client), Instant::now())
     {
@@ -266,7 +274,7 @@ async fn forward_in_turn<'a>(
         let (dial, mut slot) = match dials.next() {
             Some(dial) => match &dial.door {
                 None => (dial, None),
-                Some(door) => match door.enter() {
+                Some(door) => match door.enter(permit.whose()) {
                     Some(slot) => (dial, Some(slot)),
                     None => {
                         full.get_or_insert(dial);
@@ -306,6 +314,10 @@ async fn forward_in_turn<'a>(
                 Err(Broken::Upstream) if !fresh_only && lane.was_unprocessed() && outgoing.rewind_unprocessed() => {
                     fresh_only = true;
                 }
+                Err(Broken::Upstream) if lane.was_reset() => {
+                    core.shared.series.upstream_failure("reset");
+                    return Err(Failure::Status(StatusCode::BAD_GATEWAY));
+                }
                 Err(Broken::Upstream) => {
                     dial.health.failed(tokio::time::Instant::now());
                     let another = (dials.peek().is_some() || full.is_some()) && lane.was_silent() && outgoing.rewind();
@@ -337,7 +349,7 @@ async fn stand_in_line(
         core.shared.series.refusal(route, reason);
         Failure::Busy(door.limit.wait.as_secs().max(1))
     };
-    let Some(mut place) = door.wait() else { return Err(busy("queue_full")) };
+    let Some(mut place) = door.wait(permit.whose()) else { return Err(busy("queue_full")) };
     let _counted = core.shared.series.waits(route);
     deadline.set(door.limit.wait);
     poll_fn(|cx| {
@@ -397,9 +409,7 @@ async fn exchange(
 ) -> Result<ReplyHead, Broken> {
     let timeouts = &policy.config.timeouts;
     let mut gone = false;
-    let conversation = outgoing.is_conversation();
     let limit = |owed| match owed {
-        _ if conversation => SILENCE,
         true => timeouts.body,
         false => timeouts.response,
     };
@@ -518,8 +528,16 @@ fn refusal(
     {
         return Some(("rate", Refusal::Limited(wait).into()));
     }
-    if visitor.origin == Origin::Wan && core.shared.census.requests() > policy.config.max_requests {
-        return busy("full");
+    if visitor.origin == Origin::Wan {
+        let (census, most) = (&core.shared.census, policy.config.max_requests);
+        if census.requests() > most {
+            return busy("full");
+        }
+        // One that cannot be told from others has the share of all of them.
+        let told_apart = !core.shared.strangers.are_masked() && !visitor.is_unnamed(client);
+        if told_apart && census.requests_of(Client::of(client)) > share_of_one(most) {
+            return busy("full_of_one");
+        }
     }
     if route.series.under_way.get() > i64::from(limits.concurrency) {
         return busy("concurrency");
@@ -531,6 +549,11 @@ fn refusal(
         return Some(("body", Answer::fixed(StatusCode::PAYLOAD_TOO_LARGE)));
     }
     None
+}
+
+/// Requests that one stranger may have at work of all that strangers may: an eighth, but what a page takes at once.
+fn share_of_one(most: u32) -> u32 {
+    (most / 8).max(most.min(32))
 }
 
 /// Bytes of fields, as HTTP/1.1 writes them.
@@ -567,10 +590,17 @@ pub(super) fn compress(core: &Core, taste: Taste, arrival: &mut Arrival) {
 
 /// How long a server may be silent in the midst of a response: events and messages come when there are some, and a client
 /// that is gone is noticed without them.
-pub(super) fn silence(headers: &HeaderMap, body: &UpstreamBody, limit: Duration) -> Duration {
+///
+/// The server says so, and nobody else: what a client says of its request must not hold anything open.
+pub(super) fn silence(headers: &HeaderMap, limit: Duration) -> Duration {
     let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    let is_events = kind.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"));
-    if is_events || body.is_conversation() { SILENCE.max(limit) } else { limit }
+    let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
+    let is_conversation = match kind.as_slice() {
+        b"text/event-stream" | b"application/grpc" => true,
+        // "application/grpc-web" is no such stream: it comes over any HTTP and ends with its answer.
+        other => other.starts_with(b"application/grpc+"),
+    };
+    if is_conversation { SILENCE.max(limit) } else { limit }
 }
 
 /// Turns the fields of a response into what the route's clients get.
@@ -599,5 +629,35 @@ pub(super) fn asks_dns(
             false => Err(Refusal::Status(StatusCode::NOT_FOUND)),
         }),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_streams_of_messages_may_be_silent_for_long() {
+        let limit = Duration::from_secs(60);
+        let of = |kind: &'static str| {
+            let headers = [(header::CONTENT_TYPE, HeaderValue::from_static(kind))].into_iter().collect();
+            silence(&headers, limit)
+        };
+
+        for kind in
+            ["application/grpc", "Application/gRPC+proto", "application/grpc ; x=y", "text/event-stream;charset=utf-8"]
+        {
+            assert_eq!(of(kind), SILENCE, "{kind}");
+        }
+        for kind in
+            ["application/grpc-web", "application/grpcx", "application/grpc/x", "text/event-streams", "text/html", ""]
+        {
+            assert_eq!(of(kind), limit, "{kind}");
+        }
+    }
+
+    #[test]
+    fn one_stranger_has_a_share_and_small_limits_are_for_everybody() {
+        assert_eq!([1024, 256, 100, 8, 1].map(share_of_one), [128, 32, 32, 8, 1]);
     }
 }

@@ -63,7 +63,7 @@ impl Record {
         let route = &admitted.route;
         route.series.under_way.inc();
         if self.origin == Origin::Wan {
-            self.core.shared.census.begin_request();
+            self.core.shared.census.begin_request(Client::of(admitted.client));
         }
         self.client = admitted.client;
         if route.log {
@@ -160,7 +160,7 @@ impl Drop for Record {
         };
         route.series.under_way.dec();
         if self.origin == Origin::Wan {
-            shared.census.end_request();
+            shared.census.end_request(Client::of(self.client));
         }
         route.series.count(self.status.as_u16(), self.bytes, took);
         self.watch_refusals();

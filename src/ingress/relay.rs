@@ -48,7 +48,7 @@ pub(super) async fn serve<S>(
         Err(reason) => return core.shared.series.refusal(&route.name, reason),
     };
     let mut record = Record::new(core, &route, &caller);
-    let permit = core.permits.issue_relayed(caller.origin, caller.subject, route.clone());
+    let permit = core.permits.issue_relayed((caller.origin, caller.client), caller.subject, route.clone());
     let ends = Ends { client: ends_with(&caller.ends, caller.client), ..caller.ends };
     let limit = policy.config.timeouts.connect;
     let Some((upstream, dial)) = connect(core, group, limit, ends).await else {

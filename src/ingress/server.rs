@@ -459,7 +459,7 @@ fn begin_port(core: &Rc<Core>, accepted: Accepted, entrance: Entrance) {
     let policy = core.shared.policy.load_full();
     let Some(entry) = policy.ports.at(Transport::Tcp, &entrance) else { return };
     if entry.admits(accepted.origin) {
-        return begin(core, accepted, Errand::Port(entry.clone(), entrance), Through::Nobody);
+        return begin(core, accepted, Errand::Port(entry.clone(), entrance), Through::Nobody, None);
     }
     core.shared.series.refusal(&entry.route.name, "origin");
     if let Stream::Kernel(stream) = &accepted.stream {

@@ -164,7 +164,7 @@ pub(super) async fn check(
     let (http, target) = (forward.to.http, (&forward.path, None));
     let outgoing = Outgoing::new(http, Method::GET, target, (&sent, &[]), &told, RequestBody::Empty);
     let (host, path) = (asked.host.clone(), asked.path.clone());
-    let permit = core.permits.issue(visitor, host, path, asked.method.clone(), route.clone());
+    let permit = core.permits.issue((visitor, client), host, path, asked.method.clone(), route.clone());
     let answer = async {
         let mut deadline = Deadline::after(forward.timeout);
         let arrival =

@@ -315,7 +315,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Request<'a, '_, S> {
         let wanted = admitted.route.wanted(&head.headers);
         let taste = proxy::taste(&admitted.route, visitor, &head.method, &head.headers);
         drop(head.headers);
-        let permit = core.permits.issue(visitor, head.host, head.path, head.method.clone(), admitted.route);
+        let permit =
+            core.permits.issue((visitor, admitted.client), head.host, head.path, head.method.clone(), admitted.route);
         let mut upload = Upload {
             core,
             stream: &mut *self.stream,
@@ -462,7 +463,7 @@ async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
     proxy::compress(core, reply.taste, &mut arrival);
     let Arrival { head, mut body } = arrival;
     let limit = policy.config.timeouts.body;
-    let silence = proxy::silence(&head.headers, &body, limit);
+    let silence = proxy::silence(&head.headers, limit);
     let bodiless = *reply.method == Method::HEAD || head.status == StatusCode::NOT_MODIFIED;
     let length = if bodiless { announced(&head.headers) } else { body.length() };
     let framing = ResponseFraming::choose(reply.method, head.status, reply.version, length);

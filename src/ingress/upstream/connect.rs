@@ -9,10 +9,11 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
 use sha2::{Digest, Sha256};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpStream, UnixStream},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_rustls::TlsConnector;
 
@@ -115,23 +116,27 @@ impl Dial {
         limit: Duration,
         ends: Option<Ends>,
     ) -> Result<Lane, DialError> {
+        let begun = Instant::now();
         let stream = self.connect(lookup, limit, ends).await?;
         match self.upstream.http {
             Http::One => Ok(Lane::Wire(Wire::new(self.pool, stream))),
-            Http::Two => Ok(Lane::Stream(self.begin(stream).await?.open(self.scheme()))),
+            Http::Two => {
+                let left = limit.saturating_sub(begun.elapsed());
+                Ok(Lane::Stream(self.begin(stream, left).await?.open(self.scheme())))
+            }
             Http::Opaque | Http::Datagrams => Err(DialError::Protocol),
         }
     }
 
-    /// Begins to speak HTTP/2.
-    pub(super) async fn begin(&self, stream: UpstreamStream) -> Result<Connection, DialError> {
+    /// Begins to speak HTTP/2, and has the other end speak it within a deadline.
+    pub(super) async fn begin(&self, stream: UpstreamStream, limit: Duration) -> Result<Connection, DialError> {
         // RFC 9113 §3.3: in TLS both must have said so.
         if let UpstreamStream::Tls(tls) = &stream
             && tls.get_ref().1.alpn_protocol() != Some(b"h2")
         {
             return Err(DialError::Protocol);
         }
-        Connection::begin(stream).await
+        timeout(limit, Connection::begin(stream)).await.unwrap_or(Err(DialError::TimedOut))
     }
 
     /// The scheme that requests of HTTP/2 have there.
@@ -185,8 +190,18 @@ impl Dial {
 async fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
+    // A server that vanished without a word is noticed also where nothing is sent, or nothing more is taken in. Pings of
+    // HTTP/2 would tell no more, and servers of gRPC close a connection for some of them.
+    let alive = TcpKeepalive::new().with_time(QUIET).with_interval(PROBE).with_retries(PROBES);
+    SockRef::from(&stream).set_tcp_keepalive(&alive)?;
+    SockRef::from(&stream).set_tcp_user_timeout(Some(QUIET + PROBE * PROBES))?;
     Ok(stream)
 }
+
+/// How long an upstream is silent before its kernel is asked whether it is there, how often, and how many times.
+const QUIET: Duration = Duration::from_secs(30);
+const PROBE: Duration = Duration::from_secs(10);
+const PROBES: u32 = 3;
 
 fn client_config(tls: &UpstreamTls, http: Http, provider: &Arc<CryptoProvider>) -> Result<Arc<ClientConfig>, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider.clone())
@@ -274,5 +289,22 @@ impl ServerCertVerifier for Pinned {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_looks_after_a_server_that_is_silent() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+
+        let stream = tcp(listener.local_addr().unwrap()).await.unwrap();
+
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!((socket.tcp_keepalive_time().unwrap(), socket.tcp_keepalive_retries().unwrap()), (QUIET, PROBES));
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(60)));
     }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::{
-    Reason, RecvStream, SendStream,
+    Ping, Reason, RecvStream, SendStream,
     client::{Builder, ResponseFuture, SendRequest},
 };
 use hyper::HeaderMap;
@@ -64,7 +64,8 @@ pub(in crate::ingress) struct Stream {
 }
 
 impl Connection {
-    /// Begins to speak. What the other end says of itself is not waited for.
+    /// Begins to speak, and is ready when the other end has answered: whoever does not speak HTTP/2 is found out before a
+    /// request depends on it.
     pub(super) async fn begin(stream: UpstreamStream) -> Result<Self, DialError> {
         let mut builder = Builder::new();
         builder
@@ -74,7 +75,8 @@ impl Connection {
             .max_send_buffer_size(SEND)
             .header_table_size(4096)
             .enable_push(false);
-        let (sender, connection) = builder.handshake(stream).await.map_err(|_| DialError::Protocol)?;
+        let (sender, mut connection) = builder.handshake(stream).await.map_err(|_| DialError::Protocol)?;
+        let mut pings = connection.ping_pong().ok_or(DialError::Protocol)?;
         let state = Rc::new(State {
             active: Cell::new(0),
             ended: Cell::new(false),
@@ -89,6 +91,7 @@ impl Connection {
             }
             driven.ended.set(true);
         });
+        pings.ping(Ping::opaque()).await.map_err(|_| DialError::Protocol)?;
         Ok(Self { sender, state })
     }
 
@@ -203,7 +206,14 @@ impl Stream {
     }
 
     pub(super) fn was_stale(&self) -> bool {
-        self.reused && !self.heard
+        self.reused && !self.heard && !self.was_reset()
+    }
+
+    /// Whether the upstream wants to hear no more of this one request: it is there, and well as far as that tells.
+    pub(super) fn was_reset(&self) -> bool {
+        let reset =
+            |error: &h2::Error| error.is_reset() && error.is_remote() && error.reason() != Some(Reason::REFUSED_STREAM);
+        self.failure.as_ref().is_some_and(reset)
     }
 
     pub(super) fn was_silent(&self) -> bool {

@@ -67,6 +67,14 @@ impl Lane {
         }
     }
 
+    /// Whether the upstream gave up this request, and nothing else.
+    pub(in crate::ingress) fn was_reset(&self) -> bool {
+        match self {
+            Self::Wire(_) => false,
+            Self::Stream(stream) => stream.was_reset(),
+        }
+    }
+
     /// Lets nothing more be sent where no answer comes from.
     pub(in crate::ingress) fn give_up(&self) {
         if let Self::Stream(stream) = self {

@@ -172,12 +172,6 @@ impl Outgoing {
         Some(request)
     }
 
-    /// Whether messages may pass to and fro for as long as both ends like, with silence between them.
-    pub(in crate::ingress) fn is_conversation(&self) -> bool {
-        let kind = self.packed.as_ref().and_then(|packed| packed.headers.get(header::CONTENT_TYPE));
-        kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
-    }
-
     /// Returns whose it is.
     pub(in crate::ingress) fn ends(&self) -> Option<Ends> {
         self.ends

@@ -83,7 +83,9 @@ impl Pools {
         if let Some(lane) = shared() {
             return Ok(lane);
         }
-        let connection = dial.begin(dial.connect(lookup, limit, None).await?).await?;
+        let begun = Instant::now();
+        let connected = dial.connect(lookup, limit, None).await?;
+        let connection = dial.begin(connected, limit.saturating_sub(begun.elapsed())).await?;
         let stream = connection.open(dial.scheme());
         if let Some(shared) = self.shared.borrow_mut().get_mut(&dial.pool) {
             shared.connections.retain(|connection| connection.is_wanted(|_| true));

@@ -232,11 +232,6 @@ impl UpstreamBody {
         self.compressor = Some(Box::new(compressor));
     }
 
-    /// Whether the request is one of a conversation.
-    pub(in crate::ingress) fn is_conversation(&self) -> bool {
-        self.outgoing.is_conversation()
-    }
-
     /// Returns what came after the last byte; only HTTP/2 has use for it.
     pub(in crate::ingress) fn take_trailers(&mut self) -> Option<HeaderMap> {
         self.trailers.take()

@@ -31,6 +31,7 @@ const HOST: &str = "grpc.home.example";
 struct Server {
     address: SocketAddr,
     connections: Arc<AtomicUsize>,
+    calls: Arc<AtomicUsize>,
     /// What was seen: heads, and how streams ended.
     seen: mpsc::UnboundedReceiver<String>,
 }
@@ -48,6 +49,7 @@ impl Server {
         let connections = Arc::new(AtomicUsize::new(0));
         let (told, seen) = mpsc::unbounded_channel();
         let all = Seen { calls: Arc::default(), told };
+        let calls = all.calls.clone();
         let counted = connections.clone();
         let acceptor = acceptor(&[b"h2"]);
         tokio::spawn(async move {
@@ -62,7 +64,7 @@ impl Server {
                 });
             }
         });
-        Self { address, connections, seen }
+        Self { address, connections, calls, seen }
     }
 
     async fn seen(&mut self) -> String {
@@ -137,6 +139,11 @@ async fn answer(request: Request<RecvStream>, mut respond: server::SendResponse<
                 _ => Reason::PROTOCOL_ERROR,
             });
         }
+        "/Echo/ResetAtOnce" => respond.send_reset(Reason::INTERNAL_ERROR),
+        "/Echo/Silent" => {
+            let _out = respond.send_response(Response::new(()), false).unwrap();
+            std::future::pending::<()>().await;
+        }
         "/Echo/RefusedOnce" if before == 0 => respond.send_reset(Reason::REFUSED_STREAM),
         "/Echo/RefusedOnce" => respond.send_response(grpc(), false).unwrap().send_trailers(status("0")).unwrap(),
         "/Echo/Never" => {
@@ -198,7 +205,6 @@ async fn grpc_messages_go_both_ways_and_its_trailers_arrive() {
         let mut sender = client(&edge).await;
 
         let (response, mut up) = sender.send_request(call("Messages"), false).unwrap();
-        tokio::time::sleep(std::time::Duration::from_millis(600)).await;
         up.send_data(message("one"), false).unwrap();
         let response = timeout(PATIENCE, response).await.unwrap().unwrap();
         let (head, mut down) = response.into_parts();
@@ -220,6 +226,89 @@ async fn grpc_messages_go_both_ways_and_its_trailers_arrive() {
             assert!(seen.contains(field), "{field}: {seen}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_client_that_calls_its_request_grpc_has_no_more_time_for_that() {
+    let server = Server::start(false).await;
+    let edge = Edge::start(|config| {
+        config.routes.push(grpc_route(server.address, false));
+        config.timeouts.body = std::time::Duration::from_millis(200);
+        config.timeouts.response = std::time::Duration::from_millis(200);
+    });
+
+    // Silent before the server says anything, and where it answers with something else.
+    for kind in ["application/grpc", "application/grpc+proto", "application/grpcx"] {
+        let mut sender = client(&edge).await;
+        let mut request = call("Messages");
+        request.headers_mut().insert("content-type", HeaderValue::from_static(kind));
+        let (response, _up) = sender.send_request(request, false).unwrap();
+        let response = timeout(PATIENCE, response).await.expect("it is cut off").unwrap();
+        assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT, "{kind}");
+    }
+    let mut sender = client(&edge).await;
+    let (response, mut up) = sender.send_request(call("Silent"), false).unwrap();
+    let mut down = timeout(PATIENCE, response).await.unwrap().unwrap().into_body();
+    up.send_data("a".into(), false).unwrap();
+    assert!(timeout(PATIENCE, down.data()).await.expect("it is cut off").unwrap().is_err());
+}
+
+#[tokio::test]
+async fn a_request_that_the_server_resets_says_nothing_of_the_server() {
+    let server = Server::start(false).await;
+    let edge = Edge::start(|config| config.routes.push(grpc_route(server.address, false)));
+    let mut sender = client(&edge).await;
+
+    for _ in 0..6 {
+        let (response, _) = sender.send_request(call("ResetAtOnce"), true).unwrap();
+        assert_eq!(timeout(PATIENCE, response).await.unwrap().unwrap().status(), StatusCode::BAD_GATEWAY);
+    }
+    let (response, _) = sender.send_request(call("Unimplemented"), true).unwrap();
+    assert_eq!(timeout(PATIENCE, response).await.unwrap().unwrap().headers()["grpc-status"], "12");
+
+    // None of them was sent twice, and one connection bore them all.
+    assert_eq!((server.calls.load(Ordering::SeqCst), server.connections.load(Ordering::SeqCst)), (7, 1));
+}
+
+#[tokio::test]
+async fn what_the_owner_takes_away_does_not_come_as_a_trailer() {
+    let server = Server::start(false).await;
+    let edge = Edge::start(|config| {
+        let mut route = grpc_route(server.address, false);
+        route.rules.response.remove.push("grpc-message".parse().unwrap());
+        config.routes.push(route);
+    });
+    let mut sender = client(&edge).await;
+
+    let (response, mut up) = sender.send_request(call("Messages"), false).unwrap();
+    up.send_data(message("one"), true).unwrap();
+    let mut down = timeout(PATIENCE, response).await.unwrap().unwrap().into_body();
+    let trailers = timeout(PATIENCE, down.trailers()).await.unwrap().unwrap().unwrap();
+
+    assert_eq!((&trailers["grpc-status"], trailers.get("grpc-message")), (&HeaderValue::from_static("0"), None));
+}
+
+#[tokio::test]
+async fn a_server_that_never_says_a_word_is_given_up_with_the_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            held.push(stream);
+        }
+    });
+    let edge = Edge::start(|config| {
+        config.routes.push(grpc_route(address, false));
+        config.timeouts.connect = std::time::Duration::from_millis(200);
+        config.timeouts.response = std::time::Duration::from_secs(3600);
+        config.timeouts.body = std::time::Duration::from_secs(3600);
+    });
+    let mut sender = client(&edge).await;
+
+    let (response, _) = sender.send_request(call("Messages"), true).unwrap();
+
+    assert_eq!(timeout(PATIENCE, response).await.unwrap().unwrap().status(), StatusCode::GATEWAY_TIMEOUT);
 }
 
 #[tokio::test]
