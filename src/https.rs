@@ -90,6 +90,7 @@ pub struct RootsError {
 pub struct Client {
     tls: TlsConnector,
     lookup: Lookup,
+    longest: usize,
 }
 
 impl std::fmt::Debug for Client {
@@ -111,7 +112,12 @@ impl Client {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { tls: Arc::new(config).into(), lookup })
+        Ok(Self { tls: Arc::new(config).into(), lookup, longest: LONGEST })
+    }
+
+    /// Takes answers of so many bytes.
+    pub fn up_to(self, longest: usize) -> Self {
+        Self { longest, ..self }
     }
 
     /// Asks, and returns the answer whatever its status.
@@ -134,12 +140,12 @@ impl Client {
         let secure = url.scheme_str() == Some("https");
         let tcp = self.connect(host, url.port_u16().unwrap_or(if secure { 443 } else { 80 })).await?;
         if !secure {
-            return exchange(tcp, request, host).await;
+            return exchange(tcp, request, (host, self.longest)).await;
         }
         let refused = |error| AskError::Connect { host: host.to_owned(), error };
         let name = ServerName::try_from(bare(host).to_owned()).map_err(|error| refused(io::Error::other(error)))?;
         let tls = self.tls.connect(name, tcp).await.map_err(refused)?;
-        exchange(tls, request, host).await
+        exchange(tls, request, (host, self.longest)).await
     }
 
     async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, AskError> {
@@ -160,7 +166,11 @@ impl Client {
     }
 }
 
-async fn exchange<S>(stream: S, request: Request<Full<Bytes>>, host: &str) -> Result<Response<Bytes>, AskError>
+async fn exchange<S>(
+    stream: S,
+    request: Request<Full<Bytes>>,
+    (host, longest): (&str, usize),
+) -> Result<Response<Bytes>, AskError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -170,7 +180,7 @@ where
     let talk = async {
         let response = sender.send_request(request).await.map_err(|error| broken(error.to_string()))?;
         let (parts, body) = response.into_parts();
-        let body = Limited::new(body, LONGEST).collect().await.map_err(|error| broken(error.to_string()))?;
+        let body = Limited::new(body, longest).collect().await.map_err(|error| broken(error.to_string()))?;
         Ok(Response::from_parts(parts, body.to_bytes()))
     };
     tokio::pin!(talk);

@@ -135,8 +135,10 @@ fn ingress_lines(ingress: &crate::ingress::Status, line: &mut impl FnMut(&str, S
         line("  clients", why.to_owned());
     }
     for list in &ingress.bans {
-        let problem =
-            list.problem.as_ref().map_or(String::new(), |problem| format!("; the file is not read: {problem}"));
+        let problem = list
+            .problem
+            .as_ref()
+            .map_or(String::new(), |problem| format!("; what is there now is not read: {problem}"));
         line("  bans", format!("{}: {} networks{problem}", list.file.display(), list.networks));
     }
     for certificate in &ingress.certificates {

@@ -19,7 +19,7 @@ const SECRET: [&str; 10] = [
     "x-auth-token",
 ];
 /// Tables in which `key` is a secret and no file.
-const KEYED: [&str; 2] = ["rfc2136", "eab"];
+const KEYED: [&str; 3] = ["rfc2136", "eab", "crowdsec"];
 
 /// Hides the secrets of several texts so that the same one looks the same in all of them, and nothing else can be told
 /// from what stands in its place.

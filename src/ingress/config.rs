@@ -10,6 +10,7 @@ pub use crate::ingress::{
     auth::{Auth, Basic, Forward, PasswordHash, Preset},
     change::Change,
     conditions::{Conditions, Field},
+    decisions::CrowdSec,
     ports::{Port, Transport},
     proxies::{Door, Proxies, Speaks, Word},
     rewrite::{Part, Redirect, Rewrite},
@@ -43,6 +44,8 @@ pub struct Config {
     pub doors: Vec<Door>,
     /// Lists of addresses that strangers may not have.
     pub bans: Vec<PathBuf>,
+    /// Who decides besides which addresses strangers may not have.
+    pub crowdsec: Option<CrowdSec>,
     /// The deadlines.
     pub timeouts: Timeouts,
     /// Bytes of a request head.

@@ -30,6 +30,7 @@ mod config;
 mod crowd;
 mod datagrams;
 mod deadline;
+mod decisions;
 mod doctor;
 pub mod doh;
 pub mod explain;
@@ -378,7 +379,7 @@ impl Plane {
         };
         let before = shared.policy.load();
         let moment = if before.generation == 0 { Moment::Start } else { Moment::Reload };
-        let outcasts = Outcasts::load(&config.bans, &before.outcasts, moment);
+        let outcasts = Outcasts::load(&config.bans, config.crowdsec.as_ref(), &before.outcasts, moment);
         let outcasts = outcasts.map_err(|(path, why)| Error::Bans { path, why })?;
         let mut dials: HashMap<(u32, Option<Question>, Manner), Arc<Dial>> = HashMap::new();
         let mut dial = |key: Origin, upstream: &Upstream, question: Option<&Question>, manner: Manner| {

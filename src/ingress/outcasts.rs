@@ -1,5 +1,6 @@
-//! Addresses that the owner's lists keep out: files, read again when they change. What was read well last stays in
-//! force, and a change counts when two looks have found the same: whoever writes a list may be in the middle of it.
+//! Addresses that the owner's lists keep out: files, read again when they change, and the decisions of a CrowdSec agent.
+//! What was read well last stays in force, and a change counts when two looks have found the same: whoever writes a list
+//! may be in the middle of it.
 //!
 //! A list is an address or a network a line, as fail2ban, CrowdSec's and FireHOL's lists have them; what follows a `#`,
 //! a `;` or a space is not read. Lists keep out strangers alone: many name private networks, which are the house's.
@@ -18,17 +19,19 @@ use ipnet::{IpNet, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::ingress::decisions::{CrowdSec, Decisions};
+
 /// Bytes of a file.
 const LONGEST: u64 = 16 << 20;
 /// Between the two looks of a reload.
 const AGAIN: Duration = Duration::from_millis(250);
 /// Networks of a file, 32 bytes each.
-const MOST: usize = 256 * 1024;
+pub(super) const MOST: usize = 256 * 1024;
 
 /// A list as `status` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BanList {
-    /// The file.
+    /// The file, or where the agent is.
     pub file: PathBuf,
     /// Networks in force, of which those that touch are one.
     pub networks: usize,
@@ -57,6 +60,7 @@ enum Trust {
 #[derive(Debug, Default)]
 pub(super) struct Outcasts {
     lists: Mutex<Vec<List>>,
+    decisions: Option<Arc<Decisions>>,
     all: ArcSwap<Ranges>,
 }
 
@@ -76,10 +80,10 @@ type Seen = (SystemTime, u64);
 
 /// First and last addresses, in order, none touching another.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Ranges(Vec<(u128, u128)>);
+pub(super) struct Ranges(Vec<(u128, u128)>);
 
 impl Ranges {
-    fn new(mut all: Vec<(u128, u128)>) -> Self {
+    pub(super) fn new(mut all: Vec<(u128, u128)>) -> Self {
         all.sort_unstable();
         all.dedup_by(|next, kept| {
             let touches = next.0 <= kept.1.saturating_add(1);
@@ -90,7 +94,7 @@ impl Ranges {
         Self(all)
     }
 
-    fn have(&self, address: IpAddr) -> bool {
+    pub(super) fn have(&self, address: IpAddr) -> bool {
         let number = number(address);
         let after = self.0.partition_point(|(first, _)| *first <= number);
         after.checked_sub(1).and_then(|at| self.0.get(at)).is_some_and(|(_, last)| number <= *last)
@@ -111,7 +115,12 @@ fn number(address: IpAddr) -> u128 {
 impl Outcasts {
     /// Reads the lists; one that cannot be read is what it was, and `at_start` empty: a box that does not start keeps
     /// nobody out either. The error names a list that never was there.
-    pub(super) fn load(paths: &[PathBuf], before: &Self, at: Moment) -> Result<Self, (PathBuf, String)> {
+    pub(super) fn load(
+        paths: &[PathBuf],
+        crowdsec: Option<&CrowdSec>,
+        before: &Self,
+        at: Moment,
+    ) -> Result<Self, (PathBuf, String)> {
         let known = before.lists.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut lists = Vec::new();
         for path in paths {
@@ -128,7 +137,11 @@ impl Outcasts {
                 }
             }
         }
-        let outcasts = Self { lists: Mutex::new(lists), all: ArcSwap::default() };
+        let decisions = crowdsec.map(|crowdsec| {
+            let same = before.decisions.as_ref().filter(|before| before.crowdsec == *crowdsec);
+            same.cloned().unwrap_or_else(|| Arc::new(Decisions::new(crowdsec.clone())))
+        });
+        let outcasts = Self { lists: Mutex::new(lists), decisions, all: ArcSwap::default() };
         // Whoever reloads has written what is to hold.
         if outcasts.look() {
             std::thread::sleep(AGAIN);
@@ -152,9 +165,17 @@ impl Outcasts {
         undecided
     }
 
-    fn join(&self) {
+    /// Puts in force what the lists and the agent say now.
+    pub(super) fn join(&self) {
         let lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
-        self.all.store(Arc::new(Ranges::new(lists.iter().flat_map(|list| list.ranges.0.iter().copied()).collect())));
+        let decided = self.decisions.as_ref().map(|decisions| decisions.ranges());
+        let all = lists.iter().map(|list| &list.ranges).chain(&decided).flat_map(|ranges| ranges.0.iter().copied());
+        self.all.store(Arc::new(Ranges::new(all.collect())));
+    }
+
+    /// Returns the agent that is listened to.
+    pub(super) fn decisions(&self) -> Option<&Arc<Decisions>> {
+        self.decisions.as_ref()
     }
 
     pub(super) fn have(&self, address: IpAddr) -> bool {
@@ -173,7 +194,12 @@ impl Outcasts {
             networks: list.ranges.0.len(),
             problem: list.problem.clone(),
         };
-        lists.iter().map(status).collect()
+        let decided = self.decisions.as_ref().map(|decisions| BanList {
+            file: decisions.crowdsec.url.clone().into(),
+            networks: decisions.ranges().0.len(),
+            problem: decisions.problem(),
+        });
+        lists.iter().map(status).chain(decided).collect()
     }
 }
 
@@ -247,20 +273,25 @@ fn parse(text: &str) -> Result<Ranges, String> {
         if net.prefix_len() == 0 {
             return Err(format!("line {line} is everybody"));
         }
-        let (first, last) = (number(net.network()), number(net.broadcast()));
-        match net {
-            // A wide network of IPv6 says nothing of IPv4, which has its place in the middle of it.
-            IpNet::V6(v6) if v6.contains(&MAPPED.network()) && v6.prefix_len() < MAPPED.prefix_len() => {
-                let (from, to) = (MAPPED.network().to_bits(), MAPPED.broadcast().to_bits());
-                all.extend([(first, from.saturating_sub(1)), (to.saturating_add(1), last)]);
-            }
-            _ => all.push((first, last)),
-        }
+        all.extend(ranges(net));
         if all.len() > MOST {
             return Err(format!("has more than {MOST} networks"));
         }
     }
     Ok(Ranges::new(all))
+}
+
+/// Returns the addresses of a network. A wide one of IPv6 says nothing of IPv4, which has its place in the middle of it.
+pub(super) fn ranges(net: IpNet) -> impl Iterator<Item = (u128, u128)> {
+    let (first, last) = (number(net.network()), number(net.broadcast()));
+    let (one, two) = match net {
+        IpNet::V6(v6) if v6.contains(&MAPPED.network()) && v6.prefix_len() < MAPPED.prefix_len() => {
+            let (from, to) = (MAPPED.network().to_bits(), MAPPED.broadcast().to_bits());
+            ((first, from.saturating_sub(1)), Some((to.saturating_add(1), last)))
+        }
+        _ => ((first, last), None),
+    };
+    std::iter::once(one).chain(two)
 }
 
 #[cfg(test)]
@@ -312,14 +343,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("bans");
         std::fs::write(&path, "198.51.100.7\n").unwrap();
-        let outcasts = Outcasts::load(std::slice::from_ref(&path), &Outcasts::default(), Moment::Start).unwrap();
+        let outcasts = Outcasts::load(std::slice::from_ref(&path), None, &Outcasts::default(), Moment::Start).unwrap();
 
         std::fs::write(&path, "<html>502 Bad Gateway</html>").unwrap();
         outcasts.look();
         outcasts.look();
         assert!(outcasts.have(address("198.51.100.7")) && outcasts.status()[0].problem.is_some());
         std::fs::remove_file(&path).unwrap();
-        let reloaded = Outcasts::load(std::slice::from_ref(&path), &outcasts, Moment::Reload).unwrap();
+        let reloaded = Outcasts::load(std::slice::from_ref(&path), None, &outcasts, Moment::Reload).unwrap();
         assert!(reloaded.have(address("198.51.100.7")) && reloaded.status()[0].problem.is_some());
         std::fs::write(&path, "198.51.100.0/30\n").unwrap();
         reloaded.look();
@@ -330,7 +361,7 @@ mod tests {
         reloaded.look();
         reloaded.look();
         assert_eq!(reloaded.networks(), 0);
-        assert!(Outcasts::load(&[folder.path().join("none")], &reloaded, Moment::Reload).is_err());
+        assert!(Outcasts::load(&[folder.path().join("none")], None, &reloaded, Moment::Reload).is_err());
     }
 
     #[test]
@@ -338,7 +369,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("bans");
         std::fs::write(&path, "198.51.100.7\n").unwrap();
-        let outcasts = Outcasts::load(std::slice::from_ref(&path), &Outcasts::default(), Moment::Start).unwrap();
+        let outcasts = Outcasts::load(std::slice::from_ref(&path), None, &Outcasts::default(), Moment::Start).unwrap();
         let (old, new) = (address("198.51.100.7"), address("203.0.113.9"));
 
         // Cut to nothing, then a line, then the whole: what a shell's redirection does.
@@ -358,7 +389,7 @@ mod tests {
         let path = folder.path().join("bans");
         std::fs::write(&path, "<html>").unwrap();
 
-        let outcasts = Outcasts::load(std::slice::from_ref(&path), &Outcasts::default(), Moment::Start).unwrap();
+        let outcasts = Outcasts::load(std::slice::from_ref(&path), None, &Outcasts::default(), Moment::Start).unwrap();
 
         assert!(outcasts.networks() == 0 && outcasts.status()[0].problem.is_some());
         std::fs::write(&path, "198.51.100.7\n").unwrap();

@@ -36,6 +36,8 @@ pub(super) struct Series {
     pub(super) banned: IntCounter,
     pub(super) preambles: IntCounter,
     pub(super) outcasts: IntCounter,
+    pub(super) banned_networks: IntGauge,
+    pub(super) crowdsec_failures: IntCounter,
     pub(super) panics: IntCounter,
     /// Requests that no route of the client's table took.
     pub(super) no_route: RouteSeries,
@@ -111,6 +113,12 @@ impl Series {
                 "outcasts_total",
                 "Connections, and requests behind proxies, of clients that a list of `ingress.bans` keeps out.",
             ),
+            banned_networks: plane.gauge(
+                "banned_networks",
+                "Networks that `ingress.bans` and a CrowdSec agent keep out, of which those that touch are one.",
+            ),
+            crowdsec_failures: plane
+                .counter("crowdsec_failures_total", "Questions to the CrowdSec agent without an answer."),
             preambles: plane.counter(
                 "broken_preambles_total",
                 "Connections of trusted proxies without the PROXY header that was awaited.",

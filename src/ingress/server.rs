@@ -350,6 +350,7 @@ fn core(
             loops.spawn_local(doctor::rounds(core.clone()));
             loops.spawn_local(look_after_certificates(core.shared.clone()));
             loops.spawn_local(look_after_bans(core.shared.clone()));
+            loops.spawn_local(look_after_decisions(core.shared.clone()));
             let (shared, told) = (core.shared.clone(), stop.clone());
             // It starts again by itself: nobody's connection depends on it.
             supervise::service("acme", stop.clone(), move || acme::run(shared.clone(), told.clone()));
@@ -534,6 +535,31 @@ async fn look_after_bans(shared: Arc<Shared>) {
         let policy = shared.policy.load_full();
         // Lists may be long, and this thread has connections.
         let _ = tokio::task::spawn_blocking(move || policy.outcasts.look()).await;
+    }
+}
+
+/// Listens to the agent that decides who is kept out, if there is one.
+async fn look_after_decisions(shared: Arc<Shared>) {
+    let mut generation = shared.watch_generation();
+    loop {
+        let decisions = shared.policy.load().outcasts.decisions().cloned();
+        let mut rest = BANS;
+        if let Some(decisions) = decisions {
+            if decisions.rest(std::time::Instant::now()).is_zero() {
+                if !decisions.ask(&shared.lookup).await {
+                    shared.series.crowdsec_failures.inc();
+                }
+                // A reload may have come meanwhile; it listens to the same agent.
+                let policy = shared.policy.load_full();
+                let _ = tokio::task::spawn_blocking(move || policy.outcasts.join()).await;
+            }
+            rest = decisions.rest(std::time::Instant::now());
+        }
+        let networks = shared.policy.load().outcasts.networks();
+        shared.series.banned_networks.set(i64::try_from(networks).unwrap_or(i64::MAX));
+        if let Ok(Err(_)) = timeout(rest, generation.changed()).await {
+            return;
+        }
     }
 }
 

@@ -8,18 +8,20 @@ use std::{
 
 use crate::{
     config::{
+        Files,
         compile::{Names, Setting, access, acme, addresses, ports, public_clients, streams},
         file::{self, AccessWord, File, ReachWord, Target as Written},
         problems::{At, Report},
     },
     dns,
     ingress::{
-        self, Auth, CertificateFiles, Conditions, Config, Door, HostPattern, Http, Means, PeerReach, Proxies, Route,
-        RoutesReach, Rules, Speaks, Target, Upstream, UpstreamHost, UpstreamTls, canonical::CanonicalPath,
+        self, Auth, CertificateFiles, Conditions, Config, CrowdSec, Door, HostPattern, Http, Means, PeerReach, Proxies,
+        Route, RoutesReach, Rules, Speaks, Target, Upstream, UpstreamHost, UpstreamTls, canonical::CanonicalPath,
         doh::PATH as DNS_PATH,
     },
     onlink,
     origin::{NetworkId, Origin},
+    provider::Token,
 };
 
 /// Compiles `[ingress]` and the routes.
@@ -107,6 +109,7 @@ pub(crate) fn compile(
         },
         doors,
         bans: ingress.bans.iter().map(|file| setting.file(file, &ingress.about)).collect(),
+        crowdsec: ingress.crowdsec.as_ref().and_then(|agent| crowdsec(agent, setting)),
         timeouts: ingress.timeouts.clone(),
         max_header: ingress.max_header,
         max_fields: ingress.max_fields,
@@ -126,6 +129,15 @@ pub(crate) fn compile(
     };
     signable(&config, file, report);
     config
+}
+
+fn crowdsec(agent: &file::CrowdSec, setting: &Setting<'_>) -> Option<CrowdSec> {
+    let ca = agent.ca.as_ref().map(|path| setting.file(path, &agent.about));
+    let key = match setting.options.files {
+        Files::Checked => setting.secret(&agent.key, &agent.about)?,
+        Files::Unchecked => setting.secret(&agent.key, &agent.about).unwrap_or_default(),
+    };
+    Some(CrowdSec { url: agent.url.clone(), key: Token(key), every: agent.every, ca })
 }
 
 /// A listener of its own. Only who is alone there may be something else than the Internet.

@@ -1,6 +1,6 @@
 //! `[ingress]`: the door to the Internet.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
@@ -11,7 +11,7 @@ use crate::{
             route::{access, host_pattern},
         },
         problems::{About, At, Span, Wrong},
-        value::{self, Listen},
+        value::{self, Listen, Secret},
     },
     ingress::{AccessLog, HostPattern, Timeouts, Word},
     limit::Rate,
@@ -30,6 +30,7 @@ pub(crate) struct Ingress {
     pub(crate) client_from: Word,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) bans: Vec<At<PathBuf>>,
+    pub(crate) crowdsec: Option<CrowdSec>,
     pub(crate) timeouts: Timeouts,
     pub(crate) max_header: usize,
     pub(crate) max_fields: usize,
@@ -50,6 +51,15 @@ pub(crate) struct Listener {
     pub(crate) only_proxies: bool,
     pub(crate) origin: Option<At<AccessWord>>,
     pub(crate) scheme: Option<At<()>>,
+}
+
+/// `[ingress.crowdsec]` as written.
+pub(crate) struct CrowdSec {
+    pub(crate) about: About,
+    pub(crate) url: String,
+    pub(crate) key: At<Secret>,
+    pub(crate) every: Duration,
+    pub(crate) ca: Option<At<PathBuf>>,
 }
 
 /// An entry of `ingress.certificates` as written.
@@ -96,6 +106,7 @@ impl Ingress {
             access_log: table.word("access_log", &logs).map_or(AccessLog::Fields, |log| log.value),
             trusted_proxies: table.list("trusted_proxies", trusted_proxy).unwrap_or_default(),
             client_from: client_from(table),
+            crowdsec: table.table("crowdsec", "ingress.crowdsec").and_then(|table| CrowdSec::read(&table)),
             bans: table.list("bans", |text| Ok(PathBuf::from(text))).unwrap_or_default(),
             listeners: table.table_or_tables("listener", "ingress.listener").iter().map(Listener::read).collect(),
             timeouts,
@@ -126,6 +137,41 @@ impl Listener {
             scheme: table.word("scheme", &[("https", ())]),
         }
     }
+}
+
+impl CrowdSec {
+    fn read(table: &Table<'_>) -> Option<Self> {
+        if !table.has("url") {
+            table.missing("url", "write where the local API is, as url = \"http://127.0.0.1:8080\"");
+        }
+        if !table.has("key") {
+            let hint =
+                "write what `cscli bouncers add hearthgate` says, or key = \"file:/etc/hearthgate/crowdsec-key\"";
+            table.missing("key", hint);
+        }
+        let (url, key) = (table.parsed("url", agent), table.parsed("key", value::secret));
+        let every = table.parsed("every", value::wait).map_or(Duration::from_secs(10), |every| every.value);
+        let ca = table.string("ca").map(|path| path.map(PathBuf::from));
+        Some(Self { about: table.about.clone(), url: url?.value, key: key?, every, ca })
+    }
+}
+
+/// Reads where an agent is. Its key is not sent in the clear to another box.
+fn agent(text: &str) -> Result<String, Wrong> {
+    let wrong = || Wrong::new(format!("\"{text}\" is no URL"), "write it as \"http://127.0.0.1:8080\"");
+    let url: hyper::Uri = text.parse().map_err(|_| wrong())?;
+    let host = url.host().ok_or_else(wrong)?.trim_matches(['[', ']']);
+    let here = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    match url.scheme_str() {
+        Some("https") => {}
+        Some("http") if here => {}
+        Some("http") => {
+            let hint = "write \"https://\", with the agent's ca if need be, or an address of loopback";
+            return Err(Wrong::new(format!("\"{text}\" sends the key in the clear"), hint));
+        }
+        _ => return Err(wrong()),
+    }
+    Ok(text.trim_end_matches('/').to_owned())
 }
 
 fn client_from(table: &Table<'_>) -> Word {

@@ -24,7 +24,7 @@ mod wan;
 pub(crate) use acme::{Acme, eab_key};
 pub(crate) use console::Console;
 pub(crate) use dns::{DeviceWord, Dns, Forward, Group, List, ListWord, Record, RecordData, Resolver, Source};
-pub(crate) use ingress::{Ingress, Listener};
+pub(crate) use ingress::{CrowdSec, Ingress, Listener};
 pub(crate) use lan::Lan;
 pub(crate) use metrics::Metrics;
 pub(crate) use node::Node;

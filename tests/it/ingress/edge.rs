@@ -281,6 +281,7 @@ fn config(state: &Path) -> Config {
         proxies: Proxies::default(),
         doors: Vec::new(),
         bans: Vec::new(),
+        crowdsec: None,
         timeouts: Timeouts::default(),
         max_header: 16 * 1024,
         max_fields: 100,
