@@ -141,6 +141,11 @@ fn ingress_lines(ingress: &crate::ingress::Status, line: &mut impl FnMut(&str, S
             .map_or(String::new(), |problem| format!("; what is there now is not read: {problem}"));
         line("  bans", format!("{}: {} networks{problem}", list.file.display(), list.networks));
     }
+    if let Some(countries) = &ingress.countries {
+        let problem = countries.problem.as_ref();
+        let problem = problem.map_or(String::new(), |problem| format!("; what is there now is not read: {problem}"));
+        line("  countries", format!("{}{problem}", countries.file.display()));
+    }
     for certificate in &ingress.certificates {
         line("  cert", format!("{}: {}", certificate.hosts.join(", "), certificate_state(certificate)));
         if let Some(problem) = &certificate.problem {

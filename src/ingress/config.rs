@@ -10,6 +10,7 @@ pub use crate::ingress::{
     auth::{Auth, Basic, Forward, PasswordHash, Preset},
     change::Change,
     conditions::{Conditions, Field},
+    country::Country,
     decisions::CrowdSec,
     ports::{Port, Transport},
     proxies::{Door, Proxies, Speaks, Word},
@@ -46,6 +47,8 @@ pub struct Config {
     pub bans: Vec<PathBuf>,
     /// Who decides besides which addresses strangers may not have.
     pub crowdsec: Option<CrowdSec>,
+    /// Says in which country an address is.
+    pub countries: Option<PathBuf>,
     /// The deadlines.
     pub timeouts: Timeouts,
     /// Bytes of a request head.
@@ -368,6 +371,10 @@ pub struct RouteLimits {
     pub allow: Vec<IpNet>,
     /// Clients that may not.
     pub deny: Vec<IpNet>,
+    /// Where clients from the Internet may be; empty is everywhere.
+    pub allow_country: Vec<Country>,
+    /// Where they may not be.
+    pub deny_country: Vec<Country>,
 }
 
 impl Default for RouteLimits {
@@ -380,6 +387,8 @@ impl Default for RouteLimits {
             header: usize::MAX,
             allow: Vec::new(),
             deny: Vec::new(),
+            allow_country: Vec::new(),
+            deny_country: Vec::new(),
         }
     }
 }
@@ -400,6 +409,33 @@ impl RouteLimits {
             false => self.allow.extend(&other.allow),
         }
         self.deny.retain(|net| other.deny.contains(net));
+        match self.allow_country.is_empty() || other.allow_country.is_empty() {
+            true => self.allow_country.clear(),
+            false => self.allow_country.extend(&other.allow_country),
+        }
+        self.deny_country.retain(|country| other.deny_country.contains(country));
+    }
+
+    /// Whether not everybody may come in.
+    pub(super) fn are_choosy(&self) -> bool {
+        let nets = [&self.allow, &self.deny];
+        nets.iter().any(|nets| !nets.is_empty()) || !self.allow_country.is_empty() || !self.deny_country.is_empty()
+    }
+
+    /// Whether the same may come in.
+    pub(super) fn admit_as(&self, other: &Self) -> bool {
+        (&self.allow, &self.deny, &self.allow_country, &self.deny_country)
+            == (&other.allow, &other.deny, &other.allow_country, &other.deny_country)
+    }
+
+    /// Says whether a client from the Internet may come in from where it is. Who is nowhere is not where one must be.
+    pub(super) fn admit_from(&self, country: impl FnOnce() -> Option<Country>) -> bool {
+        if self.allow_country.is_empty() && self.deny_country.is_empty() {
+            return true;
+        }
+        let country = country();
+        let within = |countries: &[Country]| country.is_some_and(|country| countries.contains(&country));
+        !within(&self.deny_country) && (self.allow_country.is_empty() || within(&self.allow_country))
     }
 
     /// Says whether a client's address may come in.

@@ -183,7 +183,7 @@ impl Flows {
             shared.series.refused.inc();
             return None;
         };
-        let held = match relay::admit(core, &entry.route, client) {
+        let held = match relay::admit(core, &policy, &entry.route, (origin, client)) {
             Ok(held) => held,
             Err(reason) => {
                 shared.series.refusal(&entry.route.name, reason);

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{
-    Plane, Policy,
+    Country, Plane, Policy,
     auth::Guard,
     canonical::{CanonicalHost, CanonicalPath},
     ports::{Entrance, Transport},
@@ -227,6 +227,11 @@ fn rules(route: &Route, step: &mut impl FnMut(&str, String)) {
     if !limits.allow.is_empty() || !limits.deny.is_empty() {
         let list = |nets: &[ipnet::IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         step("limit", format!("clients of [{}], not of [{}]", list(&limits.allow), list(&limits.deny)));
+    }
+    if !limits.allow_country.is_empty() || !limits.deny_country.is_empty() {
+        let list = |countries: &[Country]| countries.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let (allow, deny) = (list(&limits.allow_country), list(&limits.deny_country));
+        step("limit", format!("from the Internet clients in [{allow}], not in [{deny}]"));
     }
     match &route.guard {
         None => {}

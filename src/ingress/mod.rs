@@ -27,6 +27,7 @@ mod change;
 mod clients;
 mod conditions;
 mod config;
+mod country;
 mod crowd;
 mod datagrams;
 mod deadline;
@@ -83,6 +84,7 @@ use self::{
     auth::{Guard, Passwords, Warden},
     census::Census,
     certs::Certificates,
+    country::Countries,
     crowd::Crowd,
     doctor::Question,
     h1::connection::Service,
@@ -112,6 +114,7 @@ use crate::{
 pub use ca::CaError;
 pub use certs::{CertificateError, CertificateStatus};
 pub use config::*;
+pub use country::CountryFile;
 pub use outcasts::BanList;
 pub use overview::Overview;
 pub use plan::{Means, Order, Side, plan};
@@ -146,6 +149,14 @@ pub enum Error {
         /// Why it is none.
         why: String,
     },
+    /// The file of countries.
+    #[error("ingress.countries: {path}: {why}", path = path.display())]
+    Countries {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why it is none.
+        why: String,
+    },
     /// TLS towards clients.
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
@@ -175,6 +186,9 @@ pub struct Status {
     /// Lists of addresses that are kept out.
     #[serde(default)]
     pub bans: Vec<BanList>,
+    /// The file that says in which country an address is.
+    #[serde(default)]
+    pub countries: Option<CountryFile>,
     /// Requests whose answer has not ended, of the routes that have any.
     pub under_way: BTreeMap<String, u64>,
 }
@@ -221,6 +235,7 @@ struct Policy {
     config: Config,
     certificates: Certificates,
     outcasts: Outcasts,
+    countries: Option<Arc<Countries>>,
     tables: Tables,
     ports: Ports,
 }
@@ -325,6 +340,7 @@ impl Plane {
             config: Config::nothing(config),
             certificates: Certificates::default(),
             outcasts: Outcasts::default(),
+            countries: None,
             tables: Tables::none(),
             ports: Ports::default(),
         };
@@ -381,6 +397,11 @@ impl Plane {
         let moment = if before.generation == 0 { Moment::Start } else { Moment::Reload };
         let outcasts = Outcasts::load(&config.bans, config.crowdsec.as_ref(), &before.outcasts, moment);
         let outcasts = outcasts.map_err(|(path, why)| Error::Bans { path, why })?;
+        let countries = config.countries.as_ref().map(|path| {
+            let countries = Countries::load(path, shared.policy.load().countries.as_ref());
+            countries.map_err(|why| Error::Countries { path: path.clone(), why })
+        });
+        let countries = countries.transpose()?;
         let mut dials: HashMap<(u32, Option<Question>, Manner), Arc<Dial>> = HashMap::new();
         let mut dial = |key: Origin, upstream: &Upstream, question: Option<&Question>, manner: Manner| {
             let place = (shared.pool(key, upstream), question.cloned(), manner);
@@ -454,7 +475,7 @@ impl Plane {
                 guard: None,
             }))
         })?;
-        Ok(Prepared(Policy { generation: 0, config, certificates, outcasts, tables, ports }))
+        Ok(Prepared(Policy { generation: 0, config, certificates, outcasts, countries, tables, ports }))
     }
 
     /// Swaps a policy in.
@@ -510,6 +531,7 @@ impl Plane {
             connections: u64::try_from(self.shared.series.open.get()).unwrap_or(0),
             masked: self.shared.strangers.are_masked(),
             bans: policy.outcasts.status(),
+            countries: policy.countries.as_ref().map(|countries| countries.status()),
             under_way: self.shared.series.under_way(),
         }
     }

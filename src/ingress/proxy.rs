@@ -523,6 +523,9 @@ fn refusal(
     if !limits.admit(client) {
         return Some(("network", Answer::fixed(StatusCode::FORBIDDEN)));
     }
+    if visitor.origin == Origin::Wan && !limits.admit_from(|| policy.countries.as_ref()?.of(client)) {
+        return Some(("country", Answer::fixed(StatusCode::FORBIDDEN)));
+    }
     if let Some(rate) = limits.rate
         && let Err(wait) = core.shared.limits.check_key((&*route.name, Client::of(client)), rate, Instant::now())
     {

@@ -43,7 +43,7 @@ pub(super) async fn serve<S>(
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let Target::Passthrough(group) = &route.to else { return };
-    let _held = match admit(core, &route, caller.client) {
+    let _held = match admit(core, &policy, &route, (caller.origin, caller.client)) {
         Ok(held) => held,
         Err(reason) => return core.shared.series.refusal(&route.name, reason),
     };
@@ -92,10 +92,18 @@ async fn connect<'a>(
 }
 
 /// Lets a client in as far as the route's limits do, or says why not.
-pub(super) fn admit(core: &Core, route: &Route, client: IpAddr) -> Result<Held, &'static str> {
+pub(super) fn admit(
+    core: &Core,
+    policy: &Policy,
+    route: &Route,
+    (origin, client): (Origin, IpAddr),
+) -> Result<Held, &'static str> {
     let limits = &route.rules.limits;
     if !limits.admit(client) {
         return Err("network");
+    }
+    if origin == Origin::Wan && !limits.admit_from(|| policy.countries.as_ref()?.of(client)) {
+        return Err("country");
     }
     let over = |rate| {
         let key = (&*route.name, Client::of(client));

@@ -77,10 +77,7 @@ impl Place {
     /// Whether a server behind might take a path for one of this place, whose rules let in not everybody: then no
     /// other place may have it, nor this one.
     fn might_be_meant(&self, path: &CanonicalPath) -> bool {
-        let guarded = self.route.as_ref().is_some_and(|route| {
-            let limits = &route.rules.limits;
-            route.guard.is_some() || !limits.allow.is_empty() || !limits.deny.is_empty()
-        });
+        let guarded = self.route.as_ref().is_some_and(|route| route.guard.is_some() || route.rules.limits.are_choosy());
         guarded && path.might_be_under(&self.path)
     }
 
@@ -246,9 +243,7 @@ impl Route {
     /// Whether this is the same route and lets in whom another state of it let in.
     pub(super) fn admits_as(&self, other: &Self) -> bool {
         let (one, two) = (&self.rules, &other.rules);
-        self.name == other.name
-            && one.auth == two.auth
-            && (&one.limits.allow, &one.limits.deny) == (&two.limits.allow, &two.limits.deny)
+        self.name == other.name && one.auth == two.auth && one.limits.admit_as(&two.limits)
     }
 }
 

@@ -534,7 +534,13 @@ async fn look_after_bans(shared: Arc<Shared>) {
         sleep(BANS).await;
         let policy = shared.policy.load_full();
         // Lists may be long, and this thread has connections.
-        let _ = tokio::task::spawn_blocking(move || policy.outcasts.look()).await;
+        let _ = tokio::task::spawn_blocking(move || {
+            policy.outcasts.look();
+            if let Some(countries) = &policy.countries {
+                countries.look();
+            }
+        })
+        .await;
     }
 }
 

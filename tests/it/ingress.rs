@@ -1,6 +1,7 @@
 //! The ingress as its clients see it.
 
 mod catch_all;
+mod countries;
 mod crowdsec;
 mod disguises;
 pub(crate) mod edge;

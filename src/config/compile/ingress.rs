@@ -76,6 +76,7 @@ pub(crate) fn compile(
     passed_through(file, report);
     the_rest(file, report);
     hidden_by_their_absence(file, report);
+    nowhere(ingress, file, report);
     let doh = file.dns.as_ref().and_then(|dns| dns.doh.as_ref());
     if let Some((doh, encrypted)) = doh.zip(encrypted) {
         let host = &doh.host;
@@ -109,6 +110,7 @@ pub(crate) fn compile(
         },
         doors,
         bans: ingress.bans.iter().map(|file| setting.file(file, &ingress.about)).collect(),
+        countries: ingress.countries.as_ref().map(|file| setting.file(file, &ingress.about)),
         crowdsec: ingress.crowdsec.as_ref().and_then(|agent| crowdsec(agent, setting)),
         timeouts: ingress.timeouts.clone(),
         max_header: ingress.max_header,
@@ -262,6 +264,21 @@ fn the_rest(file: &File, report: &Report) {
             let what = format!("what the Internet asks of {names} goes to \"*\", like any name that is not known");
             let hint = "take these hosts out of the servers behind \"*\": who may come to them is decided there";
             report.warning(host.at, &route.about, what, hint);
+        }
+    }
+}
+
+/// Countries that nobody can tell.
+fn nowhere(ingress: &file::Ingress, file: &File, report: &Report) {
+    if ingress.countries.is_some() {
+        return;
+    }
+    let routes = file.routes.iter().map(|route| (route.at(), &route.about, &route.rules.limits));
+    let ports = file.ports.iter().map(|port| (port.at, &port.about, &port.rules.limits));
+    for (at, about, limits) in routes.chain(ports) {
+        if !limits.allow_country.is_empty() || !limits.deny_country.is_empty() {
+            let hint = "name an MMDB file, as countries = \"GeoLite2-Country.mmdb\" in [ingress]";
+            report.error(at, about, "nothing says in which country a client is", hint);
         }
     }
 }

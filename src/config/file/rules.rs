@@ -16,8 +16,8 @@ use crate::{
         value,
     },
     ingress::{
-        Change, Coding, Conditions, Field, HealthCheck, Page, Part, ProxyProtocol, Redirect, Rewrite, RouteLimits,
-        Rules, ServerLimit, canonical::CanonicalPath,
+        Change, Coding, Conditions, Country, Field, HealthCheck, Page, Part, ProxyProtocol, Redirect, Rewrite,
+        RouteLimits, Rules, ServerLimit, canonical::CanonicalPath,
     },
     limit::Rate,
 };
@@ -133,6 +133,10 @@ fn limits(table: &Table<'_>) -> RouteLimits {
         let nets = table.list(key, value::network).unwrap_or_default();
         nets.into_iter().map(|net| net.value).collect::<Vec<IpNet>>()
     };
+    let countries = |key| {
+        let countries = table.list(key, country).unwrap_or_default();
+        countries.into_iter().map(|country| country.value).collect::<Vec<_>>()
+    };
     RouteLimits {
         rate: table.parsed("rate", rate).map(|rate| rate.value),
         concurrency: table
@@ -147,7 +151,14 @@ fn limits(table: &Table<'_>) -> RouteLimits {
         header: table.parsed("header", value::size).map_or(all.header, |size| size.value),
         allow: nets("allow"),
         deny: nets("deny"),
+        allow_country: countries("allow_country"),
+        deny_country: countries("deny_country"),
     }
+}
+
+fn country(text: &str) -> Result<Country, Wrong> {
+    let hint = "write its two letters of ISO 3166, as \"DE\"";
+    Country::parse(text).ok_or_else(|| Wrong::new(format!("\"{text}\" is no country"), hint))
 }
 
 /// Reads `redirect`: a place, or a table with a place and a status.

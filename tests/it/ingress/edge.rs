@@ -282,6 +282,7 @@ fn config(state: &Path) -> Config {
         doors: Vec::new(),
         bans: Vec::new(),
         crowdsec: None,
+        countries: None,
         timeouts: Timeouts::default(),
         max_header: 16 * 1024,
         max_fields: 100,
