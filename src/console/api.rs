@@ -4,12 +4,14 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use hickory_proto::rr::RecordType;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, header};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    House, Refused, is_read, json as answered,
+    House, Refused, Visitor,
+    action::{self, DEEDS, Deed},
+    is_read, json as answered,
     schema::{Described, Schemas},
     view,
 };
@@ -34,9 +36,21 @@ type Serve = Box<dyn Fn(&dyn House, &Query) -> Result<Value, Refused> + Send + S
 
 /// What may be said behind the question mark.
 pub(super) struct Parameter {
-    name: &'static str,
+    pub(super) name: &'static str,
     kind: Kind,
     about: &'static str,
+}
+
+impl Parameter {
+    /// Returns its schema, with what is said about it.
+    pub(super) fn schema(&self) -> Value {
+        match self.kind {
+            Kind::Text => json!({ "type": "string", "maxLength": LONGEST, "description": self.about }),
+            Kind::Number(most) => {
+                json!({ "type": "integer", "minimum": 0, "maximum": most, "description": self.about })
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -46,7 +60,7 @@ enum Kind {
     Number(i64),
 }
 
-const fn text(name: &'static str, about: &'static str) -> Parameter {
+pub(super) const fn text(name: &'static str, about: &'static str) -> Parameter {
     Parameter { name, kind: Kind::Text, about }
 }
 
@@ -127,18 +141,54 @@ pub(super) const AUDIT: &[Parameter] = &[
 ];
 
 /// Answers what is asked of the API; `None` if something else is asked for.
-pub(super) fn answer(house: &dyn House, request: &Request<Bytes>) -> Option<Result<Response<Bytes>, Refused>> {
+pub(super) fn answer(
+    house: &dyn House,
+    visitor: &Visitor,
+    request: &Request<Bytes>,
+) -> Option<Result<Response<Bytes>, Refused>> {
     let path = request.uri().path().strip_prefix(ROOT)?;
+    if let Some(deed) = DEEDS.iter().find(|deed| deed.path == path) {
+        return Some(act(house, visitor, deed, request));
+    }
     let endpoint = ENDPOINTS.iter().find(|endpoint| endpoint.path == path);
     let missing = || Refused::new(StatusCode::NOT_FOUND, format!("there is no {ROOT}{path}: see {ROOT}{DOCUMENT}"));
     Some(match endpoint {
         None if path != DOCUMENT => Err(missing()),
-        _ if !is_read(request.method()) => Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, "this can be read alone")),
+        _ if !is_read(request.method()) => Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, READ_ALONE)),
         None => Ok(answered(StatusCode::OK, "application/json", &document())),
         Some(endpoint) => Query::read(request.uri().query().unwrap_or_default(), endpoint.parameters)
             .and_then(|query| (endpoint.serve)(house, &query))
             .map(|value| answered(StatusCode::OK, "application/json", &value)),
     })
+}
+
+const READ_ALONE: &str = "this can be read alone";
+
+/// Does what a body of JSON says.
+fn act(
+    house: &dyn House,
+    visitor: &Visitor,
+    deed: &Deed,
+    request: &Request<Bytes>,
+) -> Result<Response<Bytes>, Refused> {
+    if *request.method() != Method::POST {
+        return Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, WRITE_ALONE));
+    }
+    if !has_type(request, "application/json") {
+        return Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body is application/json"));
+    }
+    let query = Query::from_json(request.body(), deed.fields)?;
+    let done = super::act(house, visitor, (deed.read)(&query)?)?;
+    Ok(answered(StatusCode::OK, "application/json", &done))
+}
+
+/// What a refusal of a method says where something is done.
+pub(super) const WRITE_ALONE: &str = "this is done by POST alone";
+
+/// Whether a body is of this type, whatever its parameters.
+pub(super) fn has_type(request: &Request<Bytes>, wanted: &str) -> bool {
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted)
 }
 
 /// Reads which questions are wanted.
@@ -168,7 +218,7 @@ fn record_type(text: &str) -> Option<u16> {
 }
 
 fn wrong(detail: impl Into<String>) -> Refused {
-    Refused::new(StatusCode::BAD_REQUEST, detail)
+    Refused::wrong(detail)
 }
 
 /// What was said behind the question mark. What stands empty was not said: forms send all their fields.
@@ -184,8 +234,32 @@ enum Said {
 impl Query {
     /// Reads it strictly: what is unknown, said twice or of the wrong kind is refused.
     pub(super) fn read(raw: &str, parameters: &[Parameter]) -> Result<Self, Refused> {
+        Self::of(form(raw.as_bytes()).ok_or_else(|| wrong("the query is not UTF-8"))?, parameters)
+    }
+
+    /// Reads the fields of a form.
+    pub(super) fn from_form(raw: &[u8], parameters: &[Parameter]) -> Result<Self, Refused> {
+        Self::of(form(raw).ok_or_else(|| wrong("the form is not UTF-8"))?, parameters)
+    }
+
+    /// Reads the fields of an object.
+    fn from_json(raw: &[u8], parameters: &[Parameter]) -> Result<Self, Refused> {
+        let object: Map<String, Value> = serde_json::from_slice(raw).map_err(|error| wrong(error.to_string()))?;
+        let field = |(name, value): (String, Value)| match (parameters.iter().find(|one| one.name == name), value) {
+            (None | Some(Parameter { kind: Kind::Text, .. }), Value::String(text)) => Ok((name, text)),
+            (None | Some(Parameter { kind: Kind::Number(_), .. }), Value::Number(number)) => {
+                Ok((name, number.to_string()))
+            }
+            (None, _) => Ok((name, String::new())),
+            (Some(Parameter { kind: Kind::Text, .. }), _) => Err(wrong(format!("`{name}` is a text"))),
+            (Some(Parameter { kind: Kind::Number(_), .. }), _) => Err(wrong(format!("`{name}` is a number"))),
+        };
+        Self::of(object.into_iter().map(field).collect::<Result<_, _>>()?, parameters)
+    }
+
+    fn of(said: Vec<(String, String)>, parameters: &[Parameter]) -> Result<Self, Refused> {
         let mut query = Self::default();
-        for (name, value) in form(raw.as_bytes()).ok_or_else(|| wrong("the query is not UTF-8"))? {
+        for (name, value) in said {
             let known = parameters.iter().find(|parameter| parameter.name == name);
             let Some(parameter) = known else { return Err(wrong(format!("there is no parameter \"{name}\""))) };
             if query.0.iter().any(|(said, _)| *said == parameter.name) {
@@ -261,13 +335,10 @@ fn document() -> Value {
         |about: &str| json!({ "description": about, "content": { "application/problem+json": { "schema": problem } } });
     let mut paths = Map::new();
     for endpoint in &*ENDPOINTS {
-        let parameters = endpoint.parameters.iter().map(|parameter| {
-            let schema = match parameter.kind {
-                Kind::Text => json!({ "type": "string", "maxLength": LONGEST }),
-                Kind::Number(most) => json!({ "type": "integer", "minimum": 0, "maximum": most }),
-            };
-            json!({ "name": parameter.name, "in": "query", "description": parameter.about, "schema": schema })
-        });
+        let parameters = endpoint
+            .parameters
+            .iter()
+            .map(|parameter| json!({ "name": parameter.name, "in": "query", "schema": parameter.schema() }));
         let operation = json!({
             "summary": endpoint.about,
             "operationId": endpoint.path.replace('/', "_"),
@@ -285,6 +356,31 @@ fn document() -> Value {
             },
         });
         paths.insert(format!("{ROOT}{}", endpoint.path), json!({ "get": operation }));
+    }
+    for deed in &DEEDS {
+        let operation = json!({
+            "summary": deed.about,
+            "operationId": format!("do_{}", deed.path.replace('/', "_")),
+            "requestBody": {
+                "required": true,
+                "content": { "application/json": { "schema": action::schema(deed) } },
+            },
+            "responses": {
+                "200": {
+                    "description": "It is done.",
+                    "content": { "application/json": { "schema": view::Done::describe(&mut schemas) } },
+                },
+                "400": problem("A field is missing, unknown or wrong."),
+                "403": problem("It is not this visitor's to do."),
+                "404": problem("It is about something that does not exist."),
+                "409": problem("It cannot be done."),
+                "415": problem("The body is not JSON."),
+                "422": problem("The configuration that it would make is refused."),
+                "500": problem("It is our fault."),
+                "503": problem("Too much is under way; try again."),
+            },
+        });
+        paths.insert(format!("{ROOT}{}", deed.path), json!({ "post": operation }));
     }
     json!({
         "openapi": "3.1.0",

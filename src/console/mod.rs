@@ -6,6 +6,7 @@
 //! over the same views; `action` is what can be done, and whose role suffices. The answers come from a [`House`],
 //! which whoever knows the planes implements; nothing in here knows them, waits, or keeps anything.
 
+pub mod action;
 mod api;
 mod assets;
 mod pages;
@@ -26,7 +27,7 @@ use jiff::tz::TimeZone;
 
 pub use who::{Door, Visitor};
 
-use self::{view::Problem, who::Foreign};
+use self::{action::Action, view::Problem, who::Foreign};
 use crate::history;
 
 /// `[console]`.
@@ -63,6 +64,14 @@ impl Refused {
     fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self { status, detail: detail.into() }
     }
+
+    fn wrong(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, detail)
+    }
 }
 
 /// The edge as the console sees it. Its functions may wait for a disk or for servers, within bounds of their own.
@@ -93,6 +102,12 @@ pub trait House: Send + Sync {
     fn generations(&self) -> Result<Vec<view::Generation>, Refused>;
     /// Returns the text of one; of the last without a number.
     fn text(&self, generation: Option<u64>) -> Result<view::ConfigText, Refused>;
+    /// Returns the groups of the DNS.
+    fn groups(&self) -> Vec<String>;
+    /// Says how far the console may change things.
+    fn edits(&self) -> Edits;
+    /// Does something by the same way as commands, and writes down who did it.
+    fn act(&self, action: Action, visitor: &Visitor) -> Result<view::Done, Refused>;
     /// Says what changed since one; since the one before the last without a number.
     fn diff(&self, generation: Option<u64>) -> Result<String, Refused>;
 }
@@ -112,7 +127,7 @@ pub fn answer(house: &dyn House, visitor: &Visitor, request: &Request<Bytes>) ->
 }
 
 fn dispatch(house: &dyn House, visitor: &Visitor, request: &Request<Bytes>) -> Response<Bytes> {
-    if let Some(answered) = api::answer(house, request) {
+    if let Some(answered) = api::answer(house, visitor, request) {
         return answered.unwrap_or_else(|refused| problem(&refused));
     }
     let path = request.uri().path();
@@ -121,6 +136,7 @@ fn dispatch(house: &dyn House, visitor: &Visitor, request: &Request<Bytes>) -> R
     }
     assets::answer(path, request.headers())
         .or_else(|| pages::answer(house, visitor, request))
+        .or_else(|| pages::act(house, visitor, request))
         .or_else(|| pages::choose_language(request))
         .unwrap_or_else(|| pages::missing(visitor, request.headers()))
 }
@@ -155,12 +171,19 @@ fn problem(refused: &Refused) -> Response<Bytes> {
     let problem = Problem { status: refused.status.as_u16(), title, detail: refused.detail.clone() };
     let mut response = json(refused.status, "application/problem+json", &problem);
     if refused.status == StatusCode::METHOD_NOT_ALLOWED {
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(READS));
+        let allow = if refused.detail == api::WRITE_ALONE { "POST" } else { READS };
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
     }
     response
 }
 
 const READS: &str = "GET, HEAD";
+
+/// Does something, if that is this visitor's to do.
+fn act(house: &dyn House, visitor: &Visitor, action: Action) -> Result<view::Done, Refused> {
+    action.permitted(visitor.role, house.edits())?;
+    house.act(action, visitor)
+}
 
 fn is_read(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)

@@ -174,6 +174,25 @@ impl House for Toy {
         Ok(view::ConfigText { number: generation.unwrap_or(3), file: self.0.into(), edits: self.0.into() })
     }
 
+    fn groups(&self) -> Vec<String> {
+        self.evil(str::to_owned)
+    }
+
+    fn edits(&self) -> Edits {
+        Edits::All
+    }
+
+    fn act(&self, action: Action, visitor: &Visitor) -> Result<view::Done, Refused> {
+        assert!(visitor.role >= action.needs(), "{action:?}");
+        Ok(view::Done {
+            until: Some(1_700_000_000),
+            generation: 4,
+            waiting: Some(view::Waiting { risk: self.0.into(), left: 50, before: 3 }),
+            configuration: Some(self.0.into()),
+            endpoint_is_guessed: true,
+        })
+    }
+
     fn diff(&self, _: Option<u64>) -> Result<String, Refused> {
         Ok(format!("+{0}\n-{0}\n", self.0))
     }
@@ -236,7 +255,7 @@ fn every_endpoint_answers_what_its_document_says() {
     {
         assert!(paths.contains_key(&format!("/api/v1/{wanted}")), "{wanted}");
     }
-    for (path, operations) in paths {
+    for (path, operations) in paths.iter().filter(|(_, operations)| operations.get("get").is_some()) {
         let operation = &operations["get"];
         let needs_name = if path.ends_with("/why") { "?name=example" } else { "" };
         let schema = &operation["responses"]["200"]["content"]["application/json"]["schema"];
@@ -445,4 +464,96 @@ fn a_language_is_chosen_and_remembered() {
     assert!(cookie.starts_with("hearthgate-language=de; Path=/;"), "{cookie}");
     assert_eq!(ask(Method::GET, "/language/de?back=https://evil.example").headers()["location"], "/");
     assert_eq!(ask(Method::GET, "/language/xx").status(), 404);
+}
+
+fn post(role: Role, target: &str, kind: &str, body: &'static str) -> Response<Bytes> {
+    let request = Request::post(target).header("content-type", kind).header("sec-fetch-site", "same-origin");
+    answer(&Toy(EVIL), &visitor(role), &request.body(Bytes::from_static(body.as_bytes())).unwrap())
+}
+
+const FORM: &str = "application/x-www-form-urlencoded";
+const JSON: &str = "application/json";
+
+/// Each thing that can be done, as a form and as JSON, and the least role.
+const DEEDS: [(&str, &str, &str, Role); 9] = [
+    (
+        "dns/rule",
+        "do=allow&name=a.example&seconds=60",
+        r#"{"do":"allow","name":"a.example","seconds":60}"#,
+        Role::Operator,
+    ),
+    ("dns/rule", "do=block&name=a.example&group=kids&seconds=", r#"{"do":"block","name":"a.example"}"#, Role::Owner),
+    ("dns/rule", "do=forget&name=a.example", r#"{"do":"forget","name":"a.example"}"#, Role::Owner),
+    ("dns/pause", "do=pause&seconds=300&device=tv", r#"{"do":"pause","seconds":300}"#, Role::Operator),
+    ("dns/pause", "do=resume", r#"{"do":"resume"}"#, Role::Operator),
+    ("peer", "do=add&name=phone&group=&expires=2030-01-31", r#"{"do":"add","name":"phone"}"#, Role::Owner),
+    ("peer", "do=remove&name=phone", r#"{"do":"remove","name":"phone"}"#, Role::Owner),
+    ("config", "do=confirm", r#"{"do":"undo"}"#, Role::Owner),
+    ("config", "do=rollback&generation=3", r#"{"do":"rollback","generation":3}"#, Role::Owner),
+];
+
+#[test]
+fn each_thing_is_done_for_whom_it_is_to_do_and_for_nobody_else() {
+    let document = read("/api/v1/openapi.json");
+    for (path, form, json, least) in DEEDS {
+        for (_, role) in Role::ALL {
+            let wanted = if role >= least { 200 } else { 403 };
+            let shown = post(role, &format!("/do/{path}"), FORM, form);
+            let said = post(role, &format!("/api/v1/{path}"), JSON, json);
+
+            assert_eq!((shown.status().as_u16(), said.status().as_u16()), (wanted, wanted), "{path} {form} {role}");
+            let text = std::str::from_utf8(shown.body()).unwrap();
+            assert!(!text.contains("<script>"), "{text}");
+            well_formed(path, text);
+            if wanted == 200 {
+                let pointer = format!(
+                    "/paths/~1api~1v1~1{}/post/responses/200/content/application~1json/schema",
+                    path.replace('/', "~1")
+                );
+                let schema = document.pointer(&pointer).unwrap();
+                assert_eq!(deviation(&serde_json::from_slice(said.body()).unwrap(), schema, &document), None, "{path}");
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_done_for_another_page_by_another_method_or_with_a_field_too_many() {
+    let foreign = Request::post("/do/peer").header("content-type", FORM).header("sec-fetch-site", "cross-site");
+    let foreign = foreign.body(Bytes::from_static(b"do=add&name=phone")).unwrap();
+
+    assert_eq!(answer(&Toy(EVIL), &visitor(Role::Owner), &foreign).status(), 403);
+    for (target, kind, body, status) in [
+        ("/do/peer", JSON, "do=add&name=phone", 415),
+        ("/do/peer", "text/plain", "do=add&name=phone", 415),
+        ("/do/peer", FORM, "do=add&name=phone&role=owner", 400),
+        ("/do/peer", FORM, "do=add", 400),
+        ("/do/peer", FORM, "do=steal&name=phone", 400),
+        ("/do/dns/pause", FORM, "do=pause&seconds=0", 400),
+        ("/do/dns/pause", FORM, "do=pause&seconds=99999999999", 400),
+        ("/do/nothing", FORM, "", 404),
+        ("/api/v1/peer", FORM, r#"{"do":"add"}"#, 415),
+        ("/api/v1/peer", JSON, r#"{"do":"add","name":7}"#, 400),
+        ("/api/v1/peer", JSON, r#"{"do":"add","name":"a","role":"owner"}"#, 400),
+        ("/api/v1/peer", JSON, "[]", 400),
+        ("/api/v1/config", JSON, r#"{"do":"rollback","generation":-1}"#, 400),
+        ("/api/v1/config", JSON, r#"{"do":"rollback","generation":"1"}"#, 400),
+    ] {
+        assert_eq!(post(Role::Owner, target, kind, body).status(), status, "{target} {body}");
+    }
+    let read = ask(Method::GET, "/api/v1/peer");
+    assert_eq!((read.status().as_u16(), read.headers()["allow"].to_str().unwrap()), (405, "POST"));
+}
+
+#[test]
+fn who_may_not_do_a_thing_does_not_see_its_form() {
+    for target in PAGES {
+        let request = Request::get(target).body(Bytes::new()).unwrap();
+        let shown = |role| String::from_utf8(answer(&Toy(EVIL), &visitor(role), &request).body().to_vec()).unwrap();
+
+        assert!(!shown(Role::Viewer).contains("method=\"post\""), "{target}");
+        for word in ["/do/peer", "/do/config", "value=\"forget\""] {
+            assert!(!shown(Role::Operator).contains(word), "{target}: {word}");
+        }
+    }
 }

@@ -362,6 +362,20 @@ view! {
         pub edits: String,
     }
 
+    /// What was done.
+    pub struct Done {
+        /// When it ends by itself.
+        pub until: Option<i64>,
+        /// The number of the configuration in force.
+        pub generation: u64,
+        /// It is taken back unless it is confirmed.
+        pub waiting: Option<Waiting>,
+        /// What a new peer's device needs, its private key with it: it is kept nowhere.
+        pub configuration: Option<String>,
+        /// `vpn.endpoint` is not set, and the configuration has a guess.
+        pub endpoint_is_guessed: bool,
+    }
+
     /// What went wrong (RFC 9457).
     pub struct Problem {
         /// The status.

@@ -62,6 +62,7 @@ words! {
     newest: "Newest", "Neueste";
     search: "Search", "Suchen";
     error: "That did not work", "Das ging nicht";
+    back: "Back", "Zurück";
     nothing_here: "There is nothing here", "Hier ist nichts";
 
     all_well: "Everything is well.", "Alles ist in Ordnung.";
@@ -131,6 +132,27 @@ words! {
     outcome_stale: "expired, nobody answered", "abgelaufen, niemand antwortete";
     outcome_failed: "failed", "fehlgeschlagen";
     outcome_refused: "refused", "abgelehnt";
+    allow_hour: "Allow for an hour", "Eine Stunde erlauben";
+    block_hour: "Block for an hour", "Eine Stunde blockieren";
+    rule_title: "Allow or block a name", "Einen Namen erlauben oder blockieren";
+    for_whom: "For", "Für";
+    everybody: "everybody", "alle";
+    how_long: "For how long", "Wie lange";
+    for_good: "for good", "auf Dauer";
+    allow: "Allow", "Erlauben";
+    block: "Block", "Blockieren";
+    forget: "Forget what was said", "Vergessen, was galt";
+    pause_title: "Block nothing for a while", "Eine Weile nichts blockieren";
+    or_device: "Or one device", "Oder ein Gerät";
+    pause: "Pause", "Pausieren";
+    resume: "End the pause", "Pause beenden";
+    minutes_5: "5 minutes", "5 Minuten";
+    minutes_30: "30 minutes", "30 Minuten";
+    hour: "an hour", "eine Stunde";
+    day: "a day", "ein Tag";
+    action: "Do", "Tun";
+    left: "Left", "Noch";
+    no_devices: "No device was seen yet.", "Noch wurde kein Gerät gesehen.";
     live: "Show new questions as they come", "Neue Fragen gleich zeigen";
     tester: "What would happen?", "Was würde geschehen?";
     tester_about: "Asks the rules for a device, and looks the name up to see.", "Fragt die Regeln für ein Gerät und schlägt den Namen nach.";
@@ -189,6 +211,21 @@ words! {
     expires: "until", "bis";
     must_confirm: "has to confirm", "muss sich bestätigen";
     confirmed: "confirmed until", "bestätigt bis";
+    add_peer: "Add a peer", "Einen Peer hinzufügen";
+    add_peer_about: "Its configuration is shown once, as text and as a QR code, and kept nowhere. It belongs to nobody until `hearthgate user` says whose it is.", "Seine Konfiguration wird einmal gezeigt, als Text und als QR-Code, und nirgends aufbewahrt. Er gehört niemandem, bis `hearthgate user` sagt, wessen er ist.";
+    last_day: "Last day", "Letzter Tag";
+    add: "Add", "Hinzufügen";
+    change: "Change", "Ändern";
+    disable: "Switch off", "Ausschalten";
+    enable: "Switch on", "Einschalten";
+    rotate: "New keys", "Neue Schlüssel";
+    remove: "Remove", "Entfernen";
+    done: "It is done.", "Erledigt.";
+    holds_until: "It holds until", "Es gilt bis";
+    peer_configuration: "Configuration of the peer", "Konfiguration des Peers";
+    shown_once: "This is shown once. Whoever has it comes in as this peer.", "Das wird nur einmal gezeigt. Wer es hat, kommt als dieser Peer herein.";
+    endpoint_guessed: "`vpn.endpoint` is not set: see that the endpoint in it is right.", "`vpn.endpoint` ist nicht gesetzt: sieh nach, ob der Endpunkt darin stimmt.";
+    qr: "The same as a QR code", "Dasselbe als QR-Code";
     no_peers: "There are no peers.", "Es gibt keine Peers.";
 
     entries: "Entries", "Einträge";
@@ -200,6 +237,10 @@ words! {
     chain_broken: "The log was tampered with or is damaged:", "Das Protokoll wurde verändert oder ist beschädigt:";
     no_entries: "No entry fits.", "Kein Eintrag passt.";
 
+    keep: "Keep it", "Behalten";
+    take_back: "Take it back now", "Jetzt zurücknehmen";
+    rollback: "Go back", "Zurückgehen";
+    rollback_edits: "Make the edits what they were then", "Die Änderungen auf damals zurücksetzen";
     in_force: "In force", "In Kraft";
     generations: "Generations", "Stände";
     changed_since: "What changed since", "Was sich änderte seit";

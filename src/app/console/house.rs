@@ -11,7 +11,7 @@ use crate::{
     app::{Edge, control::Refusal, history, queries::Span},
     audit,
     config::edits::Edits,
-    console::{House, Refused, view},
+    console::{House, Refused, Visitor, action::Action, view},
     dns::explain::{AnsweredBy, Curious},
     history::{Count, Filter},
 };
@@ -336,6 +336,19 @@ impl House for Shown {
     fn text(&self, generation: Option<u64>) -> Result<view::ConfigText, Refused> {
         let history::Text { number, file, edits } = self.edge.show(generation).map_err(refused)?;
         Ok(view::ConfigText { number, file, edits })
+    }
+
+    fn groups(&self) -> Vec<String> {
+        let force = self.edge.force.load();
+        force.config.dns.iter().flat_map(|dns| &dns.groups).map(|group| group.name.clone()).collect()
+    }
+
+    fn edits(&self) -> crate::console::Edits {
+        self.edge.force.load().config.console.as_ref().map(|console| console.edits).unwrap_or_default()
+    }
+
+    fn act(&self, action: Action, visitor: &Visitor) -> Result<view::Done, Refused> {
+        super::act::act(&self.edge, action, visitor).map_err(refused)
     }
 
     fn diff(&self, generation: Option<u64>) -> Result<String, Refused> {

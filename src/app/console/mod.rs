@@ -1,5 +1,6 @@
 //! The console's way into the house: who may look, how many at once, and what the planes say in the console's words.
 
+mod act;
 mod house;
 mod warnings;
 

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::{
-    Desk,
+    Desk, done, forms,
     parts::{link, moment, table, text},
 };
 use crate::console::{
@@ -28,6 +28,7 @@ pub(super) fn page(desk: &Desk<'_>) -> Result<Markup, Refused> {
         None => None,
     };
     Ok(html! {
+        @if let Some(waiting) = &status.waiting { (done::waits(desk, &waiting.risk, waiting.left)) }
         p { (words.in_force) ": " strong { (status.generation) } ", " (moment(status.loaded, zone)) ", " (text(&status.loaded_by)) }
         @if let (Some(diff), Some(since)) = (&diff, since) {
             h2 { (words.changed_since) " " (since) }
@@ -41,6 +42,7 @@ pub(super) fn page(desk: &Desk<'_>) -> Result<Markup, Refused> {
         (table(words.generations, &html! {
             th.n scope="col" { (words.number) } th scope="col" { (words.from_time) } th scope="col" { (words.by) }
             th scope="col" { (words.show) } th scope="col" { (words.compare) }
+            @if desk.may_own() { th scope="col" { (words.action) } }
         }, &html! {
             tbody {
                 @for one in &generations {
@@ -51,6 +53,7 @@ pub(super) fn page(desk: &Desk<'_>) -> Result<Markup, Refused> {
                         td.wrap { (text(&one.author)) }
                         td { a href=(link("/config", &[("show", Some(&number))])) aria-label={ (words.show) " " (number) } { (words.show) } }
                         td { a href=(link("/config", &[("since", Some(&number))])) aria-label={ (words.changed_since) " " (number) } { (words.compare) } }
+                        @if desk.may_own() { td { (forms::rollback(desk, one.number)) } }
                     }
                 }
             }

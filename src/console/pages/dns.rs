@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::{
-    Desk,
+    Desk, forms,
     parts::{exact, link, maybe, name, table, text, visible},
 };
 use crate::console::{
@@ -29,6 +29,8 @@ pub(super) fn page(desk: &Desk<'_>) -> Result<Markup, Refused> {
         }
         h2 { (words.tester) }
         (tester(words, "", "", ""))
+        (forms::rule(desk, "", ""))
+        (forms::pause(desk))
         h2 { (words.lists) }
         (table(words.lists, &html! {
             th scope="col" { (words.name) } th.n scope="col" { (words.names) } th.n scope="col" { (words.patterns) }
@@ -46,7 +48,7 @@ pub(super) fn page(desk: &Desk<'_>) -> Result<Markup, Refused> {
             }
         }))
         h2 { (words.devices) }
-        (table(words.devices, &html! {
+        @if devices.is_empty() { p { (words.no_devices) } } @else { (table(words.devices, &html! {
             th scope="col" { (words.name) } th scope="col" { "MAC" } th scope="col" { (words.addresses) }
             th scope="col" { (words.group) } th scope="col" { (words.last_seen) }
         }, &html! {
@@ -66,7 +68,7 @@ pub(super) fn page(desk: &Desk<'_>) -> Result<Markup, Refused> {
                     }
                 }
             }
-        }))
+        })) }
     })
 }
 
@@ -110,9 +112,10 @@ fn log(desk: &Desk<'_>, found: &Queries) -> Markup {
         @if found.cut { p.note { (words.cut) } }
         @if found.queries.is_empty() { p { (words.no_questions) } }
         (table(words.log, &html! {
-            th scope="col" { (words.from_time) } th scope="col" { (words.device) } th scope="col" { (words.name) }
+            th scope="col" { (words.from_time) } th scope="col" { (words.name) } th scope="col" { (words.device) }
             th scope="col" { (words.rtype) } th scope="col" { (words.outcome) } th scope="col" { (words.list) }
             th.n scope="col" { (words.took) } th scope="col" { (words.why) }
+            @if desk.may_operate() { th scope="col" { (words.action) } }
         }, &html! { tbody data-live { @for one in &found.queries { (row(desk, one)) } } }))
         nav aria-label=(words.log) {
             @if query.number("before").is_some() { a href=(link("/dns", &same)) { (words.newest) } " " }
@@ -139,13 +142,14 @@ fn row(desk: &Desk<'_>, one: &Query) -> Markup {
     html! {
         tr id={ "q" (one.id) } {
             td.t { (exact(one.at, zone)) }
-            td.wrap { (text(one.device.as_deref().unwrap_or(&one.client))) }
             th.wrap scope="row" { (name(&one.name, one.unicode.as_deref())) }
+            td.wrap { (text(one.device.as_deref().unwrap_or(&one.client))) }
             td { (text(&one.rtype)) }
             td { span class=[class] { (outcome(words, &one.outcome)) } }
             td.wrap { (text(&one.list)) }
             td.n { @if one.took > 0 { (one.took.div_ceil(1000)) " ms" } }
             td { a href=(why) aria-label={ (words.why) ": " (visible(&one.name)) } { (words.why) } }
+            @if desk.may_operate() { td { (forms::quick(desk, &one.name, one.outcome == "blocked")) } }
         }
     }
 }

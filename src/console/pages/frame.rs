@@ -76,3 +76,11 @@ pub(super) fn refused(words: &Words, refused: &Refused) -> Markup {
         }
     }
 }
+
+/// The same, with the way back to where the form is.
+pub(super) fn not_done(words: &Words, refused: &Refused, back: &str) -> Markup {
+    html! {
+        (self::refused(words, refused))
+        p { a href=(back) { (words.back) } }
+    }
+}

@@ -3,6 +3,8 @@
 mod audit;
 mod config;
 mod dns;
+mod done;
+mod forms;
 mod frame;
 mod ingress;
 mod overview;
@@ -12,25 +14,41 @@ mod why;
 
 use bytes::Bytes;
 use hyper::{
-    HeaderMap, Request, Response, StatusCode,
+    HeaderMap, Method, Request, Response, StatusCode,
     header::{self, HeaderValue},
 };
 use jiff::tz::TimeZone;
 use maud::Markup;
 
 use super::{
-    House, Refused, Visitor,
-    api::{Parameter, Query},
+    Edits, House, Refused, Visitor,
+    action::DEEDS,
+    api::{self, Parameter, Query},
     is_read,
     words::{self, Words},
 };
+use crate::origin::Role;
 
 /// What a page is written from.
 pub(super) struct Desk<'a> {
     house: &'a dyn House,
     words: &'static Words,
+    visitor: &'a Visitor,
+    edits: Edits,
     zone: TimeZone,
     query: Query,
+}
+
+impl Desk<'_> {
+    /// Whether this visitor may do here what ends by itself.
+    fn may_operate(&self) -> bool {
+        self.visitor.role >= Role::Operator && self.edits != Edits::None
+    }
+
+    /// Whether this visitor may do everything here.
+    fn may_own(&self) -> bool {
+        self.visitor.role >= Role::Owner && self.edits == Edits::All
+    }
 }
 
 /// A page.
@@ -82,7 +100,7 @@ fn written(
 ) -> Response<Bytes> {
     let zone = house.zone();
     let done = query.and_then(|query| {
-        let desk = Desk { house, words, zone, query };
+        let desk = Desk { house, words, visitor, edits: house.edits(), zone, query };
         (page.write)(&desk)
     });
     let title = (page.title)(words);
@@ -91,6 +109,35 @@ fn written(
         Err(refused) => (refused.status, frame::refused(words, &refused)),
     };
     html(status, frame::frame(words, visitor, page.path, title, &content))
+}
+
+/// Does what a form says, and shows what came of it; `None` if there is no such thing to do.
+pub(super) fn act(house: &dyn House, visitor: &Visitor, request: &Request<Bytes>) -> Option<Response<Bytes>> {
+    let path = request.uri().path().strip_prefix("/do/")?;
+    let deed = DEEDS.iter().find(|deed| deed.path == path)?;
+    let words = words::of(request.headers());
+    let (back, title) = match path.split('/').next() {
+        Some("dns") => ("/dns", words.dns),
+        Some("peer") => ("/vpn", words.vpn),
+        _ => ("/config", words.config),
+    };
+    let attempt = || {
+        if *request.method() != Method::POST {
+            return Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, api::WRITE_ALONE));
+        }
+        if !api::has_type(request, "application/x-www-form-urlencoded") {
+            return Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "this is done by a form"));
+        }
+        let query = Query::from_form(request.body(), deed.fields)?;
+        let done = super::act(house, visitor, (deed.read)(&query)?)?;
+        let desk = Desk { house, words, visitor, edits: house.edits(), zone: house.zone(), query };
+        Ok(done::page(&desk, &done, back))
+    };
+    let (status, content) = match attempt() {
+        Ok(content) => (StatusCode::OK, content),
+        Err(refused) => (refused.status, frame::not_done(words, &refused, back)),
+    };
+    Some(html(status, frame::frame(words, visitor, back, title, &content)))
 }
 
 /// Says that there is no such page.

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::{
-    Desk,
+    Desk, done, forms,
     parts::{moment, name, share, span, table, text},
 };
 use crate::console::{
@@ -26,7 +26,7 @@ pub(super) fn page(desk: &Desk<'_>) -> Result<Markup, Refused> {
         .iter()
         .filter(|peer| peer.last_handshake.and_then(|at| i64::try_from(at).ok()).is_some_and(|at| now - at < PRESENT));
     Ok(html! {
-        (warnings(words, &status))
+        (warnings(desk, &status))
         h2 { (words.today) }
         dl.tiles {
             @if let Some(top) = &top {
@@ -42,13 +42,20 @@ pub(super) fn page(desk: &Desk<'_>) -> Result<Markup, Refused> {
             Some(top) => (sums(words, top)),
             None => p { (words.no_history) },
         }
-        (parts(words, &status))
+        (forms::pause(desk))
         @if !status.timed.is_empty() {
             h2 { (words.ends_itself) }
-            (table(words.ends_itself, &html! { th scope="col" { (words.what) } th scope="col" { (words.ends_at) } }, &html! {
+            (table(words.ends_itself, &html! { th scope="col" { (words.what) } th scope="col" { (words.ends_at) } th.n scope="col" { (words.left) } }, &html! {
                 tbody {
                     @for timed in &status.timed {
-                        tr { td.wrap { (text(&timed.what)) } td.t { (moment(timed.until, zone)) } }
+                        tr {
+                            td.wrap lang="en" { (text(&timed.what)) }
+                            td.t { (moment(timed.until, zone)) }
+                            td.n {
+                                @let left = timed.until.saturating_sub(now).max(0);
+                                span data-left=(left) { (left) } " s"
+                            }
+                        }
                     }
                 }
             }))
@@ -69,6 +76,7 @@ pub(super) fn page(desk: &Desk<'_>) -> Result<Markup, Refused> {
                 }
             }))
         }
+        (parts(words, &status))
     })
 }
 
@@ -76,13 +84,11 @@ fn tile(title: &str, value: &str) -> Markup {
     html! { div { dt { (title) } dd { (value) } } }
 }
 
-fn warnings(words: &Words, status: &Status) -> Markup {
+fn warnings(desk: &Desk<'_>, status: &Status) -> Markup {
+    let words = desk.words;
     html! {
         @if let Some(waiting) = &status.waiting {
-            div.note role="alert" {
-                p { strong { (words.waiting) } ": " span lang="en" { (text(&waiting.risk)) } }
-                p { (words.waiting_left) " " span data-left=(waiting.left) { (waiting.left) } }
-            }
+            (done::waits(desk, &waiting.risk, waiting.left))
         }
         @if status.warnings.is_empty() {
             p.note.ok { (words.all_well) }

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::{
-    Desk,
+    Desk, forms,
     parts::{bytes, maybe, moment, table, text},
 };
 use crate::console::{Refused, view::Peer};
@@ -18,8 +18,10 @@ pub(super) fn page(desk: &Desk<'_>) -> Result<Markup, Refused> {
                 th scope="col" { (words.name) } th scope="col" { (words.person) } th scope="col" { (words.handshake) }
                 th scope="col" { (words.endpoint) } th.n scope="col" { (words.received) } th.n scope="col" { (words.sent) }
                 th scope="col" { (words.addresses) } th scope="col" { (words.enabled) }
+                @if desk.may_own() { th scope="col" { (words.action) } }
             }, &html! { tbody { @for peer in &peers { (row(desk, peer)) } } }))
         }
+        (forms::add_peer(desk))
     })
 }
 
@@ -56,6 +58,7 @@ fn row(desk: &Desk<'_>, peer: &Peer) -> Markup {
                     }
                 }
             }
+            @if desk.may_own() { td { (forms::peer(desk, peer)) } }
         }
     }
 }

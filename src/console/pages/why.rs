@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::{
-    Desk, dns,
+    Desk, dns, forms,
     parts::{table, text},
 };
 use crate::console::{Refused, view::Why};
@@ -40,6 +40,7 @@ fn said(desk: &Desk<'_>, why: &Why) -> Markup {
             (line(words.authenticity, &why.security))
             (line(words.problem, &why.problem))
         }
+        (forms::rule(desk, why.name.trim_end_matches('.'), why.group.as_deref().unwrap_or_default()))
         @if !why.rules.is_empty() {
             h2 { (words.rules) }
             (table(words.rules, &html! {

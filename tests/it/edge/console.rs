@@ -20,7 +20,9 @@ fn with_role(role: &str) -> House {
         "[history]\nstorage = \"memory\"\n[console]\nhost = \"{HOST}\"\n\
          [[user]]\nname = \"alice\"\nrole = \"{role}\"\npeers = [\"tour\"]\n"
     );
-    house.write(&format!("{}\n{more}", house.text()));
+    // Nobody outside is ever asked.
+    let alone = "[dns]\nresolve = \"forward\"\nupstreams = [\"127.0.0.1:9\"]\n";
+    house.write(&format!("{}\n{more}", house.text().replacen("[dns]\n", alone, 1)));
     house
 }
 
@@ -224,4 +226,114 @@ fn hostile_names() -> Vec<String> {
         Err(_) => eprintln!("\nSKIPPED: no hostile strings of others are there"),
     }
     names
+}
+
+/// Sends a form as a page of the console does.
+fn form(target: &str, body: &str) -> String {
+    format!(
+        "POST {target} HTTP/1.1\r\nHost: {HOST}\r\nSec-Fetch-Site: same-origin\r\nConnection: close\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_does_what_ends_by_itself_and_it_is_written_down() {
+    let house = with_role("operator");
+    let running = house.start();
+    let peer = tunnel(&running).await;
+    let dns = running.address("/dns/listen/0");
+    let blocked = || super::rules::ask(dns, "blocked.example", Duration::from_secs(2)) == Some([0, 0, 0, 0]);
+    let verdict = async || {
+        let why = through(&house, &peer, &get("/api/v1/dns/why?name=blocked.example")).await.unwrap();
+        why.json()["verdict"].as_str().unwrap_or_default().to_owned()
+    };
+    assert!(blocked());
+
+    let allowed = form("/do/dns/rule", "do=allow&name=blocked.example&seconds=3600&group=");
+    let page = through(&house, &peer, &allowed).await.unwrap();
+    assert_eq!(page.status(), 200, "{}", page.body);
+    assert!(verdict().await.starts_with("allowed by"), "{}", verdict().await);
+    for (target, body) in [
+        ("/do/dns/rule", "do=block&name=other.example"),
+        ("/do/peer", "do=add&name=phone"),
+        ("/do/config", "do=rollback&generation=1"),
+    ] {
+        assert_eq!(through(&house, &peer, &form(target, body)).await.unwrap().status(), 403, "{body}");
+    }
+    let foreign = form("/do/dns/pause", "do=pause&seconds=300").replace("same-origin", "cross-site");
+    assert_eq!(through(&house, &peer, &foreign).await.unwrap().status(), 403);
+    let paused = through(&house, &peer, &form("/do/dns/pause", "do=pause&seconds=300")).await.unwrap();
+    assert_eq!(paused.status(), 200, "{}", paused.body);
+    let overview = through(&house, &peer, &get("/")).await.unwrap().body;
+    assert!(overview.contains("data-left="), "{overview}");
+    assert_eq!(through(&house, &peer, &form("/do/dns/pause", "do=resume")).await.unwrap().status(), 200);
+
+    // What an owner has said for good is not an operator's to replace.
+    assert!(house.call(&["block", "shop.example"]).status.success());
+    let replaced = form("/do/dns/rule", "do=allow&name=Shop.example.&seconds=60");
+    assert_eq!(through(&house, &peer, &replaced).await.unwrap().status(), 409);
+    let shown = stdout(&house.call(&["audit", "show"]));
+    assert!(shown.contains("alice (peer tour)") && shown.contains("allow blocked.example: generation"), "{shown}");
+    assert!(stdout(&house.call(&["config", "log"])).contains("alice (peer tour): pause"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_adds_a_peer_that_comes_in_and_takes_it_away_again() {
+    let house = with_role("owner");
+    let running = house.start();
+    let peer = tunnel(&running).await;
+
+    let added = through(&house, &peer, &form("/do/peer", "do=add&name=phone&group=&expires=")).await.unwrap();
+
+    assert_eq!(added.status(), 200, "{}", added.body);
+    let configuration = added.body.split("<pre>").nth(1).unwrap().split("</pre>").next().unwrap();
+    assert!(added.body.contains("<svg class=\"qr\""), "{}", added.body);
+    let field = |name: &str| {
+        let line = configuration.lines().find_map(|line| line.strip_prefix(&format!("{name} = ")));
+        line.unwrap_or_else(|| panic!("{name}: {configuration}")).to_owned()
+    };
+    let key: PrivateKey = field("PrivateKey").parse().unwrap();
+    let address: IpAddr = field("Address").split('/').next().unwrap().parse().unwrap();
+    let gate: PublicKey = field("PublicKey").parse().unwrap();
+    let preshared = field("PresharedKey").parse().unwrap();
+    let endpoint = running.status()["vpn"]["listen"][0].as_str().unwrap().parse().unwrap();
+    let phone = Tunnel::connect(&key, &gate, Some(&preshared), address, endpoint).await.unwrap();
+    let mut answered = false;
+    for _ in 0..30 {
+        let stream = phone.tcp("10.77.0.1:80".parse().unwrap());
+        answered |= matches!(tokio::time::timeout(Duration::from_secs(1), stream).await, Ok(Ok(_)));
+    }
+    assert!(answered, "the new peer comes in");
+    assert!(through(&house, &phone, &get("/")).await.is_none(), "and sees no console: it is nobody's");
+    assert!(!fs::read_to_string(house.state().join("edits.toml")).unwrap().contains(&key.reveal()[..]));
+
+    let vpn = through(&house, &peer, &get("/vpn")).await.unwrap().body;
+    assert!(vpn.contains("<bdi>phone</bdi>") && vpn.contains("value=\"remove\""), "{vpn}");
+    for (word, status) in [("disable", 200), ("enable", 200), ("rotate", 200), ("remove", 200), ("remove", 404)] {
+        let page = through(&house, &peer, &form("/do/peer", &format!("do={word}&name=phone"))).await.unwrap();
+        assert_eq!(page.status(), status, "{word}: {}", page.body);
+    }
+    let since = through(&house, &peer, &get("/config?since=1")).await.unwrap();
+    assert_eq!(since.status(), 200, "{}", since.body);
+    let back = through(&house, &peer, &form("/do/config", "do=rollback&generation=2")).await.unwrap();
+    assert_eq!(back.status(), 200, "{}", back.body);
+    assert!(stdout(&house.call(&["peer", "list"])).contains("phone"), "as it was in generation 2");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_configuration_says_how_far_the_console_goes() {
+    let house = with_role("owner");
+    house.write(&house.text().replace("[console]", "[console]\nedits = \"runtime\""));
+    let running = house.start();
+    let peer = tunnel(&running).await;
+    let does = async |target: &str, body: &str| through(&house, &peer, &form(target, body)).await.unwrap().status();
+
+    assert_eq!(does("/do/dns/pause", "do=pause&seconds=60").await, 200);
+    assert_eq!(does("/do/dns/rule", "do=allow&name=a.example").await, 403);
+    assert_eq!(does("/do/peer", "do=add&name=phone").await, 403);
+    house.write(&house.text().replace("\"runtime\"", "\"none\""));
+    assert!(house.call(&["reload"]).status.success());
+    assert_eq!(does("/do/dns/pause", "do=resume").await, 403);
+    assert!(!through(&house, &peer, &get("/")).await.unwrap().body.contains("method=\"post\""));
 }
