@@ -17,7 +17,7 @@
 //!   turns names into addresses, [`questions`] carries DNS messages to whoever answers them and [`pages`] requests to whoever writes the page, [`identity`] the certificates
 //!   of that server,
 //!   [`event`] carries what they report to the [`history`], which keeps the questions of the house,
-//!   [`audit`] writes down who changed what, [`supervise`] names and restarts tasks, [`clock`] says whether the time can be right, [`descriptors`] is how many sockets there may be, [`metrics`] is the registry and its naming rule, [`store`]
+//!   [`audit`] writes down who changed what, [`supervise`] names and restarts tasks, [`clock`] says whether the time can be right, [`descriptors`] is how many sockets there may be, [`metrics`] is the registry and its naming rule, [`week`] is spans of the week, [`store`]
 //!   writes state that is never torn, [`handover`] passes what is open to the next process, [`privilege`] drops what is not needed, [`sandbox`] shuts the rest off, [`image`]
 //!   gives the memory back that only the start needed.
 
@@ -58,3 +58,4 @@ pub mod sandbox;
 pub mod store;
 pub mod stream;
 pub mod supervise;
+pub mod week;

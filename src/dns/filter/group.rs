@@ -17,12 +17,12 @@ use super::{
     data::{self, Safe},
     members::Members,
     own::{self, Own},
-    schedule::Spans,
 };
 use crate::{
     dns::{self, Client, Device, Purpose, Rebind},
     neighbours::Mac,
     origin::{Origin, PeerId},
+    week::Spans,
 };
 
 /// A group of devices, by its place in the policy it came from.

@@ -40,7 +40,6 @@ mod parse;
 mod patterns;
 mod reason;
 mod runs;
-mod schedule;
 mod source;
 mod special;
 mod table;
@@ -67,8 +66,9 @@ pub(crate) use kept::{Fetch, KeepError};
 pub(crate) use members::{Activity, Member, Members};
 pub use parse::{Reach, ReadError};
 pub use reason::Reason;
-pub use schedule::{Spans, WeekSpan};
 pub use verdict::Rewrite;
+
+pub use crate::week::{Spans, WeekSpan};
 
 use self::{
     asking::Pauses,
