@@ -6,7 +6,7 @@
 //!   it builds them, reloads them, hands their handles to one another and reports their state.
 //! - [`config`] reads what the owner wrote and compiles it into each plane's own `Config`.
 //! - The planes [`dns`], [`ingress`] and [`vpn`] never import one another, nor does [`wan`], which keeps names at this
-//!   box's address, nor does the [`console`], which shows all of them through one trait. Each is a struct with four
+//!   box's address, nor the [`watch`], which looks whether everything is up, nor the [`console`], which shows all of them through one trait. Each is a struct with four
 //!   verbs: `bind` takes ports and may fail, `prepare` builds a new policy and may fail, `commit` swaps it
 //!   in and cannot fail, `run` works until told to stop.
 //! - The floor carries what they share: [`origin`] is the threat model as types, [`onlink`] follows what
@@ -31,6 +31,7 @@ pub mod dns;
 pub mod ingress;
 pub mod vpn;
 pub mod wan;
+pub mod watch;
 
 pub mod audit;
 pub mod clock;

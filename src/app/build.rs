@@ -214,6 +214,7 @@ pub(super) fn build(options: Options) -> Result<Built, Failure> {
     let config = Arc::new(loaded.compiled);
     let directory = Arc::new(ArcSwap::from_pointee(config.directory.clone()));
     let history = super::queries::history(&config, &planes, &directory, &clock, &metrics);
+    let watch = super::uptime::watch(&config, &planes, &metrics).map_err(Failure::Prepare)?;
     scrape.commit(&config);
     confirm.commit(&config);
     let force = InForce { config, file: loaded.file, digest: loaded.digest, generation, loaded: now };
@@ -229,6 +230,7 @@ pub(super) fn build(options: Options) -> Result<Built, Failure> {
         follower: Arc::new(follower),
         announcer,
         history,
+        watch,
         directory,
         watched: std::sync::OnceLock::new(),
         audit,

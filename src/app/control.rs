@@ -290,6 +290,7 @@ async fn dispatch(request: Request<Incoming>, edge: Arc<Edge>, caller: u32) -> R
             let span = body(request).await?;
             blocking(move || edge.summary(span)).await
         }
+        (&Method::GET, "uptime") => json(edge.uptime()?),
         (&Method::POST, "explain") => {
             let curious = body(request).await?;
             json(edge.explain(curious).await?)

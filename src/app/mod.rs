@@ -27,6 +27,7 @@ pub mod scrape;
 pub mod state;
 pub mod status;
 mod succession;
+pub mod uptime;
 pub mod users;
 mod wire;
 
@@ -55,6 +56,7 @@ use crate::{
     onlink::Follower,
     origin::Directory,
     supervise::Watched,
+    watch,
 };
 
 /// How the process is started.
@@ -121,6 +123,7 @@ pub struct Edge {
     follower: Arc<Follower>,
     announcer: Option<Arc<Announcer>>,
     history: Option<Arc<History>>,
+    watch: Option<Arc<watch::Plane>>,
     directory: Arc<ArcSwap<Directory>>,
     watched: OnceLock<Vec<(&'static str, Watched)>>,
     audit: Arc<Audit>,

@@ -201,6 +201,9 @@ impl Edge {
         if let (Some(history), Some(config)) = (&self.history, &config.history) {
             history.configure(config.clone());
         }
+        if let (Some(watch), Some(config)) = (&self.watch, &config.watch) {
+            watch.commit(config);
+        }
         log::set_level(config.node.log.level);
         let now = Timestamp::now();
         let force = InForce { config, file: loaded.file, digest: loaded.digest, generation, loaded: now };
@@ -279,6 +282,7 @@ fn needs_restart(old: &Compiled, new: &Compiled) -> Vec<&'static str> {
         ("`vpn.lan`", lan(old) != lan(new)),
         ("`metrics.listen`", metrics(old) != metrics(new)),
         ("`history.storage`", kept(old) != kept(new)),
+        ("`check`", old.watch.is_some() != new.watch.is_some()),
         ("`wan.names`", old.wan.is_some() != new.wan.is_some()),
         // The helper process knows only what it was started for.
         ("`provider.program`", new.programs().iter().any(|program| !old.programs().contains(program))),

@@ -92,6 +92,14 @@ pub fn run(options: Options, ready: impl FnOnce(&Edge)) -> Result<(), Failure> {
         // What was told last is written at the end.
         threads.push(("history", thread));
     }
+    if let Some(watch) = &edge.watch {
+        let (watch, told) = (watch.clone(), stop.clone());
+        let look = move || watch.run(told.clone());
+        let (health, thread) = supervise::plane("watch", stop.clone(), look).map_err(fail("threads"))?;
+        watched.push(("watch", health));
+        // The sums of the last hour are written at the end.
+        threads.push(("watch", thread));
+    }
     if let Some(announcer) = &edge.announcer {
         let (announcer, told) = (announcer.clone(), stop.clone());
         let announce = move || announcer.run(&told);

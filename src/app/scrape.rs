@@ -262,7 +262,12 @@ impl Visible {
             return family;
         }
         let kind = family.get_field_type();
-        let latest = family.name().ends_with("_timestamp_seconds");
+        let merge = match family.name() {
+            name if name.ends_with("_timestamp_seconds") => f64::max,
+            // All of them, or not.
+            name if name.ends_with("_up") || name.ends_with("_days") => f64::min,
+            _ => |one, two| one + two,
+        };
         let mut sums: BTreeMap<Vec<String>, Metric> = BTreeMap::new();
         for mut metric in family.take_metric() {
             for label in metric.mut_label() {
@@ -277,7 +282,7 @@ impl Visible {
             }
             let key = metric.get_label().iter().map(|label| label.value().to_owned()).collect();
             match sums.get_mut(&key) {
-                Some(sum) => add(sum, &metric, kind, latest),
+                Some(sum) => add(sum, &metric, kind, merge),
                 None => _ = sums.insert(key, metric),
             }
         }
@@ -286,7 +291,7 @@ impl Visible {
     }
 }
 
-fn add(sum: &mut Metric, other: &Metric, kind: MetricType, latest: bool) {
+fn add(sum: &mut Metric, other: &Metric, kind: MetricType, merge: fn(f64, f64) -> f64) {
     match kind {
         MetricType::COUNTER => {
             let mut counter = Counter::default();
@@ -296,7 +301,7 @@ fn add(sum: &mut Metric, other: &Metric, kind: MetricType, latest: bool) {
         MetricType::GAUGE => {
             let (one, two) = (sum.get_gauge().get_value(), other.get_gauge().get_value());
             let mut gauge = Gauge::default();
-            gauge.set_value(if latest { one.max(two) } else { one + two });
+            gauge.set_value(merge(one, two));
             sum.set_gauge(gauge);
         }
         MetricType::HISTOGRAM => {

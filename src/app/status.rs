@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     announce,
     app::{Edge, pending::Waiting},
-    dns, history, ingress, vpn, wan,
+    dns, history, ingress, vpn, wan, watch,
 };
 
 /// The state of everything at this moment.
@@ -51,6 +51,9 @@ pub struct Status {
     /// What is kept of what happened.
     #[serde(default)]
     pub history: Option<history::Status>,
+    /// How many of the things that are watched are up.
+    #[serde(default)]
+    pub watch: Option<watch::Counts>,
     /// Where the console is inside the tunnel.
     #[serde(default)]
     pub console: Option<String>,
@@ -70,7 +73,7 @@ pub struct Refused {
 /// The health of one plane.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plane {
-    /// `dns`, `ingress`, `vpn`; `onlink` follows who is at home, `neighbours` with which devices, `metrics`,
+    /// `dns`, `ingress`, `vpn`; `onlink` follows who is at home, `neighbours` with which devices, `watch` whether everything is up, `metrics`,
     /// `confirm` and `control` answer.
     pub name: String,
     /// It works now.
@@ -115,6 +118,7 @@ impl Edge {
             vpn: self.planes.vpn.as_ref().map(|plane| plane.status()),
             wan: self.planes.names.as_ref().and_then(|names| names.status()),
             history: self.history.as_ref().map(|history| history.status()),
+            watch: self.watch.as_ref().map(|watch| watch.counts()),
             console: force.config.console.as_ref().and_then(|console| console.host.clone()),
             metrics: self.scrape.addresses().to_vec(),
         }

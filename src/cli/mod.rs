@@ -24,6 +24,7 @@ mod run;
 mod status;
 mod tour;
 mod trust;
+mod uptime;
 mod user;
 
 use std::{fmt, path::PathBuf, process::ExitCode};
@@ -90,6 +91,8 @@ enum Command {
     Console(console::Console),
     /// Show what the house asked and what came of it, as far as a history is kept
     Queries(queries::Queries),
+    /// Show what is up and what is down, since when, and how often it was
+    Uptime(uptime::Uptime),
     /// Let a name through, for good or for a time
     Allow(rule::Rule),
     /// Block a name, for good or for a time
@@ -190,6 +193,7 @@ pub fn main() -> ExitCode {
         Command::Confirm(command) => command.execute(state),
         Command::Console(command) => command.execute(state),
         Command::Queries(command) => command.execute(state),
+        Command::Uptime(command) => command.execute(state),
         Command::Audit(command) => command.execute(state),
         Command::Allow(command) => command.execute(state, app::rules::RuleEdit::Allow),
         Command::Block(command) => command.execute(state, app::rules::RuleEdit::Block),

@@ -78,6 +78,7 @@ fn show(status: &status::Status) -> String {
                 }
             }
             "history" => status.history.iter().for_each(|history| history_lines(history, &mut line)),
+            "watch" => status.watch.iter().for_each(|counts| watch_lines(counts, &mut line)),
             "metrics" => line("  listen", addresses(&status.metrics)),
             _ => {}
         }
@@ -175,6 +176,17 @@ fn history_lines(history: &crate::history::Status, line: &mut impl FnMut(&str, S
     }
     if history.dropped > 0 {
         line("  dropped", format!("{} questions found no room or no disk", history.dropped));
+    }
+}
+
+fn watch_lines(counts: &crate::watch::Counts, line: &mut impl FnMut(&str, String)) {
+    let crate::watch::Counts { up, suspect, down, unknown, names, problem } = counts;
+    line("  watched", format!("{up} up, {suspect} suspect, {down} down, {unknown} unknown (`hearthgate uptime`)"));
+    for name in names {
+        line("  down", name.clone());
+    }
+    if let Some(problem) = problem {
+        line("  problem", format!("sums are in memory alone: {problem}"));
     }
 }
 

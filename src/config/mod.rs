@@ -37,7 +37,7 @@ use crate::{
     origin::{Directory, PeerId, Role},
     sandbox,
     vpn::{self, keys::PublicKey},
-    wan,
+    wan, watch,
 };
 
 /// What is started when there is no file.
@@ -86,6 +86,8 @@ pub struct Compiled {
     pub history: Option<history::Config>,
     /// Its pages, if they are more than what the control socket shows.
     pub console: Option<console::Config>,
+    /// What is watched, if anything can be.
+    pub watch: Option<watch::Config>,
     /// Names of networks and peers.
     pub directory: Directory,
     /// Every file that is named.

@@ -29,6 +29,18 @@ pub struct Overview {
 }
 
 impl Plane {
+    /// Says whether any server of a route answers, as far as real requests and its own checks know; nothing if there
+    /// is no such route with servers.
+    pub fn is_any_well(&self, name: &str) -> Option<bool> {
+        let shared = &self.shared;
+        let policy = shared.policy.load();
+        let route = policy.config.routes.iter().find(|route| route.name == name)?;
+        let (Target::Upstreams(upstreams) | Target::Passthrough(upstreams)) = &route.to else { return None };
+        let question = Question::of(route);
+        let mut servers = upstreams.iter().chain(&route.rules.backup);
+        Some(servers.any(|upstream| shared.health(upstream, question.as_ref()).is_up(Instant::now())))
+    }
+
     /// Returns how each route is.
     pub fn overview(&self) -> Vec<Overview> {
         let shared = &self.shared;

@@ -19,6 +19,7 @@ mod rules;
 mod sandbox;
 mod state;
 mod tour;
+mod uptime;
 mod users;
 
 use std::{

@@ -58,10 +58,7 @@ pub(crate) fn compile(
             shadowed(&routes, host, written, report);
             if let Some((to, backup)) = &to {
                 routes.push(Route {
-                    name: match written.passthrough {
-                        Some(_) => format!("{} [tls]", host.value),
-                        None => route_name(&host.value, written.path.value.as_str(), &written.rules.conditions),
-                    },
+                    name: name_of(written, &host.value),
                     host: host.value.clone(),
                     path: written.path.value.clone(),
                     access: access.clone(),
@@ -219,6 +216,14 @@ fn covers(pattern: &HostPattern, name: &str) -> bool {
         HostPattern::Exact(host) => host.as_str() == name,
         HostPattern::Wildcard(parent) => name.split_once('.').is_some_and(|(_, rest)| rest == parent.as_str()),
         HostPattern::Any => false,
+    }
+}
+
+/// Returns what logs and metrics call a route for one of its hosts.
+pub(crate) fn name_of(route: &file::Route, host: &HostPattern) -> String {
+    match route.passthrough {
+        Some(_) => format!("{host} [tls]"),
+        None => route_name(host, route.path.value.as_str(), &route.rules.conditions),
     }
 }
 

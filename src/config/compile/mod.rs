@@ -12,6 +12,7 @@ mod streams;
 mod user;
 mod vpn;
 mod wan;
+mod watch;
 
 use std::path::{Path, PathBuf};
 
@@ -232,10 +233,11 @@ pub(crate) fn compile(mut file: File, setting: &Setting<'_>, ids: &mut PeerIds) 
         },
     });
     let wan = wan::compile(&file.wan, setting);
+    let watch = watch::compile(&file, ingress.as_ref(), timezone(), report);
     let history = file.history;
     let files = setting.named.borrow().iter().cloned().collect();
     let directory = names.directory();
-    Compiled { node, lan, wan, dns, ingress, vpn, users, metrics, history, console, directory, files }
+    Compiled { node, lan, wan, dns, ingress, vpn, users, metrics, history, console, watch, directory, files }
 }
 
 /// Ports of the gate that lead to routes of the ingress.

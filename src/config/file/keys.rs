@@ -2,7 +2,7 @@
 
 /// Sections by name, as they stand in brackets; tables within a value are called after their key.
 pub const SECTIONS: &[(&str, &[&str])] = &[
-    ("", &["node", "lan", "wan", "dns", "ingress", "route", "vpn", "user", "metrics", "history", "console"]),
+    ("", &["node", "lan", "wan", "dns", "ingress", "route", "vpn", "user", "metrics", "history", "console", "check"]),
     ("node", &["domain", "state", "user", "timezone", "grace", "landlock", "seccomp", "log", "ntp"]),
     ("node.log", &["format", "level"]),
     ("lan", &["interfaces", "subnets", "this_box", "relays", "announce", "network"]),
@@ -182,6 +182,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
             "log",
             "upstream_tls",
             "client_ca",
+            "uptime",
         ],
     ),
     ("route.health", &["path", "every", "timeout", "status"]),
@@ -223,6 +224,29 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
     ("metrics", &["listen", "allow"]),
     ("console", &["host", "edits"]),
     ("history", &["storage", "keep", "size", "privacy"]),
+    (
+        "check",
+        &[
+            "name",
+            "http",
+            "tcp",
+            "tls",
+            "dns",
+            "status",
+            "body",
+            "header",
+            "days",
+            "server",
+            "expect",
+            "every",
+            "timeout",
+            "failures",
+            "successes",
+            "parent",
+            "anchor",
+            "maintenance",
+        ],
+    ),
 ];
 
 /// What commands may write into `edits.toml`, in the same syntax.

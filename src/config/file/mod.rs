@@ -3,6 +3,7 @@
 
 mod acme;
 mod auth;
+mod check;
 mod console;
 mod dns;
 mod history;
@@ -22,6 +23,7 @@ mod vpn;
 mod wan;
 
 pub(crate) use acme::{Acme, eab_key};
+pub(crate) use check::{Check, EVERY, RULE, TIMEOUT};
 pub(crate) use console::Console;
 pub(crate) use dns::{DeviceWord, Dns, Forward, Group, List, ListWord, Record, RecordData, Resolver, Source};
 pub(crate) use ingress::{CrowdSec, Ingress, Listener};
@@ -54,6 +56,7 @@ pub(crate) struct File {
     pub(crate) metrics: Option<Metrics>,
     pub(crate) history: Option<crate::history::Config>,
     pub(crate) console: Option<Console>,
+    pub(crate) checks: Vec<Check>,
 }
 
 /// Reads the owner's file, as far as it can be read.
@@ -75,6 +78,7 @@ pub(crate) fn read(report: &Report) -> File {
         metrics: top.table("metrics", "metrics").map(|table| Metrics::read(&table)),
         history: top.table("history", "history").map(|table| history::read(&table)),
         console: top.table("console", "console").map(|table| Console::read(&table)),
+        checks: top.tables("check", "check").iter().filter_map(Check::read).collect(),
     }
 }
 

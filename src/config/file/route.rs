@@ -30,6 +30,8 @@ pub(crate) struct Route {
     pub(crate) rules: Rules,
     /// TLS is passed through to the servers behind as it comes.
     pub(crate) passthrough: Option<At<()>>,
+    /// It is looked whether the servers behind are up.
+    pub(crate) watched: bool,
 }
 
 /// What the edge answers by itself.
@@ -126,6 +128,7 @@ impl Route {
             answer: redirect.or(page),
             rules: rules::read(table),
             passthrough,
+            watched: table.word("uptime", &[("auto", true), ("off", false)]).is_none_or(|uptime| uptime.value),
         })
     }
 

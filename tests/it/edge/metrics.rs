@@ -54,7 +54,9 @@ fn a_reader_that_never_stops_is_told_to_ask_less_often() {
 #[test]
 fn the_alert_rules_speak_of_metrics_that_exist() {
     let house = House::new();
+    house.write(&format!("{}\n[[check]]\nname = \"nas\"\ndns = \"nas.home.arpa\"\nevery = \"1s\"\n", house.text()));
     let running = house.start();
+    super::uptime::known(&house, "nas");
     let text = scrape(running.address("/metrics/0"));
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/prometheus/hearthgate.rules.yml");
     let rules = fs::read_to_string(rules).unwrap();

@@ -11,7 +11,7 @@ fn status_tells_what_runs() {
     let text = stdout(&house.call(&["status"]));
 
     let names: Vec<&str> = status["planes"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["dns", "ingress", "vpn", "onlink", "neighbours", "metrics", "confirm", "control"]);
+    assert_eq!(names, ["dns", "ingress", "vpn", "onlink", "neighbours", "watch", "metrics", "confirm", "control"]);
     assert!(status["planes"].as_array().unwrap().iter().all(|plane| plane["running"] == true));
     assert_eq!(status["generation"], 1);
     assert_eq!(status["vpn"]["peers"][0]["name"], "tour");
