@@ -1,6 +1,6 @@
 //! Runs programs of the owner's, in a small process that was started before the sandbox.
 //!
-//! It knows only `present NAME VALUE` and `cleanup NAME VALUE`, and only the programs that it was started for. So
+//! It knows only `present NAME VALUE`, `cleanup NAME VALUE` and `backup FILE made`, and only the programs that it was started for. So
 //! whoever takes the edge over can make it run nothing else.
 
 use std::{
@@ -182,14 +182,14 @@ fn sentence(answer: &str) -> String {
     answer.replace(char::is_control, " ").chars().take(ANSWER).collect()
 }
 
-/// Reads what is asked; `None` unless it is one of the two things, of a program that is known.
+/// Reads what is asked; `None` unless it is one of the three things, of a program that is known.
 fn parse<'a>(line: &'a str, programs: &'a [PathBuf]) -> Option<(&'a Path, [&'a str; 3])> {
     let mut parts = line.split('\t');
     let (verb, name, value) = (parts.next()?, parts.next()?, parts.next()?);
     let program = parts.next()?;
     let of_a_name = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
     let of_a_value = |letter: char| letter.is_ascii_alphanumeric() || "-_".contains(letter);
-    let fits = matches!(verb, "present" | "cleanup")
+    let fits = matches!(verb, "present" | "cleanup" | "backup")
         && !name.is_empty()
         && !name.starts_with('-')
         && name.chars().all(of_a_name)

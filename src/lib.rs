@@ -18,7 +18,7 @@
 //!   of that server,
 //!   [`event`] carries what they report to the [`history`], which keeps the questions of the house,
 //!   [`audit`] writes down who changed what, [`supervise`] names and restarts tasks, [`clock`] says whether the time can be right, [`descriptors`] is how many sockets there may be, [`metrics`] is the registry and its naming rule, [`week`] is spans of the week, [`store`]
-//!   writes state that is never torn, [`handover`] passes what is open to the next process, [`privilege`] drops what is not needed, [`sandbox`] shuts the rest off, [`image`]
+//!   writes state that is never torn, [`backup`] puts it into one encrypted file, [`handover`] passes what is open to the next process, [`privilege`] drops what is not needed, [`sandbox`] shuts the rest off, [`image`]
 //!   gives the memory back that only the start needed.
 
 pub mod announce;
@@ -34,6 +34,7 @@ pub mod wan;
 pub mod watch;
 
 pub mod audit;
+pub mod backup;
 pub mod clock;
 pub mod descriptors;
 pub mod event;

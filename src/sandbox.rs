@@ -47,6 +47,8 @@ pub struct Folders {
     pub state: PathBuf,
     /// Read, and whatever lies beside them: an editor puts another file in the place of one.
     pub files: Vec<PathBuf>,
+    /// Read and written besides the state.
+    pub written: Vec<PathBuf>,
     /// Whether files of the system are read besides.
     pub resolver: Resolver,
 }
@@ -143,7 +145,7 @@ mod tests {
     }
 
     fn folders(state: &Path, file: &Path) -> Folders {
-        Folders { state: state.to_owned(), files: vec![file.to_owned()], resolver: Resolver::Ours }
+        Folders { state: state.to_owned(), files: vec![file.to_owned()], written: Vec::new(), resolver: Resolver::Ours }
     }
 
     #[test]

@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use crate::{
     announce::Announcer,
     app::{
-        Edge, InForce, Options, Source, confirm::Confirm, lock, log, pending, pending::Pending, scrape::Scrape,
+        Edge, InForce, Options, Source, backup::Keeper, confirm::Confirm, lock, log, pending, pending::Pending,
+        scrape::Scrape,
         succession::Succession, wire::Planes,
     },
     audit::Audit,
@@ -153,6 +154,7 @@ pub(super) fn build(options: Options) -> Result<Built, Failure> {
     let series = Series::new(&metrics);
     let audit = Arc::new(Audit::new(&state));
     let helper = helper(config, user.as_ref()).map_err(io("helper process".into()))?;
+    let keeper = Arc::new(Keeper::new(helper.clone(), &metrics));
     let bound = Planes::bind(config, &follower, &metrics, helper, &audit).and_then(|(planes, doors)| {
         let (networks, inlet) = (follower.networks(), doors.metrics);
         let scrape = Scrape::bind(config.metrics.as_ref(), networks, metrics.clone(), inlet)?;
@@ -234,6 +236,7 @@ pub(super) fn build(options: Options) -> Result<Built, Failure> {
         directory,
         watched: std::sync::OnceLock::new(),
         audit,
+        keeper,
         changing: std::sync::Mutex::new(()),
         pending: std::sync::Mutex::new(pending),
         force: ArcSwap::from_pointee(force),
@@ -248,7 +251,8 @@ pub(super) fn build(options: Options) -> Result<Built, Failure> {
 fn folders(config: &config::Compiled, options: &Options, state: &Path) -> sandbox::Folders {
     let files = config.files.iter().chain(options.source.file());
     let resolver = if config.dns.is_some() { sandbox::Resolver::Ours } else { sandbox::Resolver::System };
-    sandbox::Folders { state: state.to_owned(), files: files.cloned().collect(), resolver }
+    let written = config.backup.iter().map(|backup| backup.folder.clone()).collect();
+    sandbox::Folders { state: state.to_owned(), files: files.cloned().collect(), written, resolver }
 }
 
 /// Starts what runs programs of the owner's, if any is named, while it still may.

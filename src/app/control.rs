@@ -237,6 +237,7 @@ async fn dispatch(request: Request<Incoming>, edge: Arc<Edge>, caller: u32) -> R
     match (request.method(), noun) {
         (&Method::GET, "status") => json(edge.status()),
         (&Method::POST, "reload") => blocking(move || edge.reload(&format!("{author}: reload"))).await,
+        (&Method::GET, "backup") => blocking(move || edge.handed_out(&author)).await,
         (&Method::GET, "devices") => json(edge.devices()?),
         (&Method::POST, "devices/accept") => {
             let accept: Accept = body(request).await?;

@@ -5,6 +5,7 @@
 //! commit each plane's policy → run each plane in a thread that is started again when it falls over → on
 //! SIGTERM drain, and after the grace period end.
 
+pub mod backup;
 mod build;
 pub mod confirm;
 mod console;
@@ -127,6 +128,7 @@ pub struct Edge {
     directory: Arc<ArcSwap<Directory>>,
     watched: OnceLock<Vec<(&'static str, Watched)>>,
     audit: Arc<Audit>,
+    keeper: Arc<backup::Keeper>,
     /// Held by whoever changes the configuration.
     changing: Mutex<()>,
     /// A change that is taken back unless it is confirmed.

@@ -136,6 +136,12 @@ pub fn run(options: Options, ready: impl FnOnce(&Edge)) -> Result<(), Failure> {
             async move { serving.await.map_err(|error| error.to_string()) }
         };
         watched.push(("control", supervise::service("control", stop.clone(), serve)));
+        let (keeper, kept, told) = (edge.keeper.clone(), edge.clone(), stop.clone());
+        let keep = move || keeper.clone().run(kept.clone(), told.clone());
+        let kept = supervise::service("backup", stop.clone(), keep);
+        if edge.force.load().config.backup.is_some() {
+            watched.push(("backup", kept));
+        }
         let (clock, told) = (edge.clock.clone(), stop.clone());
         task("clock", async move { clock.run(told).await });
         let _ = edge.watched.set(watched);

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Everything that lies in a state folder, without the suffixes of the store.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 20] = [
     "lock",
     "control.sock",
     "edits.toml",
@@ -25,6 +25,15 @@ const NAMES: [&str; 11] = [
     "ca.pem",
     "confirmations",
     "unconfirmed",
+    "acme",
+    "audit.log",
+    "backups",
+    "before-restore",
+    "clock",
+    "devices.json",
+    "endpoints",
+    "history.db",
+    "trust-anchors",
 ];
 /// What the store keeps beside a file.
 const SUFFIXES: [&str; 4] = [".new", ".old", ".link", ".torn"];
@@ -94,7 +103,9 @@ fn is_empty(state: &Path) -> io::Result<bool> {
 
 fn is_ours(name: &str) -> bool {
     let base = SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
-    NAMES.contains(&base)
+    // Older files of the audit log have numbers.
+    let is_older = |name: &str| name.strip_prefix("audit.log.").is_some_and(|number| number.parse::<u8>().is_ok());
+    NAMES.contains(&base) || is_older(name)
 }
 
 #[cfg(test)]

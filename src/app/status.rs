@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     announce,
-    app::{Edge, pending::Waiting},
+    app::{Edge, backup, pending::Waiting},
     dns, history, ingress, vpn, wan, watch,
 };
 
@@ -57,6 +57,9 @@ pub struct Status {
     /// Where the console is inside the tunnel.
     #[serde(default)]
     pub console: Option<String>,
+    /// Backups that are made by themselves.
+    #[serde(default)]
+    pub backup: Option<backup::Status>,
     /// Where metrics are read.
     pub metrics: Vec<std::net::SocketAddr>,
 }
@@ -120,6 +123,7 @@ impl Edge {
             history: self.history.as_ref().map(|history| history.status()),
             watch: self.watch.as_ref().map(|watch| watch.counts()),
             console: force.config.console.as_ref().and_then(|console| console.host.clone()),
+            backup: force.config.backup.as_ref().map(|config| self.keeper.status(config)),
             metrics: self.scrape.addresses().to_vec(),
         }
     }

@@ -1,6 +1,7 @@
 //! The commands: one file for each. Without one, the quick start runs.
 
 mod audit;
+mod backup;
 mod ca;
 mod check;
 mod client;
@@ -15,10 +16,12 @@ mod init;
 mod list;
 mod listeners;
 mod offline;
+mod passphrase;
 mod peer;
 mod ports;
 mod queries;
 mod reload;
+mod restore;
 mod rule;
 mod run;
 mod status;
@@ -104,6 +107,10 @@ enum Command {
     List(list::List),
     /// Show the house's own CA, or write it for phones and browsers
     Ca(ca::Ca),
+    /// Write everything that makes this box what it is into one encrypted file
+    Backup(backup::Backup),
+    /// Make this box what another one was, from a backup
+    Restore(restore::Restore),
     /// Runs programs of the owner's; started by the edge itself
     #[command(name = helper::COMMAND, hide = true)]
     RunHooks {
@@ -201,6 +208,8 @@ pub fn main() -> ExitCode {
         Command::List(command) => command.execute(),
         Command::Config(command) => command.execute(state),
         Command::Ca(command) => command.execute(state),
+        Command::Backup(command) => command.execute(state),
+        Command::Restore(command) => command.execute(state),
         Command::RunHooks { programs } => helper::serve(&programs).map_err(Into::into),
     };
     match done {

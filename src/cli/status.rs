@@ -77,6 +77,7 @@ fn show(status: &status::Status) -> String {
                     line("  servers", said);
                 }
             }
+            "backup" => status.backup.iter().for_each(|backup| backup_lines(backup, &mut line)),
             "history" => status.history.iter().for_each(|history| history_lines(history, &mut line)),
             "watch" => status.watch.iter().for_each(|counts| watch_lines(counts, &mut line)),
             "metrics" => line("  listen", addresses(&status.metrics)),
@@ -84,6 +85,14 @@ fn show(status: &status::Status) -> String {
         }
     }
     text
+}
+
+fn backup_lines(backup: &crate::app::backup::Status, line: &mut impl FnMut(&str, String)) {
+    let last = backup.last.map_or("none yet".to_owned(), |last| format!("the last of {}", readable(last)));
+    line("  folder", format!("{}: {} kept, {last}", backup.folder.display(), backup.kept));
+    if let Some(problem) = &backup.problem {
+        line("  problem", problem.clone());
+    }
 }
 
 fn dns_lines(dns: &crate::dns::Status, line: &mut impl FnMut(&str, String)) {

@@ -30,7 +30,7 @@ pub use made::tour_key;
 pub use problems::{Problem, Problems};
 
 use crate::{
-    console, dns, history,
+    backup, console, dns, history,
     ingress::{self, canonical::CanonicalHost},
     listen::Place,
     onlink,
@@ -82,6 +82,8 @@ pub struct Compiled {
     pub users: Vec<User>,
     /// Where figures may be read, if anywhere.
     pub metrics: Option<Scrape>,
+    /// Backups that are made by themselves, if any.
+    pub backup: Option<backup::Config>,
     /// What is kept of what happened, if anything.
     pub history: Option<history::Config>,
     /// Its pages, if they are more than what the control socket shows.
@@ -99,6 +101,7 @@ impl Compiled {
     pub fn programs(&self) -> Vec<PathBuf> {
         let entries = self.ingress.iter().flat_map(|ingress| &ingress.acme);
         let programs = entries.filter_map(|entry| entry.provider.as_ref()?.program());
+        let programs = programs.chain(self.backup.iter().filter_map(|backup| backup.program.as_ref()));
         let mut programs: Vec<PathBuf> = programs.cloned().collect();
         programs.sort();
         programs.dedup();

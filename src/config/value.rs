@@ -198,6 +198,17 @@ pub(crate) fn secret(text: &str) -> Result<Secret, Wrong> {
     }
 }
 
+/// Reads where a program of the owner's is.
+pub(crate) fn program(text: &str) -> Result<PathBuf, Wrong> {
+    let path = PathBuf::from(text);
+    match path.is_absolute() && !text.contains(char::is_control) {
+        true => Ok(path),
+        false => {
+            Err(Wrong::new(format!("\"{text}\" is no absolute path"), "write where the program is, from \"/\" on"))
+        }
+    }
+}
+
 /// Reads what the owner calls something: it stands in logs, metrics and `vpn:NAME`.
 pub(crate) fn label(text: &str) -> Result<String, Wrong> {
     let fits = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');

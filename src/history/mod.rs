@@ -9,6 +9,7 @@
 //! A disk that is full, slow or broken costs records, which are counted, and nothing else. The file is the history's
 //! own: deleting it is harmless, and a corrupt one is set aside.
 
+mod copy;
 mod figures;
 mod keep;
 mod retention;
@@ -35,6 +36,7 @@ use prometheus::{IntCounter, IntGauge};
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
+pub use copy::copy;
 pub use figures::{Count, Moment, Summary};
 pub use search::{Entry, Filter, Found};
 
@@ -47,6 +49,8 @@ use crate::{
     supervise::{Phase, Stop},
 };
 
+/// The file in the state folder.
+const FILE: &str = "history.db";
 /// How often the journal is emptied while little happens, and while much does.
 const PACE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(50));
 /// Records at a time from which on much happens.
@@ -148,7 +152,7 @@ impl History {
     pub fn new(config: Config, state: &Path, journal: Journal, who: Who, clock: Clock, metrics: &Metrics) -> Self {
         let plane = metrics.plane("history");
         Self {
-            path: state.join("history.db"),
+            path: state.join(FILE),
             config: Mutex::new(config),
             journal,
             who,

@@ -47,7 +47,7 @@ fn try_restrict(folders: &Folders) -> Result<RulesetStatus, RulesetError> {
     let ruleset = Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(all)?.create()?;
     // What is not there is left out.
     let readable = path_beneath_rules(readable(folders), read);
-    let state = path_beneath_rules([&folders.state], write);
+    let state = path_beneath_rules(folders.written.iter().chain([&folders.state]), write);
     Ok(ruleset.add_rules(readable)?.add_rules(state)?.restrict_self()?.ruleset)
 }
 
@@ -59,6 +59,7 @@ pub(super) fn readable(folders: &Folders) -> Vec<PathBuf> {
     });
     let mut open: Vec<PathBuf> = system.map(PathBuf::from).collect();
     open.push(folders.state.clone());
+    open.extend(folders.written.iter().cloned());
     open.extend(folders.files.iter().map(|file| folder(file)));
     // A link counts where it leads.
     let targets = folders.files.iter().filter_map(|file| std::fs::canonicalize(file).ok());

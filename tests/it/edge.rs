@@ -1,5 +1,6 @@
 //! The real program, started as its owner starts it.
 
+mod backup;
 mod check;
 mod command;
 mod confirm;

@@ -2,6 +2,7 @@
 
 mod access;
 mod acme;
+mod backup;
 mod console;
 mod dns;
 mod ingress;
@@ -234,10 +235,11 @@ pub(crate) fn compile(mut file: File, setting: &Setting<'_>, ids: &mut PeerIds) 
     });
     let wan = wan::compile(&file.wan, setting);
     let watch = watch::compile(&file, ingress.as_ref(), timezone(), report);
+    let backup = file.backup.as_ref().and_then(|written| backup::compile(written, setting));
     let history = file.history;
     let files = setting.named.borrow().iter().cloned().collect();
     let directory = names.directory();
-    Compiled { node, lan, wan, dns, ingress, vpn, users, metrics, history, console, watch, directory, files }
+    Compiled { node, lan, wan, dns, ingress, vpn, users, metrics, backup, history, console, watch, directory, files }
 }
 
 /// Ports of the gate that lead to routes of the ingress.

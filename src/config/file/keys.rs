@@ -2,7 +2,7 @@
 
 /// Sections by name, as they stand in brackets; tables within a value are called after their key.
 pub const SECTIONS: &[(&str, &[&str])] = &[
-    ("", &["node", "lan", "wan", "dns", "ingress", "route", "vpn", "user", "metrics", "history", "console", "check"]),
+    ("", &["node", "lan", "wan", "dns", "ingress", "route", "vpn", "user", "metrics", "history", "console", "check", "backup"]),
     ("node", &["domain", "state", "user", "timezone", "grace", "landlock", "seccomp", "log", "ntp"]),
     ("node.log", &["format", "level"]),
     ("lan", &["interfaces", "subnets", "this_box", "relays", "announce", "network"]),
@@ -223,6 +223,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
     ("user", &["name", "role", "peers"]),
     ("metrics", &["listen", "allow"]),
     ("console", &["host", "edits"]),
+    ("backup", &["folder", "passphrase", "every", "keep", "history", "program"]),
     ("history", &["storage", "keep", "size", "privacy"]),
     (
         "check",

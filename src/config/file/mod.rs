@@ -3,6 +3,7 @@
 
 mod acme;
 mod auth;
+mod backup;
 mod check;
 mod console;
 mod dns;
@@ -23,6 +24,7 @@ mod vpn;
 mod wan;
 
 pub(crate) use acme::{Acme, eab_key};
+pub(crate) use backup::Backup;
 pub(crate) use check::{Check, EVERY, RULE, TIMEOUT};
 pub(crate) use console::Console;
 pub(crate) use dns::{DeviceWord, Dns, Forward, Group, List, ListWord, Record, RecordData, Resolver, Source};
@@ -54,6 +56,7 @@ pub(crate) struct File {
     pub(crate) vpn: Option<Vpn>,
     pub(crate) users: Vec<User>,
     pub(crate) metrics: Option<Metrics>,
+    pub(crate) backup: Option<Backup>,
     pub(crate) history: Option<crate::history::Config>,
     pub(crate) console: Option<Console>,
     pub(crate) checks: Vec<Check>,
@@ -76,6 +79,7 @@ pub(crate) fn read(report: &Report) -> File {
         vpn: top.table("vpn", "vpn").map(|table| Vpn::read(&table)),
         users: top.tables("user", "user").iter().filter_map(User::read).collect(),
         metrics: top.table("metrics", "metrics").map(|table| Metrics::read(&table)),
+        backup: top.table("backup", "backup").map(|table| Backup::read(&table)),
         history: top.table("history", "history").map(|table| history::read(&table)),
         console: top.table("console", "console").map(|table| Console::read(&table)),
         checks: top.tables("check", "check").iter().filter_map(Check::read).collect(),

@@ -74,7 +74,7 @@ impl Provider {
             "rfc2136" => rfc2136(&table.table(kind, "wan.provider.rfc2136")?)?,
             "acme-dns" => acme_dns(&table.table(kind, "wan.provider.acme-dns")?)?,
             "dyndns2" => dyndns2(&table.table(kind, "wan.provider.dyndns2")?)?,
-            _ => Self::Program(table.parsed(kind, program)?),
+            _ => Self::Program(table.parsed(kind, value::program)?),
         };
         Some(At { value: provider, at: table.at })
     }
@@ -149,15 +149,5 @@ fn url(text: &str) -> Result<String, Wrong> {
             format!("\"{text}\" is no URL"),
             "write it with its scheme, as \"https://auth.acme-dns.io\"",
         )),
-    }
-}
-
-fn program(text: &str) -> Result<PathBuf, Wrong> {
-    let path = PathBuf::from(text);
-    match path.is_absolute() && !text.contains(char::is_control) {
-        true => Ok(path),
-        false => {
-            Err(Wrong::new(format!("\"{text}\" is no absolute path"), "write where the program is, from \"/\" on"))
-        }
     }
 }
