@@ -14,6 +14,10 @@
 //! - A session 18 s old on which the first packet after 15 s of silence is sent asks for a new handshake at
 //!   once. One handshake too many; left as it is, since hiding it would leave the library waiting for its answer
 //!   and, after 90 s without one, throwing away sound sessions.
+//! - The keepalive that answers data is counted from what was last sent, not from what came: it comes early at times, and
+//!   never late.
+//! - Who gives up a handshake after 90 s throws away sound sessions with it, which the other end goes on using: the gate
+//!   greets a peer that speaks in a session it does not know, and a peer that hears nothing asks after 15 s.
 //! - Both ends with persistent keepalive compete for who begins: the gate never has one.
 //! - The replay window is 1024 packets: the gate keeps the order of what it reads.
 //! - It does not wipe keys when dropped (the static ones are; the session keys in `ring` are not).
