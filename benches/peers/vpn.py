@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
 """CPU per gigabyte through the tunnel, one stream: a wireguard-go client in one namespace downloads 200 MB over
 HTTPS, once through hearthgate's gate and ingress, once through a wireguard-go gate and an nginx in front of the same
-upstream. Needs root: the namespaces are its own, nothing leaves them."""
+upstream. Then what floods cost the gate, at rest and beside that stream. Needs root: the namespaces are its own, nothing leaves them."""
 
 import os
+import pathlib
+import select
+import statistics
 import subprocess
 import sys
 import time
 
-from measure import (LOAD_CORE, NODE, alternate, cpu, edge, folder, heading, ip, namespaces, needs, resident, run,
-                     start, until, write)
+from measure import (LOAD_CORE, NODE, ROUNDS, alternate, cpu, edge, folder, heading, ip, namespaces, needs, resident, run,
+                     start, until, user_cpu, write)
 
 if os.geteuid() != 0:
     sys.exit("SKIPPED: it needs root")
@@ -129,3 +132,53 @@ alternate("VPN, one stream of 200 MB over HTTPS out of the house", "CPU seconds 
 })
 for name, server in ("hearthgate", hearthgate), ("wireguard-go", wireguard):
     print(f"  {name:28} {resident(server):9.1f} MiB resident")
+
+# What follows has the gate alone: how much a datagram of a flood costs, and what is left of a stream beside it.
+ATTACK = pathlib.Path(__file__).with_name("attack.py")
+RATE = int(os.environ.get("FLOOD_RATE", "20000"))
+for key in "all", "eth0":
+    run(["sysctl", "-qw", f"net.ipv4.conf.{key}.rp_filter=0"], namespace=GATE)
+ip("route add default via 192.168.77.2", GATE)
+
+
+def flood(kind, seconds):
+    """Begins a flood and returns when the first of it is on its way."""
+    child = subprocess.Popen(["ip", "netns", "exec", CLIENT, "taskset", "-c", LOAD_CORE, sys.executable, ATTACK, kind,
+                              str(RATE), str(seconds), gate_key[1]], stdout=subprocess.PIPE, text=True)
+    while kind == "replay" and not select.select([child.stdout], [], [], 0)[0]:
+        download("10.77.0.1", "/")
+    child.stdout.readline()
+    return child
+
+
+def received():
+    """Datagrams that programs in the gate's namespace have read."""
+    lines = [line.split() for line in run(["cat", "/proc/net/snmp"], namespace=GATE).splitlines() if line.startswith("Udp:")]
+    return int(dict(zip(*lines))["InDatagrams"])
+
+
+def stream():
+    before = cpu(hearthgate)
+    if download("10.77.0.1") != f"200 {SIZE}":
+        sys.exit("the download failed")
+    return SIZE * 8 / 1e9 / (cpu(hearthgate) - before)
+
+
+print(f"\nVPN under attack, {RATE} datagrams a second")
+for kind, what in ("bad", "bad mac1"), ("valid", "valid mac1, spoofed"), ("replay", "data again"):
+    child = flood(kind, 6)
+    datagrams, before, own = received(), cpu(hearthgate), user_cpu(hearthgate)
+    child.wait()
+    time.sleep(0.3)
+    datagrams, used, own = received() - datagrams, cpu(hearthgate) - before, user_cpu(hearthgate) - own
+    print(f"  {what:28} {used / datagrams * 1e6:9.2f} us of CPU for one of {datagrams}, of it {own / datagrams * 1e6:.2f} "
+          "outside the kernel")
+    calm, beside = [], []
+    for _ in range(ROUNDS):
+        calm.append(stream())
+        child = flood(kind, 100)
+        beside.append(stream())
+        child.kill()
+        child.wait()
+    calm, beside = statistics.median(calm), statistics.median(beside)
+    print(f"  {'':28} {calm:9.2f} Gbit per CPU second without, {beside:.2f} beside it: {beside / calm:.2f}")
