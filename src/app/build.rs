@@ -9,8 +9,7 @@ use crate::{
     announce::Announcer,
     app::{
         Edge, InForce, Options, Source, backup::Keeper, confirm::Confirm, lock, log, pending, pending::Pending,
-        scrape::Scrape,
-        succession::Succession, wire::Planes,
+        scrape::Scrape, succession::Succession, wire::Planes,
     },
     audit::Audit,
     clock::Clock,

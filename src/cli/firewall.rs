@@ -130,7 +130,7 @@ impl Needs {
                 }
             }
         }
-        let interfaces = config.lan.interfaces.iter().cloned().collect();
+        let interfaces = config.lan.interfaces.to_vec();
         Self { everybody, house, proxies, interfaces, networks, this_box, suffix, has_dns: config.dns.is_some() }
     }
 

@@ -2,7 +2,13 @@
 
 /// Sections by name, as they stand in brackets; tables within a value are called after their key.
 pub const SECTIONS: &[(&str, &[&str])] = &[
-    ("", &["node", "lan", "wan", "dns", "ingress", "route", "vpn", "user", "metrics", "history", "console", "check", "backup"]),
+    (
+        "",
+        &[
+            "node", "lan", "wan", "dns", "ingress", "route", "vpn", "user", "metrics", "history", "console", "check",
+            "backup",
+        ],
+    ),
     ("node", &["domain", "state", "user", "timezone", "grace", "landlock", "seccomp", "log", "ntp"]),
     ("node.log", &["format", "level"]),
     ("lan", &["interfaces", "subnets", "this_box", "relays", "announce", "network"]),
