@@ -1,7 +1,7 @@
 //! One encrypted file with everything that makes this box what it is: the configuration, the edits, keys, certificates.
 //!
 //! The life of a backup: [`state`] reads what lies in the state folder, [`write()`] puts it with the configuration into a
-//! tar archive ([`tar`]) behind a manifest and encrypts that with a passphrase ([`age`]), so that `age -d FILE | tar x`
+//! tar archive (`tar`) behind a manifest and encrypts that with a passphrase ([`age`]), so that `age -d FILE | tar x`
 //! opens it without us. [`check`] reads a file from its first byte to its last and writes nothing; what it has checked is
 //! [`Checked::unpack`]ed into a folder of its own, from where it is moved to its place.
 
@@ -100,7 +100,7 @@ impl std::fmt::Debug for Content {
 /// What a backup says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// [`FORMAT`].
+    /// `FORMAT`.
     pub format: u32,
     /// The version of the program that made it.
     pub version: String,

@@ -1,9 +1,9 @@
 //! The watch: is what stands behind the routes up, and what else the owner named?
 //!
 //! The life of a look: its time comes, a little early or late so that not all come at once → within a deadline, with
-//! few others at the same time, a [`probe`] connects or asks → a failure is excused if its parent or all anchors are
-//! down or there is maintenance → the [`machine`] says what is believed after it: one failure makes a thing suspect and
-//! is looked at again soon, several make it down → the time since the look before is added to the [`ledger`]'s sums of
+//! few others at the same time, a `probe` connects or asks → a failure is excused if its parent or all anchors are
+//! down or there is maintenance → the `machine` says what is believed after it: one failure makes a thing suspect and
+//! is looked at again soon, several make it down → the time since the look before is added to the `ledger`'s sums of
 //! the hour → once an hour, and at the end, these are added to a file.
 //!
 //! A look that was under way while this process or the whole box stood still says nothing.
