@@ -383,7 +383,7 @@ fn well_formed(target: &str, text: &str) {
         }
         match name {
             "label" if !tag.starts_with('/') => _ = labelled.insert(attribute("for").unwrap().to_owned()),
-            "input" | "select" if attribute("type") != Some("hidden") => {
+            "input" | "select" if !tag.starts_with('/') && attribute("type") != Some("hidden") => {
                 fields.push(attribute("id").unwrap().to_owned())
             }
             "th" if !tag.starts_with('/') => assert!(attribute("scope").is_some(), "{target}: {tag}"),

@@ -126,7 +126,7 @@ fn a_file_that_was_taken_back_does_not_return_with_the_next_start() {
     // What takes the change back would take this one back as well.
     running.signal(libc::SIGKILL);
     running.end();
-    let offline = house.call(&["peer", "add", "tablet"]);
+    let offline = house.call(&["peer", "add", "tablet", "--config", house.file().to_str().unwrap()]);
     assert!(!offline.status.success() && stderr(&offline).contains("waits to be confirmed"), "{}", stderr(&offline));
 
     let mut running = house.start();
