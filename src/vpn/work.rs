@@ -94,6 +94,8 @@ struct Loop<'a> {
     refusals: Limits,
     buffer: Box<[u8]>,
     ticked: Instant,
+    /// Who was heard before then has been noted.
+    noted: Instant,
     /// Something happened since the book was brought up to date.
     unbooked: bool,
     networks: Arc<Networks>,
@@ -144,6 +146,7 @@ impl Work<'_> {
             refusals: Limits::new(256, now),
             buffer: vec![0; offload::HEADER + udp::RECEIVED].into(),
             ticked: now,
+            noted: now,
             unbooked: false,
             networks: self.networks.load_full(),
             familiar: HashMap::new(),
@@ -198,7 +201,7 @@ impl Work<'_> {
                 break;
             }
         }
-        work.note();
+        work.note(Instant::now());
         work.keep_book(Instant::now());
         if let Some(unwritten) = self.endpoints.unwritten() {
             while work.writing.join_next().await.is_some() {}
@@ -241,7 +244,7 @@ impl Loop<'_> {
         self.follow();
         self.gate.handle_timeout(now, &mut self.actions);
         self.forward.handle_timeout(now);
-        self.note();
+        self.note(now);
         self.write(now);
         self.keep_book(now);
     }
@@ -275,17 +278,19 @@ impl Loop<'_> {
         }
     }
 
-    /// Notes where peers are now.
-    fn note(&mut self) {
+    /// Notes where peers are that were heard since the last time.
+    fn note(&mut self, now: Instant) {
         let today = endpoints::unix_now();
+        let own: Vec<_> = self.sockets.iter().map(|socket| socket.local_addr().ok()).collect();
+        let mut all = true;
         while self.noting.try_join_next().is_some() {}
-        for (peer, path, then) in self.gate.whereabouts() {
-            let listen = self.sockets.get(path.socket).and_then(|socket| socket.local_addr().ok());
-            if let Some(listen) = listen {
+        for (peer, path, then) in self.gate.whereabouts().filter(|(.., then)| *then >= self.noted) {
+            if let Some(listen) = own.get(path.socket).copied().flatten() {
                 let at = today.saturating_sub(then.elapsed().as_secs());
                 self.work.endpoints.note(peer, Heard { remote: path.remote, listen, at });
             }
             if self.noting.len() >= NOTING {
+                all = false;
                 continue;
             }
             let familiar = self.familiar.entry(peer).or_default();
@@ -294,6 +299,9 @@ impl Loop<'_> {
             if let (Some(audit), Some(name)) = (self.work.outlets.audit.clone(), name) {
                 self.noting.spawn_blocking(move || audit.record(&format!("peer {name}"), "came in", &said));
             }
+        }
+        if all {
+            self.noted = now;
         }
     }
 

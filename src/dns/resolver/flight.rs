@@ -36,8 +36,8 @@ const MOST_FLIGHTS: usize = 4096;
 const MOST_WAITING: usize = 512;
 /// How many answers are asked for again at once before they are over.
 const MOST_REFRESHES: usize = 64;
-/// How many failures are remembered for which stale answers are given at once.
-const MOST_FAILED: usize = 4096;
+/// Bytes of the failures that are remembered, for which stale answers are given at once.
+const MOST_FAILED: usize = 1 << 20;
 
 struct Flight {
     waiting: Vec<Ticket>,
@@ -55,6 +55,7 @@ pub(super) struct Flights {
     started: u64,
     /// Questions that could not be answered anew, and until when stale answers go out at once.
     failed: HashMap<Asked, Duration>,
+    failed_bytes: usize,
     refreshing: HashSet<Question>,
     wished: VecDeque<Question>,
 }
@@ -63,6 +64,23 @@ impl Flights {
     /// Counts those under way.
     pub(super) fn len(&self) -> usize {
         self.under_way.len()
+    }
+
+    /// Remembers a failure; when there is no room for it all others are forgotten.
+    fn note_failed(&mut self, asked: &Asked, until: Duration) {
+        // A table has up to twice the places that it fills.
+        let bytes = 2 * size_of::<(Asked, Duration)>() + asked.question.name.as_wire().len();
+        if self.failed_bytes + bytes > MOST_FAILED {
+            self.forget_failed();
+        }
+        if self.failed.insert(asked.clone(), until).is_none() {
+            self.failed_bytes += bytes;
+        }
+    }
+
+    fn forget_failed(&mut self) {
+        self.failed = HashMap::new();
+        self.failed_bytes = 0;
     }
 }
 
@@ -178,11 +196,7 @@ impl Shared {
             && again
             && let Some(stale) = self.stale_answer(asked)
         {
-            let mut flights = self.flights.borrow_mut();
-            if flights.failed.len() >= MOST_FAILED {
-                flights.failed.clear();
-            }
-            flights.failed.insert(asked.clone(), self.now() + RECHECK_AFTER);
+            self.flights.borrow_mut().note_failed(asked, self.now() + RECHECK_AFTER);
             answer = Answer { cost: answer.cost, ..stale };
         }
         let flight = self.flights.borrow_mut().under_way.remove(asked);
@@ -205,7 +219,7 @@ impl Shared {
 
     /// Forgets which questions failed.
     pub(super) fn forget_failed_flights(&self) {
-        self.flights.borrow_mut().failed.clear();
+        self.flights.borrow_mut().forget_failed();
     }
 
     /// The name is in a zone that is forwarded by itself, perhaps to somebody in the house.
@@ -254,5 +268,33 @@ fn any(name: &Name) -> Answer {
         why: None,
         ttl,
         cost: Limits::NONE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::resolver::name::Name;
+
+    #[test]
+    fn failures_take_no_more_room_than_they_may_and_the_last_one_is_remembered() {
+        let mut flights = Flights::default();
+        let long = "a.".repeat(100);
+        let asked = |number: u32| Asked {
+            question: Question { name: Name::parse(&format!("{number}.{long}example")).unwrap(), rtype: rtype::A },
+            checking_disabled: false,
+        };
+
+        for number in 0..50_000 {
+            flights.note_failed(&asked(number), Duration::from_secs(1));
+            flights.note_failed(&asked(number), Duration::from_secs(2));
+            assert!(flights.failed_bytes <= MOST_FAILED);
+            let real = flights.failed.capacity() * size_of::<(Asked, Duration)>() + flights.failed.len() * 200;
+            assert!(real < 2 * MOST_FAILED, "{real}");
+        }
+
+        assert_eq!(flights.failed.get(&asked(49_999)), Some(&Duration::from_secs(2)));
+        flights.forget_failed();
+        assert_eq!((flights.failed.len(), flights.failed_bytes), (0, 0));
     }
 }
